@@ -1,0 +1,118 @@
+# Every target sets up what it needs, on any machine with Python >= 3.10 and pip, and is quick the
+# second time: packages are installed again only when TORCH or pyproject.toml changes.
+#
+#   make demo          distil a GAT on synthetic protein graphs (the main example); writes runs/
+#   make test          the test suite, without a compiler and without torch-scatter / torch-sparse
+#   make test-sparse   the same suite with torch-scatter and torch-sparse (built, or from
+#                      PIP_FIND_LINKS) in an environment of its own
+#   make lint          ruff (rules and format) and mypy
+#   make docs          the HTML documentation, warnings as errors, in docs/_build/html
+#   make bench         the benchmarks of benchmarks/
+#   make clean         remove the environments, caches and built pages (runs/ stays)
+#
+# Variables: PYTHON (interpreter of new environments), TORCH (torch version), VENV, VENV_SPARSE
+# (folders of the environments), PYTEST_ARGS, DEMO_ARGS, BENCH (benchmarks to run).
+# pip's own variables (PIP_FIND_LINKS, PIP_INDEX_URL, ...) are honoured.
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+VENV ?= .venv
+VENV_SPARSE ?= .venv-sparse
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH ?= $(wildcard benchmarks/[a-z]*.py)
+
+ENVS = $(VENV) $(VENV_SPARSE)
+# Quiet but for errors.
+PIP = -m pip --disable-pip-version-check install -qq
+# The version asked for, repeated, keeps pip from ever replacing it with another one.
+KEEP = torch==$(TORCH)
+# From the metadata: importing them would take seconds.
+VERSIONS = import sys; from importlib.metadata import version as v; \
+	print(f"Python {sys.version.split()[0]},", *(f"{n} {v(n)}" for n in sys.argv[1:]))
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.NOTPARALLEL:
+.PHONY: demo test test-sparse lint docs bench clean help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(VENV)/.package
+	@echo "==> Running examples/ppi.py on synthetic protein graphs"
+	@$(VENV)/bin/python examples/ppi.py --dataset synthetic $(DEMO_ARGS)
+
+test: $(VENV)/.package
+	@echo "==> Testing without torch-scatter and torch-sparse in $(VENV)"
+	@$(VENV)/bin/python -c '$(VERSIONS)' torch torch-geometric
+	@$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+
+test-sparse: $(VENV_SPARSE)/.sparse
+	@echo "==> Testing with torch-scatter and torch-sparse in $(VENV_SPARSE)"
+	@$(VENV_SPARSE)/bin/python -c '$(VERSIONS)' torch torch-geometric torch-scatter torch-sparse
+	@$(VENV_SPARSE)/bin/python -c 'import torch_scatter, torch_sparse'  # or PyG ignores them
+	@$(VENV_SPARSE)/bin/python -m pytest -q $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	@echo "==> Checking rules (ruff check), format (ruff format) and types (mypy)"
+	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m ruff format --check .
+	@$(VENV)/bin/python -m mypy
+
+docs: $(VENV)/.docs
+	@echo "==> Building the documentation"
+	@$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "==> Built docs/_build/html/index.html"
+
+bench: $(VENV)/.package
+	@for file in $(BENCH); do \
+	  echo "==> Running $$file"; $(VENV)/bin/python "$$file" || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) $(VENV_SPARSE) build dist *.egg-info docs/_build docs/_results docs/api
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps. Each environment is made by: python -> torch -> this package -> extras.
+# (Static pattern rules: with plain ones a missing stamp would be an intermediate file, ignored.)
+# Where Python comes without ensurepip (Debian), the pip of the machine fills the environment.
+$(ENVS:%=%/.python): %/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	  f"Python >= 3.10 is needed (got {sys.version.split()[0]}): set PYTHON=")'
+	@echo "==> Making the virtual environment $* ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv --clear $* >/dev/null 2>&1 \
+	  || { $(PYTHON) -m venv --clear --without-pip $* \
+	       && $(PYTHON) -m pip --python $*/bin/python install -qq pip; }
+	@touch $@
+
+# One stamp a version: another TORCH= installs that one and outdates everything after it.
+$(ENVS:%=%/.torch-$(TORCH)): %/.torch-$(TORCH): %/.python
+	@echo "==> Installing torch $(TORCH) in $* (a large download, the first time)"
+	@rm -f $*/.torch-*
+	@$*/bin/python -m pip uninstall -qq --yes torch-scatter torch-sparse  # of another torch
+	@$*/bin/python $(PIP) "$(KEEP)" numpy
+	@touch $@
+
+$(ENVS:%=%/.package): %/.package: %/.torch-$(TORCH) pyproject.toml
+	@echo "==> Installing pyg_stkd (editable) with its test and plot requirements in $*"
+	@$*/bin/python $(PIP) --editable ".[test,plot]" "$(KEEP)"
+	@touch $@
+
+$(VENV_SPARSE)/.sparse: %/.sparse: %/.package
+	@echo "==> Installing torch-scatter and torch-sparse in $* (minutes, if they must be built)"
+	@$*/bin/python $(PIP) "setuptools>=77" wheel
+	@# No cache: it would offer extensions that were built for another torch.
+	@$*/bin/python $(PIP) --no-cache-dir --no-build-isolation --editable ".[sparse]" "$(KEEP)"
+	@touch $@
+
+$(VENV)/.dev: %/.dev: %/.package
+	@echo "==> Installing ruff and mypy in $*"
+	@$*/bin/python $(PIP) --editable ".[dev]" "$(KEEP)"
+	@touch $@
+
+$(VENV)/.docs: %/.docs: %/.package
+	@echo "==> Installing Sphinx in $*"
+	@$*/bin/python $(PIP) --editable ".[docs]" "$(KEEP)"
+	@touch $@

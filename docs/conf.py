@@ -1,0 +1,145 @@
+"""Sphinx configuration. API pages are written from each package's ``__all__`` at build time."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+
+import pyg_stkd  # noqa: E402
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "pyg_stkd"
+author = "pyg_stkd contributors"
+copyright = author
+version = release = pyg_stkd.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"pyg_stkd {release}"
+
+autosummary_generate = False  # one page a package, written below
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False  # of torch's and PyG's classes, whose markup is not ours
+autodoc_mock_imports = ["lightning", "matplotlib", "networkx", "tabulate", "torchmetrics"]
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Shapes", "Inputs", "Outputs"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2
+# Result tables are cut out of other pages: they may start at any level of heading.
+suppress_warnings = ["myst.header", "myst.xref_missing"]
+
+
+def public_modules() -> list[str]:
+    """Lists the package, its sub-packages and its top-level modules, shortest path first."""
+    names = ["pyg_stkd"]
+    for module in pkgutil.walk_packages(pyg_stkd.__path__, "pyg_stkd."):
+        private = any(part.startswith("_") for part in module.name.split("."))
+        if not private and (module.ispkg or module.name.count(".") == 1):
+            names.append(module.name)
+    return sorted(names, key=lambda name: (name.count("."), name))
+
+
+def load(name: str) -> ModuleType:
+    """Imports a module, with stand-ins for the optional packages."""
+    from sphinx.ext.autodoc.mock import mock
+
+    with mock(autodoc_mock_imports):
+        return importlib.import_module(name)
+
+
+def api_page(name: str, module: ModuleType, done: dict[int, str]) -> str:
+    """Writes one page: a table of the public names, then each of them in full.
+
+    A name that an earlier page documents (``done``) is listed with a link to it.
+    """
+    lines = [name, "=" * len(name), "", f".. automodule:: {name}", ""]
+    lines += [f".. currentmodule:: {name}", ""]
+    own, links = [], []
+    for public in module.__all__:
+        value = getattr(module, public)
+        if inspect.ismodule(value) or public.startswith("__"):
+            continue
+        home = done.setdefault(id(value), f"{name}.{public}")
+        if home == f"{name}.{public}":
+            own.append((public, value))
+        else:
+            links.append((public, home))
+    if own:
+        lines += [".. autosummary::", "   :nosignatures:", ""]
+        lines += [f"   {public}" for public, _ in own]
+    lines += [""]
+    for public, home in links:
+        lines += [f"- :obj:`{public} <{home}>` (documented as ``{home}``)"]
+    for public, value in own:
+        kind = "class" if inspect.isclass(value) else "function" if callable(value) else "data"
+        lines += ["", f".. auto{kind}:: {public}"]
+        if kind == "class":
+            lines += ["   :members:"]
+            lines += ["   :show-inheritance:"] if value.__bases__ != (object,) else []
+    return "\n".join([*lines, ""])
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a page unless it is already there, so that unchanged pages are not built again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_api(folder: Path) -> None:
+    """Writes an API page for each public module and an index of them."""
+    folder.mkdir(exist_ok=True)
+    done: dict[int, str] = {}
+    pages = []
+    for name in public_modules():
+        module = load(name)
+        if getattr(module, "__all__", None):
+            write(folder / f"{name}.rst", api_page(name, module, done))
+            pages.append(name)
+    for path in folder.glob("*.rst"):
+        if path.stem not in {*pages, "index"}:
+            path.unlink()
+    text = ["API", "===", "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {p}" for p in pages)]
+    write(folder / "index.rst", "\n".join([*text, ""]))
+
+
+def write_results(folder: Path) -> None:
+    """Copies the tables and plots of the benchmarks next to an index of them."""
+    source = ROOT / "benchmarks" / "results"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    pages = sorted(source.glob("*.md")) if source.is_dir() else []
+    for path in [*pages, *source.glob("*.png"), *source.glob("*.svg")]:
+        shutil.copy2(path, folder / path.name)
+    text = [".. toctree::", "   :maxdepth: 1", "", *(f"   {path.stem}" for path in pages), ""]
+    empty = ["No results are stored yet: ``make bench`` writes them.", ""]
+    title = ["Tables", "======", ""]
+    write(folder / "index.rst", "\n".join([*title, *(text if pages else empty)]))
+
+
+def setup(app: Sphinx) -> None:
+    """Writes the generated pages before Sphinx looks for sources."""
+    app.connect("builder-inited", lambda _: write_api(DOCS / "api"))
+    app.connect("builder-inited", lambda _: write_results(DOCS / "_results"))

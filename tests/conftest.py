@@ -1,0 +1,73 @@
+"""Fixtures of the whole suite: seeds, devices, optional extensions, long tests."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+import torch
+import torch_geometric.typing as pyg_typing
+
+FULL_TEST = os.environ.get("FULL_TEST") == "1"
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+EXTENSIONS = pyg_typing.WITH_TORCH_SCATTER or pyg_typing.WITH_TORCH_SPARSE
+
+# One thread: small tensors gain nothing from more, and sums keep one order.
+torch.set_num_threads(1)
+
+
+class _TorchRandom:
+    """Lets hypothesis seed torch before each example, so that a failure repeats."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+_TORCH_RANDOM = _TorchRandom()  # hypothesis keeps a weak reference only
+hypothesis.register_random(_TORCH_RANDOM)
+hypothesis.settings.register_profile(
+    "fast", deadline=None, database=None, derandomize=True, max_examples=40
+)
+hypothesis.settings.register_profile("full", deadline=None, database=None, max_examples=500)
+hypothesis.settings.load_profile("full" if FULL_TEST else "fast")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked ``full`` unless ``FULL_TEST=1``."""
+    if FULL_TEST:
+        return
+    skip = pytest.mark.skip(reason="a long test: set FULL_TEST=1")
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Starts every test from the same state of torch's generators."""
+    torch.manual_seed(12345)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device of this machine: the CPU, and a GPU where there is one."""
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def disable_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes torch-scatter, torch-sparse and the like away from PyG and from us for one test."""
+    kept = ("WITH_PT", "WITH_WINDOWS")
+    for name in vars(pyg_typing).copy():
+        if name.startswith("WITH_") and not name.startswith(kept):
+            monkeypatch.setattr(pyg_typing, name, False)
+
+
+@pytest.fixture(params=["extensions", "native"] if EXTENSIONS else ["native"])
+def extensions(request: pytest.FixtureRequest) -> bool:
+    """Runs a test on both paths (the native one only where the extensions are not installed)."""
+    if request.param == "native":
+        request.getfixturevalue("disable_extensions")
+    return request.param == "extensions"
