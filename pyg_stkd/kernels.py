@@ -1,0 +1,201 @@
+r"""Similarities of two connected nodes, the :math:`\mathrm{SIM}` of local structures.
+
+A kernel is a small object that names the pairwise measure it is made of (:attr:`Kernel.measure`)
+and maps the measure of each edge to a similarity. The measures themselves are computed by
+:func:`pyg_stkd.functional.local_structure` without any :math:`(|\mathcal{E}|, F)` array.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Cosine",
+    "Euclidean",
+    "Kernel",
+    "Laplacian",
+    "Linear",
+    "Polynomial",
+    "RBF",
+    "SquaredEuclidean",
+]
+
+Measure = Literal["inner", "cosine", "squared_distance", "manhattan"]
+
+
+class Kernel:
+    r"""Base class of all kernels: subclass it to define another similarity.
+
+    Set :attr:`measure` to :obj:`"inner"` (:math:`\mathbf{z}_i^\top \mathbf{z}_j`),
+    :obj:`"cosine"` (the same of unit vectors), :obj:`"squared_distance"`
+    (:math:`\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_2^2`) or :obj:`"manhattan"`
+    (:math:`\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_1`), and map the measured value of every edge
+    in :meth:`__call__`.
+
+    Example:
+        >>> class Inverse(Kernel):
+        ...     measure = "squared_distance"
+        ...     def __call__(self, value):
+        ...         return 1 / (1 + value)
+        >>> Inverse()(torch.tensor([0.0, 1.0])).tolist()
+        [1.0, 0.5]
+    """
+
+    measure: Measure
+
+    def __call__(self, value: Tensor) -> Tensor:
+        r"""Return the similarities :math:`(|\mathcal{E}|)` of the measured values."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        args = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({args})"
+
+
+class Linear(Kernel):
+    r"""The linear kernel :math:`\mathbf{z}_i^\top \mathbf{z}_j` (LSP paper, Eq. 8).
+
+    Example:
+        >>> Linear()(torch.tensor([2.0])).item()
+        2.0
+    """
+
+    measure = "inner"
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return value
+
+
+class Polynomial(Kernel):
+    r"""The polynomial kernel :math:`(\mathbf{z}_i^\top \mathbf{z}_j + c)^d` (LSP paper, Eq. 8).
+
+    Args:
+        degree (int): The degree :math:`d`, at least 1. (default: :obj:`2`)
+        c (float): The offset :math:`c`. (default: :obj:`0.0`)
+        cosine (bool): Whether to take the inner product of unit vectors.
+            (default: :obj:`False`)
+
+    Example:
+        >>> Polynomial(degree=2, c=1)(torch.tensor([2.0])).item()
+        9.0
+    """
+
+    def __init__(self, degree: int = 2, c: float = 0.0, cosine: bool = False) -> None:
+        if int(degree) != degree or degree < 1:
+            raise ValueError(f"'degree' must be an integer of at least 1 (got {degree})")
+        self.degree = int(degree)
+        self.c = c
+        self.cosine = cosine
+
+    @property
+    def measure(self) -> Measure:  # type: ignore[override]
+        """The cosine or the inner product, as :attr:`cosine` says."""
+        return "cosine" if self.cosine else "inner"
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return (value + self.c) ** self.degree
+
+
+class RBF(Kernel):
+    r"""The radial basis function
+    :math:`\exp(-\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_2^2 / 2 \sigma^2)` (LSP paper, Eq. 8).
+
+    Args:
+        sigma (float or str): The width :math:`\sigma > 0` in units of the features, or
+            :obj:`"median"` for the median distance over the edges (their root mean square where
+            that is 0), taken anew for teacher and student at each call. (default: :obj:`1.0`)
+
+    Example:
+        >>> round(RBF(sigma=1.0)(torch.tensor([2.0])).item(), 4)
+        0.3679
+    """
+
+    measure = "squared_distance"
+
+    def __init__(self, sigma: float | Literal["median"] = 1.0) -> None:
+        if sigma != "median" and not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
+            raise ValueError(f"'sigma' must be a positive number or 'median' (got {sigma!r})")
+        self.sigma = sigma
+
+    def __call__(self, value: Tensor) -> Tensor:
+        if self.sigma != "median":
+            return torch.exp(value * (-0.5 / self.sigma**2))
+        if value.numel() == 0:
+            return value
+        value_ = value.detach()
+        median = value_.median()
+        # Where every other edge is a self-loop the median is 0, and that width would be blind.
+        median = torch.where(median > 0, median, value_.mean())
+        return torch.exp(value * -0.5 / median.clamp(min=torch.finfo(value.dtype).tiny))
+
+
+class SquaredEuclidean(Kernel):
+    r"""The paper's plain :math:`L_2` norm :math:`\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_2^2`
+    (LSP paper, Eq. 4), sign as printed: far neighbours weigh most.
+
+    Example:
+        >>> SquaredEuclidean()(torch.tensor([4.0])).item()
+        4.0
+    """
+
+    measure = "squared_distance"
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return value
+
+
+class Euclidean(Kernel):
+    r"""The distance :math:`\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_2`, its gradient 0 at 0.
+
+    Example:
+        >>> Euclidean()(torch.tensor([4.0, 0.0])).tolist()
+        [2.0, 0.0]
+    """
+
+    measure = "squared_distance"
+
+    def __call__(self, value: Tensor) -> Tensor:
+        zero = value <= 0
+        return value.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+class Cosine(Kernel):
+    r"""The cosine :math:`\mathbf{z}_i^\top \mathbf{z}_j / \lVert \mathbf{z}_i \rVert
+    \lVert \mathbf{z}_j \rVert`.
+
+    Example:
+        >>> Cosine()(torch.tensor([0.5])).item()
+        0.5
+    """
+
+    measure = "cosine"
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return value
+
+
+class Laplacian(Kernel):
+    r"""The Laplacian kernel :math:`\exp(-\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_1 / s)`.
+
+    Args:
+        scale (float): The width :math:`s > 0` in units of the features; 100 is the value of the
+            official LSP code. (default: :obj:`100.0`)
+
+    Example:
+        >>> round(Laplacian(scale=2.0)(torch.tensor([2.0])).item(), 4)
+        0.3679
+    """
+
+    measure = "manhattan"
+
+    def __init__(self, scale: float = 100.0) -> None:
+        if not 0 < scale < math.inf:
+            raise ValueError(f"'scale' must be a positive number (got {scale})")
+        self.scale = scale
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return torch.exp(value / -self.scale)
