@@ -1,0 +1,28 @@
+"""Distillation: a teacher, a student and the losses between their layers."""
+
+from pyg_stkd.distill.cache import TeacherCache, TeacherCaptures
+from pyg_stkd.distill.capture import Capture
+from pyg_stkd.distill.check import CheckReport
+from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.distill.losses import (
+    AttentionTransferLoss,
+    DistillationLoss,
+    HintLoss,
+    LSPLoss,
+    SoftTargetLoss,
+    until_epoch,
+)
+
+__all__ = [
+    "AttentionTransferLoss",
+    "Capture",
+    "CheckReport",
+    "DistillationLoss",
+    "Distiller",
+    "HintLoss",
+    "LSPLoss",
+    "SoftTargetLoss",
+    "TeacherCache",
+    "TeacherCaptures",
+    "until_epoch",
+]

@@ -1,0 +1,15 @@
+"""Distillation losses: modules that compare one layer of the teacher with one of the student."""
+
+from pyg_stkd.distill.losses.base import DistillationLoss, until_epoch
+from pyg_stkd.distill.losses.feature import AttentionTransferLoss, HintLoss
+from pyg_stkd.distill.losses.response import SoftTargetLoss
+from pyg_stkd.distill.losses.structure import LSPLoss
+
+__all__ = [
+    "AttentionTransferLoss",
+    "DistillationLoss",
+    "HintLoss",
+    "LSPLoss",
+    "SoftTargetLoss",
+    "until_epoch",
+]

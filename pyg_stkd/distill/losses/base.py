@@ -1,0 +1,183 @@
+"""What every distillation loss has: two layers, a weight, a name and a schedule."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from pyg_stkd.distill.capture import Call, Capture
+
+__all__ = ["DistillationLoss", "Schedule", "align", "until_epoch"]
+
+Schedule: TypeAlias = Callable[[int], float]
+
+
+class DistillationLoss(nn.Module):
+    r"""Base class of all distillation losses: subclass it and write :meth:`forward`.
+
+    A loss names one layer of the teacher and one of the student and compares what
+    :class:`~pyg_stkd.distill.Distiller` captures there. It is a module: parameters of its own
+    (adapters) are trained and saved with the student.
+
+    Args:
+        teacher_layer (str): The teacher's layer by its name in :obj:`named_modules()`, :obj:`""`
+            for the output of the model. (default: :obj:`""`)
+        student_layer (str): The student's layer. (default: :obj:`""`)
+        weight (float): The factor of the loss in the total, not negative. (default: :obj:`1.0`)
+        name (str, optional): The key of the loss in the results. (default: the name of the class
+            in snake case, without :obj:`Loss`)
+        schedule (callable, optional): Maps the epoch, an integer from 0, to a further factor.
+            While it is 0 the loss is not computed. (default: :obj:`None`)
+        call (int or str): Which call counts where a module is called several times in a forward:
+            a number, :obj:`"last"`, or :obj:`"all"` for the mean over the calls, the k-th of the
+            student against the k-th of the teacher. (default: :obj:`"last"`)
+        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+
+    Raises:
+        TypeError: If a layer name is not a string or :obj:`schedule` is not callable.
+        ValueError: If :obj:`weight`, :obj:`name` or :obj:`call` is not as said above.
+
+    Example:
+        >>> import torch
+        >>> from pyg_stkd.distill import Capture
+        >>> class MeanLoss(DistillationLoss):
+        ...     def forward(self, student, teacher, target=None):
+        ...         return (student.rows.mean() - teacher.rows.mean()) ** 2
+        >>> loss = MeanLoss("convs.0", "convs.0", weight=10.0)
+        >>> loss.name, loss(Capture(torch.zeros(3, 2)), Capture(torch.ones(3, 4))).item()
+        ('mean', 1.0)
+    """
+
+    def __init__(
+        self,
+        teacher_layer: str = "",
+        student_layer: str = "",
+        weight: float = 1.0,
+        name: str | None = None,
+        schedule: Schedule | None = None,
+        call: Call = "last",
+        teacher_call: Call | None = None,
+    ) -> None:
+        super().__init__()
+        for side, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
+            if not isinstance(layer, str):
+                raise TypeError(f"'{side}' must be the name of a module (got {layer!r})")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"'weight' must be finite and not negative (got {weight})")
+        if schedule is not None and not callable(schedule):
+            raise TypeError(f"'schedule' must map an epoch to a factor (got {schedule!r})")
+        self.teacher_layer = teacher_layer
+        self.student_layer = student_layer
+        self.weight = weight
+        self.name = default_name(type(self)) if name is None else name
+        self.schedule = schedule
+        self.call = _check_call("call", call)
+        self.teacher_call = self.call
+        if teacher_call is not None:
+            self.teacher_call = _check_call("teacher_call", teacher_call)
+        if "all" in (self.call, self.teacher_call) and self.call != self.teacher_call:
+            raise ValueError(
+                "'call' and 'teacher_call' must both be 'all' or neither "
+                f"(got {call!r} and {teacher_call!r})"
+            )
+
+    def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar, before :attr:`weight` and :attr:`schedule`.
+
+        Args:
+            student (Capture): One call of the student's layer.
+            teacher (Capture): One call of the teacher's layer, without gradients.
+            target (Tensor, optional): The labels given to the distiller. (default: :obj:`None`)
+        """
+        raise NotImplementedError
+
+    def factor(self, epoch: int) -> float:
+        """Return :obj:`weight * schedule(epoch)`."""
+        return self.weight * (1.0 if self.schedule is None else self.schedule(epoch))
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.teacher_layer!r}, {self.student_layer!r}, "
+            f"weight={self.weight}, name={self.name!r}"
+        )
+
+
+@dataclass(frozen=True)
+class _UntilEpoch:
+    last: int
+
+    def __call__(self, epoch: int) -> float:
+        return 1.0 if epoch < self.last else 0.0
+
+
+def until_epoch(epochs: int) -> Schedule:
+    r"""A schedule that is 1 for the first epochs and 0 from then on.
+
+    Args:
+        epochs (int): The number of epochs, not negative, that a loss is used.
+
+    Raises:
+        ValueError: If :obj:`epochs` is negative.
+
+    Example:
+        >>> schedule = until_epoch(30)
+        >>> schedule(29), schedule(30)
+        (1.0, 0.0)
+    """
+    if epochs < 0:
+        raise ValueError(f"'epochs' must not be negative (got {epochs})")
+    return _UntilEpoch(epochs)
+
+
+def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Tensor, Tensor]:
+    r"""Return the features of both, of the same nodes and in the student's precision.
+
+    Args:
+        student (Capture): The student's capture.
+        teacher (Capture): The teacher's capture.
+        rows (bool): Whether to take only the nodes that the losses are restricted to.
+            (default: :obj:`True`)
+
+    Raises:
+        ValueError: If the numbers of axes or nodes, or the devices, differ.
+
+    Example:
+        >>> import torch
+        >>> s, t = align(Capture(torch.ones(3, 2)), Capture(torch.ones(3, 4).double()))
+        >>> t.dtype
+        torch.float32
+    """
+    shapes = f"{list(student.value.shape)} and {list(teacher.value.shape)}"
+    both = f"The {student.where} and the {teacher.where}"
+    s, t = student.value, teacher.value
+    dim = student.node_dim + 1  # every axis up to the nodes; widths may differ
+    if s.dim() != t.dim() or s.shape[:dim] != t.shape[:dim]:
+        raise ValueError(f"{both} must have the same nodes, row by row (got shapes {shapes})")
+    if s.device != t.device:
+        raise ValueError(f"{both} must be on one device (got {s.device} and {t.device})")
+    if rows:
+        return student.rows, teacher.rows.to(student.features.dtype)
+    return student.features, teacher.features.to(student.features.dtype)
+
+
+def default_name(cls: type) -> str:
+    """Return the name of a loss class in snake case, without :obj:`Loss`.
+
+    Example:
+        >>> class SoftTargetLoss: pass
+        >>> default_name(SoftTargetLoss)
+        'soft_target'
+    """
+    name = cls.__name__.removesuffix("Loss") or cls.__name__
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _check_call(name: str, call: Call) -> Call:
+    if call in ("last", "all") or (isinstance(call, int) and not isinstance(call, bool)):
+        return call
+    raise ValueError(f"'{name}' must be 'last', 'all' or the number of a call (got {call!r})")

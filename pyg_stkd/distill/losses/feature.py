@@ -1,0 +1,241 @@
+"""Distillation of hidden features, node by node."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyg_stkd.distill.capture import Call, Capture
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
+
+__all__ = ["AttentionTransferLoss", "HintLoss"]
+
+
+class Projection(nn.LazyLinear):
+    r"""A linear layer that takes both its widths from the first pair of features it sees.
+
+    Example:
+        >>> projection = Projection()
+        >>> projection.fit(torch.ones(3, 2), torch.ones(3, 5))
+        >>> projection
+        Linear(in_features=2, out_features=5, bias=True)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(out_features=0)
+
+    def fit(self, student: Tensor, teacher: Tensor) -> None:
+        """Take the widths, device and precision of the features, or those of loaded weights."""
+        fresh = self.has_uninitialized_params()
+        if fresh:
+            shape, like = (teacher.size(-1), student.size(-1)), (student.device, student.dtype)
+            with torch.no_grad():
+                self.weight.materialize(shape, *like)
+                self.bias.materialize(shape[:1], *like)
+        self.out_features, self.in_features = self.weight.shape
+        if fresh:
+            self.reset_parameters()
+        self._infer_parameters(self, (student,))  # a plain Linear from here on
+
+
+class HintLoss(DistillationLoss):
+    r"""Hint-based training from `"FitNets: Hints for Thin Deep Nets"
+    <https://arxiv.org/abs/1412.6550>`_ (Eq. 3): the student's features, projected to the
+    teacher's width by a linear layer :math:`r` that is trained along, are to equal the teacher's.
+
+    .. math::
+        \mathcal{L} = \frac{1}{N F_t} \sum_i
+        \left\Vert \mathbf{t}_i - r(\mathbf{s}_i) \right\Vert_2^2
+
+    The paper has :math:`1/2` in place of :math:`1/(N F_t)`. The projection takes its widths from
+    :obj:`in_channels` and :obj:`out_channels`, else from the first features: run
+    :meth:`Distiller.check` on one batch before parameters are counted, compiled or given to
+    :class:`~torch.nn.parallel.DistributedDataParallel`. An optimizer may be built before.
+
+    Args:
+        teacher_layer (str): The teacher's layer (the hint).
+        student_layer (str): The student's layer (the guided one).
+        weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
+        name (str, optional): The key of the loss. (default: :obj:`"hint"`)
+        in_channels (int, optional): The student's width. (default: that of the first features)
+        out_channels (int, optional): The teacher's width. (default: that of the first features)
+        projection (bool or torch.nn.Module): The projection; :obj:`True` is a linear layer with
+            bias, :obj:`False` none, which needs equal widths. (default: :obj:`True`)
+        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
+        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
+        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+
+    Shapes:
+        - **student:** :math:`(*, N, F_s)`
+        - **teacher:** :math:`(*, N, F_t)`
+        - **output:** a scalar
+
+    Raises:
+        ValueError: If only one of the widths is given, or the features have another width.
+
+    Example:
+        >>> from pyg_stkd.distill import Capture
+        >>> loss = HintLoss("convs.0", "convs.0", projection=False)
+        >>> loss(Capture(torch.zeros(3, 2)), Capture(torch.full((3, 2), 2.0))).item()
+        4.0
+    """
+
+    def __init__(
+        self,
+        teacher_layer: str,
+        student_layer: str,
+        weight: float = 1.0,
+        name: str | None = None,
+        *,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
+        projection: bool | nn.Module = True,
+        schedule: Schedule | None = None,
+        call: Call = "last",
+        teacher_call: Call | None = None,
+    ) -> None:
+        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        if (in_channels is None) != (out_channels is None):
+            raise ValueError(
+                "'in_channels' and 'out_channels' must be given together "
+                f"(got {in_channels} and {out_channels})"
+            )
+        self.projection: nn.Module
+        if isinstance(projection, nn.Module):
+            self.projection = projection
+        elif not projection:
+            self.projection = nn.Identity()
+        elif in_channels is not None and out_channels is not None:
+            self.projection = nn.Linear(in_channels, out_channels)
+        else:
+            self.projection = Projection()
+
+    def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
+        s, t = align(student, teacher)
+        if isinstance(self.projection, Projection):
+            self.projection.fit(s, t)
+        width = getattr(self.projection, "in_features", 0) or s.size(-1)  # 0: not known yet
+        if s.size(-1) != width:
+            raise ValueError(
+                f"The {student.where} must have the {width} channels that the projection of loss "
+                f"{self.name!r} was made for (got shape {list(s.shape)})"
+            )
+        parameter = next(self.projection.parameters(), s)
+        projected = self.projection(s.to(parameter.dtype)).to(s.dtype)
+        if projected.shape != t.shape:
+            raise ValueError(
+                f"The projected {student.where} must have the shape of the {teacher.where} "
+                f"(got {list(projected.shape)} and {list(t.shape)}): loss {self.name!r} needs "
+                f"another projection"
+            )
+        return F.mse_loss(projected, t)
+
+
+class AttentionTransferLoss(DistillationLoss):
+    r"""Activation-based attention transfer from `"Paying More Attention to Attention"
+    <https://arxiv.org/abs/1612.03928>`_ (Eq. 2), with nodes in the place of pixels.
+
+    .. math::
+        \mathcal{L} = \frac{1}{B} \sum_{b=1}^B \left\Vert
+        \frac{\mathbf{q}^s_b}{\Vert \mathbf{q}^s_b \Vert_2} -
+        \frac{\mathbf{q}^t_b}{\Vert \mathbf{q}^t_b \Vert_2} \right\Vert_2,
+        \qquad q_i = \sum_c |h_{ic}|^p
+
+    :math:`\mathbf{q}_b` holds the nodes of graph :math:`b`: the graphs of a mini-batch where the
+    layer or the model is called with a :obj:`batch` vector, else everything given is one graph.
+    The :math:`\beta / 2` of the paper is :obj:`weight`.
+
+    Args:
+        teacher_layer (str): The teacher's layer.
+        student_layer (str): The student's layer, of any width.
+        p (int): The power of the activations, :obj:`1` or :obj:`2`. (default: :obj:`2`)
+        weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
+        name (str, optional): The key of the loss. (default: :obj:`"attention_transfer"`)
+        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
+        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
+        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+
+    Shapes:
+        - **student:** :math:`(*, N, F_s)`; without :obj:`batch`, leading axes are graphs
+        - **teacher:** :math:`(*, N, F_t)`
+        - **output:** a scalar
+
+    Raises:
+        ValueError: If :obj:`p` is another power, or the numbers of nodes differ.
+
+    Example:
+        >>> from pyg_stkd.distill import Capture
+        >>> loss = AttentionTransferLoss("convs.0", "convs.0", p=1)
+        >>> s, t = torch.tensor([[3.0], [-4.0]]), torch.tensor([[8.0, 0.0], [3.0, 3.0]])
+        >>> round(loss(Capture(s), Capture(t)).item(), 4)
+        0.2828
+    """
+
+    def __init__(
+        self,
+        teacher_layer: str,
+        student_layer: str,
+        p: int = 2,
+        weight: float = 1.0,
+        name: str | None = None,
+        *,
+        schedule: Schedule | None = None,
+        call: Call = "last",
+        teacher_call: Call | None = None,
+    ) -> None:
+        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        if p not in (1, 2):
+            raise ValueError(f"'p' must be 1 or 2 (got {p})")
+        self.p = p
+
+    def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
+        s, t = align(student, teacher)
+        if s.dim() < 2:
+            raise ValueError(f"The {student.where} must be [*, N, F] (got {list(s.shape)})")
+        batch = None if s.dim() > 2 else student.batch
+        if batch is not None:
+            batch = _graph_of_row(batch, student)
+        gap = attention_map(s, self.p, batch) - attention_map(t, self.p, batch)
+        return _norm(gap, batch).mean()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p}"
+
+
+def attention_map(x: Tensor, p: int, batch: Tensor | None = None) -> Tensor:
+    r"""The attention :math:`\sum_c |x_{ic}|^p` of every node, of unit length in each graph.
+
+    Args:
+        x (Tensor): Features :math:`(*, N, F)`.
+        p (int): The power.
+        batch (Tensor, optional): The graph of each node, all numbers in use.
+            (default: :obj:`None`)
+
+    Example:
+        >>> attention_map(torch.tensor([[3.0], [-4.0]]), p=1)
+        tensor([0.6000, 0.8000])
+    """
+    attention = x.abs().sum(dim=-1) if p == 1 else x.square().sum(dim=-1)
+    norm = _norm(attention, batch).clamp(min=1e-12)
+    return attention / (norm.unsqueeze(-1) if batch is None else norm.index_select(0, batch))
+
+
+def _norm(value: Tensor, batch: Tensor | None) -> Tensor:
+    if batch is None:
+        return torch.linalg.vector_norm(value, dim=-1)
+    total = value.new_zeros(int(batch.max()) + 1 if batch.numel() > 0 else 0)
+    total = total.index_add(0, batch, value.square())
+    zero = total == 0  # the root has no gradient there
+    return total.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
+def _graph_of_row(batch: Tensor, student: Capture) -> Tensor:
+    if batch.shape != (student.num_nodes,):
+        raise ValueError(
+            f"'batch' must have one entry for each of the {student.num_nodes} rows of the "
+            f"{student.where} (got shape {list(batch.shape)})"
+        )
+    index = student.node_index
+    batch = batch if index is None else batch.index_select(0, index)
+    return batch.unique(return_inverse=True)[1]  # graphs without a chosen node do not count

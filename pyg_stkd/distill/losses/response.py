@@ -1,0 +1,98 @@
+"""Distillation of the outputs of a model."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyg_stkd.distill.capture import Call, Capture
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
+
+__all__ = ["SoftTargetLoss"]
+
+
+class SoftTargetLoss(DistillationLoss):
+    r"""Soft targets from `"Distilling the Knowledge in a Neural Network"
+    <https://arxiv.org/abs/1503.02531>`_, on the outputs (logits) of both models.
+
+    .. math::
+        \mathcal{L} = \frac{T^2}{N} \sum_i \mathrm{KL} \left(
+        \mathrm{softmax}(\mathbf{t}_i / T) \, \Vert \, \mathrm{softmax}(\mathbf{s}_i / T) \right)
+
+    For multi-label tasks (:obj:`multi_label=True`) each of the :math:`C` labels is a distribution
+    of its own, :math:`\sigma(\cdot / T)` takes the place of the softmax, and the mean is over
+    nodes and labels, as in binary cross-entropy. This is no part of the paper.
+
+    Args:
+        temperature (float): The temperature :math:`T > 0`. (default: :obj:`4.0`)
+        multi_label (bool): Whether each label is a sigmoid of its own. (default: :obj:`False`)
+        weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
+        name (str, optional): The key of the loss. (default: :obj:`"soft_target"`)
+        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
+        teacher_layer (str): The teacher's logits, by default its output. (default: :obj:`""`)
+        student_layer (str): The student's logits, by default its output. (default: :obj:`""`)
+        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
+        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+
+    Shapes:
+        - **student:** :math:`(*, N, C)`
+        - **teacher:** :math:`(*, N, C)`
+        - **output:** a scalar
+
+    Raises:
+        ValueError: If :obj:`temperature` is not positive, or the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from pyg_stkd.distill import Capture
+        >>> loss = SoftTargetLoss(temperature=1.0)
+        >>> s, t = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 1.0]])
+        >>> round(loss(Capture(s), Capture(t)).item(), 4)
+        0.3278
+    """
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        multi_label: bool = False,
+        weight: float = 1.0,
+        name: str | None = None,
+        schedule: Schedule | None = None,
+        *,
+        teacher_layer: str = "",
+        student_layer: str = "",
+        call: Call = "last",
+        teacher_call: Call | None = None,
+    ) -> None:
+        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
+        self.temperature = temperature
+        self.multi_label = multi_label
+
+    def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
+        s, t = align(student, teacher)
+        if s.shape != t.shape:
+            raise ValueError(
+                f"The {student.where} and the {teacher.where} must have the same shape "
+                f"(got {list(s.shape)} and {list(t.shape)})"
+            )
+        scale = self.temperature**2
+        s, t = s / self.temperature, t / self.temperature
+        if self.multi_label:
+            on, off = F.logsigmoid(t), F.logsigmoid(-t)
+            gap = on.exp() * (on - F.logsigmoid(s)) + off.exp() * (off - F.logsigmoid(-s))
+            return gap.mean() * scale
+        if s.dim() < 2 or s.size(-1) < 2:
+            raise ValueError(
+                f"The {student.where} must have two classes or more, or the loss "
+                f"multi_label=True (got shape {list(s.shape)})"
+            )
+        s, t = s.log_softmax(dim=-1).flatten(0, -2), t.log_softmax(dim=-1).flatten(0, -2)
+        return F.kl_div(s, t, reduction="batchmean", log_target=True) * scale
+
+    def extra_repr(self) -> str:
+        kind = ", multi_label=True" if self.multi_label else ""
+        return f"{super().extra_repr()}, temperature={self.temperature}{kind}"

@@ -1,0 +1,244 @@
+"""Distillation of local structures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import add_remaining_self_loops, remove_self_loops
+
+from pyg_stkd.distill.cache import GraphCache
+from pyg_stkd.distill.capture import Call, Capture
+from pyg_stkd.distill.inputs import is_edge_index
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, until_epoch
+from pyg_stkd.functional import local_structure, lsp
+from pyg_stkd.graph import Graph, union_edges
+from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian
+
+__all__ = ["LSPLoss"]
+
+Direction: TypeAlias = Literal["student", "teacher"]
+Normalize: TypeAlias = Literal["l2", "layer"] | None
+SelfLoops: TypeAlias = Literal["keep", "drop", "add"]
+
+
+class LSPLoss(DistillationLoss):
+    r"""Local structure preserving loss from `"Distilling Knowledge from Graph Convolutional
+    Networks" <https://arxiv.org/abs/2003.10477>`_ (Eqs. 3-8).
+
+    .. math::
+        \mathcal{L} = \frac{1}{N} \sum_i \mathrm{KL} \left(
+        \mathrm{LS}^s_i \, \Vert \, \mathrm{LS}^t_i \right), \qquad
+        \mathrm{LS}_{ij} = \underset{j \to i}{\mathrm{softmax}} \,
+        \mathrm{SIM}(\mathbf{z}_i, \mathbf{z}_j)
+
+    The edges are those **given to** the layers, without the self-loops that a layer adds inside;
+    where the two layers see different graphs, the union of both (Section 3.5). The math is in
+    :func:`pyg_stkd.functional.lsp`. Presets: :meth:`paper`, :meth:`official`,
+    :meth:`efficient_gnns`.
+
+    Args:
+        teacher_layer (str): The teacher's layer.
+        student_layer (str): The student's layer, of any width.
+        kernel (Kernel, optional): The similarity of two nodes.
+            (default: :obj:`RBF(sigma=1.0)`)
+        graph (optional): The edges: :obj:`"student"`, :obj:`"teacher"`, :obj:`"union"`, or a
+            fixed :obj:`edge_index`, :obj:`adj_t` or :class:`~pyg_stkd.graph.Graph`.
+            (default: the union where the two graphs differ, else the one they share)
+        weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
+        name (str, optional): The key of the loss. (default: :obj:`"lsp"`)
+        self_loops (str): :obj:`"keep"` self-loops as given, :obj:`"drop"` all, or :obj:`"add"`
+            one where a node has none. (default: :obj:`"keep"`)
+        direction (str): :obj:`"student"` for the paper's :math:`\mathrm{KL}(s \Vert t)`,
+            :obj:`"teacher"` for :math:`\mathrm{KL}(t \Vert s)`. (default: :obj:`"student"`)
+        normalize (str, optional): :obj:`"l2"` or :obj:`"layer"` to normalise the features of each
+            node first. (default: :obj:`None`)
+        reduction (str): Mean over :obj:`"node"` or :obj:`"edge"`. (default: :obj:`"node"`)
+        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
+        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
+        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+
+    Shapes:
+        - **student:** :math:`(N, F_s)`
+        - **teacher:** :math:`(N, F_t)`
+        - **output:** a scalar
+
+    Raises:
+        TypeError: If :obj:`kernel` is no kernel.
+        ValueError: If an option is not one of those above, no graph is found, or the shapes do
+            not fit.
+
+    Example:
+        >>> edge_index = torch.tensor([[1, 2], [0, 0]])
+        >>> s = Capture(torch.tensor([[0.0], [9.0], [0.0]]), {"edge_index": edge_index})
+        >>> t = Capture(torch.tensor([[0.0], [0.0], [9.0]]), {"edge_index": edge_index})
+        >>> round(LSPLoss("convs.1", "convs.2")(s, t).item(), 4)
+        0.154
+    """
+
+    def __init__(
+        self,
+        teacher_layer: str,
+        student_layer: str,
+        kernel: Kernel | None = None,
+        graph: Any = None,
+        weight: float = 1.0,
+        name: str | None = None,
+        *,
+        self_loops: SelfLoops = "keep",
+        direction: Direction = "student",
+        normalize: Normalize = None,
+        reduction: Literal["node", "edge"] = "node",
+        schedule: Schedule | None = None,
+        call: Call = "last",
+        teacher_call: Call | None = None,
+    ) -> None:
+        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        kernel = RBF() if kernel is None else kernel
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"'kernel' must be a kernel such as RBF(sigma=1.0) (got {kernel!r})")
+        if _is_word(graph):
+            _check_choice("graph", graph, (None, "student", "teacher", "union"))
+        elif not is_edge_index(graph):
+            raise TypeError(
+                "'graph' must be 'student', 'teacher', 'union', an edge_index, an adj_t or a "
+                f"Graph (got {type(graph).__name__})"
+            )
+        _check_choice("self_loops", self_loops, ("keep", "drop", "add"))
+        _check_choice("direction", direction, ("student", "teacher"))
+        _check_choice("normalize", normalize, (None, "l2", "layer"))
+        _check_choice("reduction", reduction, ("node", "edge"))
+        self.kernel = kernel
+        self.graph = graph
+        self.self_loops = self_loops
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+
+    @classmethod
+    def paper(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
+        """The loss as printed: RBF kernel with width 1, KL(s||t), mean over nodes.
+
+        Example:
+            >>> LSPLoss.paper("convs.1", "convs.2", weight=100.0).kernel
+            RBF(sigma=1.0)
+        """
+        return cls(teacher_layer, student_layer, **{"kernel": RBF(sigma=1.0), **kwargs})
+
+    @classmethod
+    def official(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
+        """The authors' code: Laplacian kernel of scale 100, KL(t||s), off after 30 epochs.
+
+        Example:
+            >>> loss = LSPLoss.official("convs.1", "convs.2", weight=100.0)
+            >>> loss.kernel, loss.factor(29), loss.factor(30)
+            (Laplacian(scale=100.0), 100.0, 0.0)
+        """
+        preset = {
+            "kernel": Laplacian(scale=100.0),
+            "direction": "teacher",
+            "schedule": until_epoch(30),
+        }
+        return cls(teacher_layer, student_layer, **{**preset, **kwargs})
+
+    @classmethod
+    def efficient_gnns(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
+        """The code of `"On Representation Knowledge Distillation for Graph Neural Networks"
+        <https://arxiv.org/abs/2111.04964>`_: KL(t||s), mean over edges. Its kernels are
+        :obj:`Cosine()` (the default), :obj:`Polynomial(2, cosine=True)`, :obj:`Euclidean()` and
+        :obj:`RBF()`.
+
+        Example:
+            >>> LSPLoss.efficient_gnns("convs.1", "convs.2").reduction
+            'edge'
+        """
+        preset = {"kernel": Cosine(), "direction": "teacher", "reduction": "edge"}
+        return cls(teacher_layer, student_layer, **{**preset, **kwargs})
+
+    def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
+        s, t = align(student, teacher, rows=False)
+        if s.dim() != 2:
+            raise ValueError(f"The {student.where} must be [N, F] (got {list(s.shape)})")
+        graph = self.edges(student, teacher)
+        structure = self._known_structure(teacher, t, graph)
+        return lsp(
+            s,
+            t if structure is None else None,
+            graph,
+            self.kernel,
+            self.direction,
+            normalize=self.normalize,
+            reduction=self.reduction,
+            nodes=student.node_index,
+            teacher_structure=structure,
+        )
+
+    def edges(self, student: Capture, teacher: Capture) -> Graph:
+        """Return the graph on which the two structures are compared."""
+        cache = student.graphs
+        if not _is_word(self.graph):
+            graph = cache.get(self.graph, student.num_nodes)
+            device = student.value.device
+            graph = cache.derive(f"to {device}", lambda graph: graph.to(device), graph)
+        elif self.graph in ("student", "teacher"):
+            graph = (student if self.graph == "student" else teacher).graph
+        else:
+            graph = _common(student, teacher, cache, always=self.graph == "union")
+        if self.self_loops == "drop":
+            return cache.derive("drop", _drop_loops, graph)
+        return cache.derive("add", _add_loops, graph) if self.self_loops == "add" else graph
+
+    def _known_structure(self, teacher: Capture, z: Tensor, graph: Graph) -> Tensor | None:
+        """Return the teacher's structure on this graph if a frozen capture has it already."""
+        if not teacher.frozen:
+            return None
+        known = teacher.memo.get(self)
+        key = (self.kernel, self.normalize, z.dtype)
+        if known is not None and known[0] is graph and known[1] == key:
+            return known[2]
+        with torch.no_grad():
+            structure = local_structure(z, graph, self.kernel, self.normalize)
+        teacher.memo[self] = graph, key, structure
+        return None  # the features once more: lsp looks at them the first time
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, kernel={self.kernel}"
+
+
+def _common(student: Capture, teacher: Capture, cache: GraphCache, always: bool) -> Graph:
+    if student.edge_index is None and teacher.edge_index is not None:
+        return teacher.graph
+    if teacher.edge_index is None:
+        return student.graph
+    a, b = student.graph, teacher.graph
+    if not always and (a is b or _same_edges(a, b)):
+        return a
+    return cache.derive("union", union_edges, a, b)
+
+
+def _same_edges(a: Graph, b: Graph) -> bool:
+    if a.size != b.size or a.num_edges != b.num_edges or a.device != b.device:
+        return False
+    return torch.equal(a.edge_index, b.edge_index)
+
+
+def _drop_loops(graph: Graph) -> Graph:
+    return Graph(remove_self_loops(graph.edge_index)[0], graph.size)
+
+
+def _add_loops(graph: Graph) -> Graph:
+    if graph.num_nodes == 0:
+        return graph
+    return Graph(
+        add_remaining_self_loops(graph.edge_index, num_nodes=graph.num_nodes)[0], graph.size
+    )
+
+
+def _is_word(graph: Any) -> bool:
+    return graph is None or isinstance(graph, str)
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"'{name}' must be one of {choices} (got {value!r})")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from pyg_stkd.distill import Capture, Distiller, SoftTargetLoss, TeacherCache, TeacherCaptures
+from pyg_stkd.distill.cache import GraphCache
+from pyg_stkd.graph import Graph, union_edges
+
+EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
+
+
+def test_equal_edges_are_sorted_once():
+    cache = GraphCache()
+    graph = cache.get(EDGES, 3)
+    assert cache.get(EDGES, 3) is graph
+    assert cache.get(EDGES.clone(), 3) is graph
+    assert cache.get(EDGES, 4) is not graph
+    assert cache.get(EDGES.flip(0), 3) is not graph
+    assert cache.get(EDGES[:, :2], 3) is not graph
+
+
+def test_graphs_pass_through():
+    graph = Graph(EDGES)
+    assert GraphCache().get(graph, 3) is graph
+    with pytest.raises(ValueError, match=r"got \(3, 3\)"):
+        GraphCache().get(graph, 4)
+
+
+def test_rewritten_edges_are_sorted_again():
+    cache, edges = GraphCache(), EDGES.clone()
+    before = cache.get(edges, 3)
+    edges[0, 0] = 2
+    after = cache.get(edges, 3)
+    assert after is not before
+    assert after.edge_index.tolist() == Graph(edges).edge_index.tolist()
+    assert cache.get(EDGES, 3) is not before  # what was given then is not known any more
+
+
+def test_only_the_last_graphs_are_kept():
+    cache = GraphCache(size=2)
+    edges = [EDGES, EDGES.flip(0), EDGES[:, :1]]
+    graphs = [cache.get(e, 3) for e in edges]
+    assert cache.get(edges[2], 3) is graphs[2]
+    assert cache.get(edges[1], 3) is graphs[1]
+    assert cache.get(edges[0], 3) is not graphs[0]
+
+
+def test_derived_graphs_are_kept_by_source():
+    cache = GraphCache()
+    a, b = Graph(EDGES), Graph(EDGES.flip(0))
+    union = cache.derive("union", union_edges, a, b)
+    assert cache.derive("union", union_edges, a, b) is union
+    assert cache.derive("union", union_edges, b, a) is not union
+    assert union.num_edges == 6
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_copies_are_empty(copied):
+    cache = GraphCache(size=3)
+    graph = cache.get(EDGES, 3)
+    other = copied(cache)
+    assert other.size == 3
+    assert other.get(EDGES, 3) is not graph
+
+
+def test_teacher_runs_once_an_input():
+    calls = []
+    teacher = nn.Linear(2, 3)
+    teacher.register_forward_hook(lambda *args: calls.append(1))
+    distiller = Distiller(teacher, nn.Linear(2, 3), [SoftTargetLoss()])
+    cache, inputs = TeacherCache(distiller), [torch.randn(4, 2), torch.randn(5, 2)]
+    for _ in range(3):
+        for i, x in enumerate(inputs):
+            _, known = distiller(x, teacher=cache(i, x))
+            before = len(calls)
+            _, live = distiller(x)
+            assert len(calls) == before + 1
+            calls.pop()
+            assert torch.equal(known["soft_target"], live["soft_target"])
+    assert len(calls) == len(cache) == 2
+    cache.clear()
+    assert len(cache) == 0
+
+
+def test_captures_are_a_mapping_that_moves():
+    captures = TeacherCaptures({"a": (Capture(torch.ones(3, 2), {"edge_index": EDGES}),)})
+    assert list(captures) == ["a"]
+    assert len(captures) == 1
+    assert captures["a"][0].graphs is captures.graphs
+    moved = captures.to("meta")
+    assert moved["a"][0].value.is_meta
+    assert repr(captures) == "TeacherCaptures('a': [3, 2])"

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pyg_stkd.distill import DistillationLoss, Distiller, HintLoss, LSPLoss, SoftTargetLoss
+
+
+def models():
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+
+
+def test_names():
+    same = [HintLoss("0", "0"), HintLoss("1", "1")]
+    with pytest.raises(ValueError, match=r"\(got 'hint' twice\): give one of them name="):
+        Distiller(*models(), same)
+    named = [HintLoss("0", "0"), HintLoss("1", "1", name="hint2")]
+    assert list(Distiller(*models(), named).losses) == ["hint", "hint2"]
+    assert list(Distiller(*models(), {"x": same[0], "y": same[1]}).losses) == ["x", "y"]
+    for name in ("", "a.b", 3):
+        with pytest.raises(ValueError, match=rf"word without dots \(got {name!r}\)"):
+            Distiller(*models(), {name: SoftTargetLoss()})
+    loss = SoftTargetLoss()
+    with pytest.raises(ValueError, match=r"each loss once \(got 'b' twice\)"):
+        Distiller(*models(), {"a": loss, "b": loss})
+
+
+def test_types():
+    teacher, student = models()
+    with pytest.raises(TypeError, match=r"'teacher' must be a torch.nn.Module \(got str\)"):
+        Distiller("gat", student, [])
+    with pytest.raises(TypeError, match=r"'student' must be a torch.nn.Module \(got type\)"):
+        Distiller(teacher, nn.Linear, [])
+    with pytest.raises(TypeError, match=r"'losses' must be a list or a dict.*SoftTargetLoss"):
+        Distiller(teacher, student, SoftTargetLoss())
+    with pytest.raises(TypeError, match=r"objects of DistillationLoss \(got MSELoss\)"):
+        Distiller(teacher, student, {"mse": nn.MSELoss()})
+
+
+def test_unknown_layers_list_the_valid_ones():
+    match = r"'student_layer' of loss 'hint' must name a module.*names: '0', '1' \(got 'conv'\)"
+    with pytest.raises(ValueError, match=match):
+        Distiller(*models(), [HintLoss("0", "conv")])
+    with pytest.raises(ValueError, match=r"'teacher_layer' of loss 'lsp' must name"):
+        Distiller(*models(), [LSPLoss("0.weight", "0")])
+
+
+def test_refused_models_are_left_as_they_were():
+    teacher, student = models()
+    with pytest.raises(ValueError, match="must name a module"):
+        Distiller(teacher, student, [HintLoss("0", "0"), LSPLoss("0", "9")])
+    assert teacher.training
+    assert teacher[0].weight.requires_grad
+    assert not any(m._forward_hooks for m in [*teacher.modules(), *student.modules()])
+
+
+def test_models_must_share_nothing():
+    teacher, student = models()
+    with pytest.raises(ValueError, match=r"got the very same model.*copy.deepcopy\(teacher\)"):
+        Distiller(teacher, teacher, [])
+    with pytest.raises(ValueError, match=r"got its module '1'"):
+        Distiller(teacher, nn.Sequential(nn.Linear(2, 3), teacher[1]), [])
+    student[0].weight = teacher[0].weight
+    with pytest.raises(ValueError, match=r"got its parameters \['0.weight'\]"):
+        Distiller(teacher, student, [])
+
+
+def test_forward_of_a_loss_must_take_three():
+    class Two(DistillationLoss):
+        def forward(self, student, teacher):
+            return torch.zeros(())
+
+    match = r"'forward' of loss 'two' must take \(student, teacher, target=None\).*Two.forward\(stu"
+    with pytest.raises(TypeError, match=match):
+        Distiller(*models(), [Two()])
