@@ -1,0 +1,226 @@
+"""PPI, the protein-protein interaction graphs of 24 human tissues."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
+
+URL = "https://data.dgl.ai/dataset/ppi.zip"
+PREFIX = {"train": "train", "val": "valid", "test": "test"}
+SUFFIXES = ("feats.npy", "labels.npy", "graph_id.npy", "graph.json")
+OFFICIAL = tuple(f"{prefix}_{suffix}" for prefix in PREFIX.values() for suffix in SUFFIXES)
+GRAPHSAGE = ("ppi-G.json", "ppi-feats.npy", "ppi-class_map.json", "ppi-id_map.json")
+
+
+def load_ppi(
+    root: str | os.PathLike[str],
+    split: str = "train",
+    transform: Callable[[Data], Data] | None = None,
+    download: bool = True,
+) -> InMemoryDataset:
+    r"""PPI of `"Inductive Representation Learning on Large Graphs"
+    <https://arxiv.org/abs/1706.02216>`_ (Section 4.3): 24 graphs (20 / 2 / 2), 50 features, 121
+    labels.
+
+    Holds the graphs of :class:`torch_geometric.datasets.PPI`, with the edges sorted and without
+    duplicates, but reads the raw files directly, in memory: a read-only copy will do, nothing is
+    unpickled, and no stale ``processed`` folder is ever used. Looks, in this order, for the 12
+    official files ``{train,valid,test}_{feats.npy,labels.npy,graph_id.npy,graph.json}`` in
+    ``root/raw`` and in :obj:`root`; for the release of GraphSAGE (``ppi-G.json``,
+    ``ppi-feats.npy``, ``ppi-class_map.json``, ``ppi-id_map.json``) there or in ``root/ppi``,
+    which does not say which tissue a protein belongs to, so that a split is **one** graph, the
+    disjoint union of its tissues; and else downloads the official archive into ``root/raw``.
+    Features are as stored.
+
+    Args:
+        root (str): The folder.
+        split (str, optional): :obj:`"train"`, :obj:`"val"` or :obj:`"test"`.
+            (default: :obj:`"train"`)
+        transform (callable, optional): Applied to a :class:`~torch_geometric.data.Data` at every
+            access. (default: :obj:`None`)
+        download (bool, optional): Download what is not there. (default: :obj:`True`)
+
+    Shapes:
+        - **x:** :math:`(|\mathcal{V}|, 50)`, float32
+        - **y:** :math:`(|\mathcal{V}|, 121)`, float32
+        - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64, both directions, without self-loops
+
+    Raises:
+        FileNotFoundError: If files are missing and cannot be downloaded, with their list.
+        ValueError: If :obj:`split` is unknown or a file is damaged.
+
+    Example:
+        >>> from pyg_stkd.datasets import load_ppi
+        >>> load_ppi("data/ppi", "train")  # doctest: +SKIP
+        InMemoryDataset(20)
+    """
+    if split not in PREFIX:
+        raise ValueError(f"'split' must be 'train', 'val' or 'test' (got {split!r})")
+    root = Path(root)
+    folders = (root / "raw", root, root / "ppi")
+    for files, read in ((OFFICIAL, _read_official), (GRAPHSAGE, _read_graphsage)):
+        for folder in folders:
+            if all((folder / name).is_file() for name in files):
+                graphs = read(folder, split)
+                dataset = InMemoryDataset(None, transform)
+                dataset.data, dataset.slices = InMemoryDataset.collate(graphs)
+                return dataset
+    problem = "nothing was downloaded (download=False)"
+    # a copy with holes is for its owner to repair
+    if download and not any((folder / name).exists() for folder in folders for name in OFFICIAL):
+        try:
+            _download(root)
+        except (OSError, HTTPException, zipfile.BadZipFile) as error:
+            problem = f"the download failed: {error}"
+            raise FileNotFoundError(_help(root, problem)) from error
+        return load_ppi(root, split, transform, download=False)
+    if download:
+        problem = "some are there, so nothing was downloaded"
+    raise FileNotFoundError(_help(root, problem))
+
+
+def _help(root: Path, problem: str) -> str:
+    missing = [n for n in OFFICIAL if not any((f / n).is_file() for f in (root / "raw", root))]
+    return (
+        f"'root' must hold the 12 files of PPI, in it or in its folder 'raw' (got '{root}'; "
+        f"missing: {', '.join(missing) or 'none, but they lie in two folders'}; {problem}). "
+        f"Unpack {URL} there, or the GraphSAGE release "
+        f"(https://snap.stanford.edu/graphsage/ppi.zip: {', '.join(GRAPHSAGE)})"
+    )
+
+
+def _download(root: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    # all or nothing: an interrupted download leaves no half file behind
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        archive = Path(folder) / "ppi.zip"
+        with urllib.request.urlopen(URL, timeout=30) as response, archive.open("wb") as file:
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+        with zipfile.ZipFile(archive) as content:
+            inside = {Path(name).name: name for name in content.namelist()}
+            lost = [name for name in OFFICIAL if name not in inside]
+            if lost:
+                raise zipfile.BadZipFile(f"{URL} does not contain {', '.join(lost)}")
+            for name in OFFICIAL:
+                (Path(folder) / name).write_bytes(content.read(inside[name]))
+        (root / "raw").mkdir(exist_ok=True)
+        for name in OFFICIAL:
+            os.replace(Path(folder) / name, root / "raw" / name)
+
+
+def _read_official(folder: Path, split: str) -> list[Data]:
+    feats, labels, graph_id, graph = (folder / f"{PREFIX[split]}_{s}" for s in SUFFIXES)
+    x = _numbers(feats, 2)
+    member = _numbers(graph_id, 1, len(x))
+    edge_index = _edges(graph, len(x))[1]
+    whole = _data(x, _numbers(labels, 2, len(x)), edge_index)
+    source, target = whole.edge_index
+    graphs = []
+    for k in np.unique(member):
+        nodes = torch.from_numpy(member == k)
+        local = nodes.cumsum(0) - 1
+        inside = nodes[source] & nodes[target]
+        graphs.append(
+            Data(
+                x=whole.x[nodes],
+                edge_index=local[whole.edge_index[:, inside]],
+                y=whole.y[nodes],
+            )
+        )
+    return graphs
+
+
+def _read_graphsage(folder: Path, split: str) -> list[Data]:
+    graph, feats, class_map, id_map = (folder / name for name in GRAPHSAGE)
+    x = _numbers(feats, 2)
+    nodes, edge_index = _edges(graph, len(x))
+    labels, ids = _json(class_map), _json(id_map)
+    kinds = np.array(
+        ["test" if n.get("test") else "val" if n.get("val") else "train" for n in nodes]
+    )
+    try:
+        # links count places in the list of nodes, features the rows that id_map names
+        row = np.array([ids[str(node["id"])] for node in nodes], dtype=np.int64)
+        y = np.array([labels[str(node["id"])] for node in nodes], dtype=np.float32)
+        x = x[row]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{id_map}' and '{class_map}' must hold each node of '{graph}' (got {error!r})"
+        ) from error
+    whole = _data(x, y, edge_index)
+    return [whole.subgraph(torch.from_numpy(kinds == split))]
+
+
+def _data(x: NDArray[Any], y: NDArray[Any], edge_index: NDArray[np.int64]) -> Data:
+    edges, _ = remove_self_loops(torch.from_numpy(edge_index))
+    return Data(
+        x=torch.from_numpy(x.astype(np.float32)),
+        edge_index=coalesce(edges, num_nodes=len(x)),
+        y=torch.from_numpy(y.astype(np.float32)),
+    )
+
+
+def _edges(path: Path, num_nodes: int) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
+    content = _json(path)
+    try:
+        nodes = content["nodes"]
+        pairs = [(link["source"], link["target"]) for link in content["links"]]
+        edge_index = np.array(pairs, dtype=np.int64).reshape(-1, 2).T.copy()
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{path}' must be a node-link graph with integer nodes (got {error!r})"
+        ) from error
+    if len(nodes) != num_nodes or (
+        edge_index.size and (edge_index.min() < 0 or edge_index.max() >= num_nodes)
+    ):
+        raise ValueError(
+            f"'{path}' must link the {num_nodes} rows of the features (got {len(nodes)} nodes, "
+            f"ends from {edge_index.min(initial=0)} to {edge_index.max(initial=0)})"
+        )
+    if not content.get("directed", False):
+        edge_index = to_undirected(torch.from_numpy(edge_index), num_nodes=num_nodes).numpy()
+    return nodes, edge_index
+
+
+def _json(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{path}' must be a complete JSON file (got {error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' must hold a JSON object (got {type(content).__name__})")
+    return content
+
+
+def _numbers(path: Path, ndim: int, num_rows: int | None = None) -> NDArray[Any]:
+    try:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"'{path}' must be a complete npy file (got {error})") from error
+    if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind not in "biuf":
+        raise ValueError(f"'{path}' must hold a numeric array with {ndim} dimensions")
+    if num_rows is not None and len(array) != num_rows:
+        raise ValueError(
+            f"'{path}' must have a row for each of {num_rows} nodes (got {len(array)})"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(
+            f"'{path}' must be finite (got {np.count_nonzero(~np.isfinite(array))} NaN or "
+            f"infinite values)"
+        )
+    return array
