@@ -1,0 +1,157 @@
+"""What the examples share: runs that resume, raw results as JSON, and a table of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyg_stkd.report import machine, write_atomic
+
+_SAVE_EVERY = 30.0  # seconds between two checkpoints of a run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it trains, how, and from which seed."""
+
+    method: str
+    seed: int
+    config: dict[str, Any] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        """Unique to every setting, so that a changed setting never reads an old result."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return f"{self.method}-s{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+class Store:
+    """A folder of raw results and checkpoints; finished runs are not run again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def result(self, run: Run) -> dict[str, Any] | None:
+        path = self.folder / "raw" / f"{run.name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def finish(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
+        result = {**asdict(run), **result, "machine": machine()}
+        write_atomic(self.folder / "raw" / f"{run.name}.json", json.dumps(result).encode())
+        self._checkpoint(run).unlink(missing_ok=True)
+        return result
+
+    def save_state(self, run: Run, state: dict[str, Any]) -> None:
+        _save(self._checkpoint(run), state)
+
+    def load_state(self, run: Run) -> dict[str, Any] | None:
+        path = self._checkpoint(run)
+        return torch.load(path, weights_only=True) if path.exists() else None
+
+    def save_weights(self, run: Run, weights: dict[str, Tensor]) -> None:
+        _save(self.folder / "models" / f"{run.name}.pt", weights)
+
+    def load_weights(self, run: Run) -> dict[str, Tensor]:
+        return torch.load(self.folder / "models" / f"{run.name}.pt", weights_only=True)
+
+    def _checkpoint(self, run: Run) -> Path:
+        return self.folder / "checkpoints" / f"{run.name}.pt"
+
+
+def train(
+    run: Run,
+    store: Store,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: Callable[[int], float],
+    validate: Callable[[], float],
+    epochs: int,
+    patience: int,
+) -> dict[str, Any]:
+    """Train with early stopping on validation, from the last checkpoint if there is one.
+
+    Afterwards :obj:`module` holds the weights of its best epoch.
+    """
+    first, best, best_epoch, history = 0, -1.0, 0, []
+    best_state = {k: v.clone() for k, v in module.state_dict().items()}
+    seconds = 0.0
+    if (state := store.load_state(run)) is not None:
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        first, best, best_epoch = state["epoch"] + 1, state["best"], state["best_epoch"]
+        best_state, history, seconds = state["best_state"], state["history"], state["seconds"]
+    saved = start = time.monotonic()
+    bar = tqdm(range(first, epochs), initial=first, total=epochs, desc=run.name[:28], leave=False)
+    for epoch in bar:
+        if epoch - best_epoch > patience:
+            break
+        loss = step(epoch)
+        score = validate()
+        history.append([loss, score])
+        if score > best:
+            best, best_epoch = score, epoch
+            best_state = {k: v.clone() for k, v in module.state_dict().items()}
+        bar.set_postfix(loss=f"{loss:.4f}", val=f"{score:.4f}", best=f"{best:.4f}")
+        if time.monotonic() - saved > _SAVE_EVERY:
+            saved = time.monotonic()
+            store.save_state(
+                run,
+                {
+                    "module": module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "rng": torch.get_rng_state(),
+                    "epoch": epoch,
+                    "best": best,
+                    "best_epoch": best_epoch,
+                    "best_state": best_state,
+                    "history": history,
+                    "seconds": seconds + saved - start,
+                },
+            )
+    module.load_state_dict(best_state)
+    seconds += time.monotonic() - start
+    return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
+
+
+def latency(call: Callable[[], Any], repeats: int = 15) -> float:
+    """Return the median time of a call in milliseconds."""
+    times = []
+    for i in range(repeats + 3):
+        _synchronize()
+        start = time.perf_counter()
+        call()
+        _synchronize()
+        if i >= 3:
+            times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def spread(values: list[float], digits: int = 2, scale: float = 100.0) -> str:
+    """Return mean and standard deviation as text."""
+    mean = scale * statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {scale * statistics.stdev(values):.{digits}f}"
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(examples: Path, monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["ppi.py", *args])
+    runpy.run_path(str(examples / "ppi.py"), run_name="__main__")
+
+
+@pytest.mark.filterwarnings("ignore:.*is blind here")
+def test_every_method_runs_resumes_and_is_drawn(
+    examples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ("--scale", "0.02", "--epochs", "1", "--out", str(tmp_path))
+    run(examples, monkeypatch, *args)
+    first = capsys.readouterr().out
+    folder = tmp_path / "synthetic"
+    results = json.loads((folder / "results.json").read_text())
+    assert [r["method"] for r in results] == ["teacher", "student", "KD", "FitNet", "AT", "LSP"]
+    assert results[0]["parameters"] > 15 * results[1]["parameters"]
+    for result in results:
+        assert 0 < result["f1"] < 1
+        assert f"{100 * result['f1']:.2f}" in first
+        assert result["machine"]["torch"]
+    assert "data:image/png" in (folder / "results.html").read_text()
+    raw = {path: path.stat().st_mtime_ns for path in (folder / "raw").iterdir()}
+    assert len(raw) == 6
+
+    run(examples, monkeypatch, *args)  # everything is there: nothing is trained again
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in (folder / "raw").iterdir()} == raw
+
+    table = (folder / "results.md").read_text()
+    (folder / "results.md").unlink()
+    run(examples, monkeypatch, "--redraw", str(folder / "results.json"))
+    assert (folder / "results.md").read_text() == table
+
+
+def test_a_missing_folder_is_said_plainly(
+    examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="--dataset pcg needs --root"):
+        run(examples, monkeypatch, "--dataset", "pcg")
+    with pytest.raises(FileNotFoundError, match=r"pcg\.npz"):
+        run(examples, monkeypatch, "--dataset", "pcg", "--root", "/nonexistent")
+
+
+def test_the_share_of_a_gap_that_is_noise_is_not_given(
+    examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ppi = runpy.run_path(str(examples / "ppi.py"))
+
+    def results(teacher: float) -> list[dict[str, object]]:
+        f1 = {"teacher": teacher, "student": 0.6}
+        return [
+            {
+                "method": m, "seed": s, "f1": f1.get(m, 0.7) + 0.01 * s, "ap": 0.5,
+                "latency_ms": 1.0, "parameters": 10,
+                "config": {"lr": 0.1, "dropout": 0.0, "weight": 1.0},
+            }
+            for m in ppi["METHODS"] for s in (0, 1)
+        ]  # fmt: skip
+
+    share = {row["model"]: row["gap closed"] for row in ppi["summarize"](results(0.8))}
+    assert share["student + LSP"] == "50%"
+    share = {row["model"]: row["gap closed"] for row in ppi["summarize"](results(0.605))}
+    assert share["student + LSP"] == "n/a"
