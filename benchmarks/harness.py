@@ -1,0 +1,130 @@
+"""What every benchmark here shares: interleaved timing, peak memory, the machine, writing results.
+
+Times are CPU seconds of the process with one thread (wall seconds on a GPU): a busy machine
+stretches wall time, and both are kept. Candidates take turns, so that a slow minute hits all.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_geometric
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleave(
+    candidates: Mapping[str, Callable[[], Any]],
+    repeats: int = 9,
+    warmup: int = 2,
+    device: str = "cpu",
+) -> dict[str, dict[str, list[float]]]:
+    """Time each candidate in turn; return its 'cpu' and 'wall' seconds, one a repeat."""
+    times: dict[str, dict[str, list[float]]] = {n: {"cpu": [], "wall": []} for n in candidates}
+    for i in range(warmup + repeats):
+        for name, run in candidates.items():
+            gc.collect()
+            _synchronize(device)
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            _synchronize(device)
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            if i >= warmup:
+                times[name]["cpu"].append(cpu)
+                times[name]["wall"].append(wall)
+    return times
+
+
+def summary(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the interquartile range, both in milliseconds."""
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return 1e3 * median, 1e3 * (high - low)
+
+
+def peak_memory(fn: Callable[[], Any], device: str = "cpu") -> int:
+    """Return the most bytes that torch's allocator held during a call, above those held before.
+
+    On CPU the allocator's own records (torch.profiler) are added up in the order of time;
+    scratch space that a library such as MKL takes by itself is not seen.
+    """
+    fn()  # lazily built, lasting state is not part of the call
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        _synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        fn()
+        _synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        fn()
+    held = peak = 0
+    records = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for record in sorted(records, key=lambda e: e.start_ns()):
+        held += record.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Describe the hardware and the versions that figures belong to."""
+    info: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "torch_scatter": torch_geometric.typing.WITH_TORCH_SCATTER,
+        "torch_sparse": torch_geometric.typing.WITH_TORCH_SPARSE,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if torch.device(device).type == "cuda":
+        info |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return info
+
+
+def write(name: str, rows: list[dict[str, Any]], raw: Any, note: str, device: str = "cpu") -> None:
+    """Write ``results/<name>.json`` (all times) and ``.md`` (the rows as a table), atomically."""
+    info = machine(device)
+    where = info.get("gpu", f"{info['cpu']}, {info['threads']} thread(s)")
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(row.get(key, "")) for key in head) + " |" for row in rows]
+    versions = f"torch {info['torch']}, PyG {info['torch_geometric']}"
+    table = "\n".join([f"{where}; {versions}; {info['date']}. {note}", "", *lines, ""])
+    RESULTS.mkdir(exist_ok=True)
+    _replace(RESULTS / f"{name}.md", table)
+    document = {"machine": info, "note": note, "rows": rows, "raw": raw}
+    _replace(RESULTS / f"{name}.json", json.dumps(document, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

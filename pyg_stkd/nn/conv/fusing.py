@@ -1,0 +1,37 @@
+"""When a fused operator may stand in for PyG's message passing: only where nobody could tell."""
+
+from __future__ import annotations
+
+import torch
+from torch_geometric.nn import MessagePassing
+
+__all__ = ["overrides_step", "runs_unchanged"]
+
+_STEPS = (
+    "message",
+    "edge_update",
+    "aggregate",
+    "update",
+    "message_and_aggregate",
+    "explain_message",
+)
+# PyG itself puts these on instances, when it stops explaining for example.
+_LOOPS = ("propagate", "edge_updater")
+_HOOKED = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+
+
+def overrides_step(cls: type) -> bool:
+    """Tell whether a class that is being made overrides a step of the message passing."""
+    return any(step in cls.__dict__ for step in (*_STEPS, *_LOOPS))
+
+
+def runs_unchanged(conv: MessagePassing) -> bool:
+    """Tell whether a layer has no hook, override, explanation or trace inside its propagation."""
+    if conv.explain or conv.decomposed_layers != 1 or conv.flow != "source_to_target":
+        return False
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if tracing or any(step in conv.__dict__ for step in _STEPS):
+        return False
+    return not any(
+        getattr(conv, f"_{step}_forward{kind}_hooks") for step in _HOOKED for kind in ("_pre", "")
+    )
