@@ -1,7 +1,36 @@
 """Data sets: real ones from local folders, and generated ones that need no file."""
 
+from pyg_stkd.datasets.adjacency import (
+    GaussianAdjacency,
+    adjacency_to_edges,
+    distances_to_edges,
+    links_to_edges,
+)
+from pyg_stkd.datasets.metr_la import METRLAWeek
+from pyg_stkd.datasets.pems import PeMSD4, PeMSD7, PeMSD8
 from pyg_stkd.datasets.ppi import load_ppi
 from pyg_stkd.datasets.proteins import Proteins
+from pyg_stkd.datasets.scaler import StandardScaler
 from pyg_stkd.datasets.synthetic_proteins import SyntheticProteins
+from pyg_stkd.datasets.synthetic_traffic import SyntheticTraffic
+from pyg_stkd.datasets.traffic_series import TrafficSeries
+from pyg_stkd.datasets.windows import Window, WindowDataset
 
-__all__ = ["Proteins", "SyntheticProteins", "load_ppi"]
+__all__ = [
+    "GaussianAdjacency",
+    "METRLAWeek",
+    "PeMSD4",
+    "PeMSD7",
+    "PeMSD8",
+    "Proteins",
+    "StandardScaler",
+    "SyntheticProteins",
+    "SyntheticTraffic",
+    "TrafficSeries",
+    "Window",
+    "WindowDataset",
+    "adjacency_to_edges",
+    "distances_to_edges",
+    "links_to_edges",
+    "load_ppi",
+]
