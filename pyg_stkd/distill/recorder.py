@@ -124,6 +124,8 @@ class _CallHook:
 
 
 class _GraphHook:
+    graphs_only = True  # a layer whose parts have no other hooks may still fuse them
+
     def __init__(self, recorder: Recorder, layer: str) -> None:
         self.recorder = recorder
         self.layer = layer

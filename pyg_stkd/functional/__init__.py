@@ -1,5 +1,6 @@
-"""Functions that hold the math: sparse primitives and local structures."""
+"""Functions that hold the math: sparse primitives, local structures and nearest neighbours."""
 
+from pyg_stkd.functional.knn import knn_graph
 from pyg_stkd.functional.similarity import similarity
 from pyg_stkd.functional.sparse import (
     sddmm,
@@ -11,6 +12,7 @@ from pyg_stkd.functional.sparse import (
 from pyg_stkd.functional.structure import local_structure, lsp
 
 __all__ = [
+    "knn_graph",
     "local_structure",
     "lsp",
     "sddmm",

@@ -1,6 +1,6 @@
 """Layers and models."""
 
-from pyg_stkd.nn.conv import GATConv
-from pyg_stkd.nn.models import GAT
+from pyg_stkd.nn.conv import DynamicEdgeConv, EdgeConv, GATConv, KNNGraph
+from pyg_stkd.nn.models import DGCNN, GAT
 
-__all__ = ["GAT", "GATConv"]
+__all__ = ["DGCNN", "DynamicEdgeConv", "EdgeConv", "GAT", "GATConv", "KNNGraph"]

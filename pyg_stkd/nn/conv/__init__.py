@@ -1,5 +1,7 @@
 """Graph convolutions."""
 
+from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv, EdgeConv
 from pyg_stkd.nn.conv.gat_conv import GATConv
+from pyg_stkd.nn.conv.knn_graph import KNNGraph
 
-__all__ = ["GATConv"]
+__all__ = ["DynamicEdgeConv", "EdgeConv", "GATConv", "KNNGraph"]

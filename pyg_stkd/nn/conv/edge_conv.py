@@ -1,0 +1,249 @@
+"""Edge convolutions on given and on dynamic graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+import torch_geometric.nn
+from torch import Tensor
+from torch.nn import functional as F
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.aggr import MaxAggregation
+from torch_geometric.typing import SparseTensor
+
+from pyg_stkd.functional.edge_norm_max import edge_norm_max
+from pyg_stkd.functional.neighbour_max import neighbour_max
+from pyg_stkd.graph import Graph
+from pyg_stkd.nn.conv import fusing
+from pyg_stkd.nn.conv.edge_network import EdgeBlock, read_edge_network
+from pyg_stkd.nn.conv.knn_graph import KNNGraph
+
+__all__ = ["DynamicEdgeConv", "EdgeConv"]
+
+
+class EdgeConv(torch_geometric.nn.EdgeConv):
+    r"""The edge convolutional operator from the `"Dynamic Graph CNN for Learning on Point Clouds"
+    <https://arxiv.org/abs/1801.07829>`_ paper (Eqs. 1 and 8).
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \max_{j \in \mathcal{N}(i)}
+        h_{\mathbf{\Theta}}(\mathbf{x}_i \, \Vert \, \mathbf{x}_j - \mathbf{x}_i)
+
+    A :class:`torch_geometric.nn.EdgeConv` with the same parameters and results for any :obj:`nn`.
+    Where :obj:`nn` is one linear layer, with or without batch normalisation and a monotone
+    activation, and :obj:`aggr="max"`, no array of edges is built: the linear layer splits into
+    :math:`(\mathbf{W}_1 - \mathbf{W}_2) \mathbf{x}_i + \mathbf{W}_2 \mathbf{x}_j`, the statistics
+    over edges follow from those of nodes and one sparse product, and the maximum comes before the
+    activation. That path is exact, running statistics included, and differentiates once. All
+    else, hooks inside :obj:`nn` for example, runs PyG's own message passing.
+
+    Unlike PyG's layer, this one keeps the weights of :obj:`nn` as they are given (they may be
+    pre-trained); :meth:`reset_parameters` draws new ones.
+
+    Args:
+        nn (torch.nn.Module): A network :math:`h_{\mathbf{\Theta}}` that maps edge features
+            :math:`(|\mathcal{E}|, 2 F_{in})` to :math:`(|\mathcal{E}|, F_{out})`, such as a
+            :class:`torch.nn.Sequential`.
+        aggr (str, optional): The aggregation (:obj:`"max"`, :obj:`"add"`, :obj:`"mean"`, ...).
+            (default: :obj:`"max"`)
+        **kwargs (optional): Further arguments of
+            :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:** node features :math:`(|\mathcal{V}|, F_{in})`, or a pair of those of sources
+          and targets of a bipartite graph; edge indices :math:`(2, |\mathcal{E}|)`
+        - **output:** node features :math:`(|\mathcal{V}|, F_{out})`, 0 where no edge enters
+
+    Raises:
+        ValueError: If the features do not fit the linear layer or the graph.
+
+    Example:
+        >>> conv = EdgeConv(torch.nn.Linear(2, 1, bias=False))
+        >>> conv.nn.weight.data = torch.tensor([[1.0, 10.0]])
+        >>> conv(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[1, 2], [0, 0]]))
+        tensor([[30.],
+                [ 0.],
+                [ 0.]], grad_fn=...)
+    """
+
+    _fused: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if fusing.overrides_step(cls):
+            cls._fused = False
+
+    def __init__(self, nn: Callable[..., Tensor], aggr: Any = "max", **kwargs: Any) -> None:
+        MessagePassing.__init__(self, aggr=aggr, **kwargs)
+        self.nn = nn
+
+    def forward(
+        self,
+        x: Tensor | tuple[Tensor, Tensor],
+        edge_index: Tensor | SparseTensor | Graph,
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x (Tensor or (Tensor, Tensor)): Node features, or those of sources and of targets.
+            edge_index (Tensor, EdgeIndex, SparseTensor or Graph): The edges. Give a
+                :class:`~pyg_stkd.graph.Graph` to sort them only once.
+        """
+        pair = (x, x) if isinstance(x, Tensor) else (x[0], x[1])
+        block = self._block()
+        if block is not None:
+            _check(pair, block)
+            graph = Graph.of(edge_index, (pair[0].size(0), pair[1].size(0)))
+            # Batch normalisation has its own word on a single edge.
+            if graph.num_edges > 1:
+                return _fused_edge_conv(block, pair, graph)
+        if isinstance(edge_index, Graph):
+            edge_index = edge_index.edge_index
+        # propagate_type: (x: PairTensor)
+        return self.propagate(edge_index, x=pair)
+
+    def _block(self) -> EdgeBlock | None:
+        """Return the parts of the network if the layer may run without edges now."""
+        usual = self._fused and type(self.aggr_module) is MaxAggregation
+        if not usual or not fusing.runs_unchanged(self):
+            return None
+        return read_edge_network(self.nn)
+
+
+class DynamicEdgeConv(EdgeConv):
+    r"""The dynamic edge convolutional operator from the `"Dynamic Graph CNN for Learning on Point
+    Clouds" <https://arxiv.org/abs/1801.07829>`_ paper: an :class:`EdgeConv` on the graph of the
+    nearest neighbours in the space of its input.
+
+    Each point is one of its own :math:`k` neighbours, as in
+    :class:`torch_geometric.nn.DynamicEdgeConv`, whose :obj:`state_dict` fits; unlike that layer it
+    needs no extension. The graph is built by :obj:`self.knn`, a :class:`KNNGraph`.
+
+    Args:
+        nn (torch.nn.Module): The network of edges, see :class:`EdgeConv`.
+        k (int): Number of nearest neighbours, the point itself included.
+        aggr (str, optional): The aggregation. (default: :obj:`"max"`)
+        **kwargs (optional): Further arguments of
+            :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:** node features :math:`(|\mathcal{V}|, F_{in})`, batch vector
+          :math:`(|\mathcal{V}|)` *(optional)*
+        - **output:** node features :math:`(|\mathcal{V}|, F_{out})`
+
+    Raises:
+        ValueError: If :obj:`k` is not an integer of at least 1, or the features, their clouds or
+            :obj:`batch` are not as :func:`~pyg_stkd.functional.knn_graph` and :class:`EdgeConv`
+            want them.
+
+    Example:
+        >>> conv = DynamicEdgeConv(torch.nn.Linear(2, 1, bias=False), k=2)
+        >>> conv.nn.weight.data = torch.tensor([[1.0, 10.0]])
+        >>> conv(torch.tensor([[0.0], [1.0], [5.0]]))
+        tensor([[10.],
+                [ 1.],
+                [ 5.]], grad_fn=...)
+    """
+
+    def __init__(self, nn: Callable[..., Tensor], k: int, aggr: Any = "max", **kwargs: Any) -> None:
+        if kwargs.pop("flow", "source_to_target") != "source_to_target":
+            raise ValueError("'flow' must be 'source_to_target' on a dynamic graph")
+        kwargs.pop("num_workers", None)  # the search of PyG's layer has such an option
+        super().__init__(nn, aggr, **kwargs)
+        self.k = k
+        self.knn = KNNGraph(k, loop=True)
+
+    def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Run the layer.
+
+        Args:
+            x (Tensor): Node features.
+            batch (Tensor, optional): The cloud of each point, in ascending order.
+        """
+        if not isinstance(x, Tensor) or x.dim() != 2:
+            shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"'x' must be a tensor of shape [N, F] (got {shape})")
+        # propagate_type: (x: PairTensor)
+        return super().forward(x, self.knn(x, batch))
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(nn={self.nn}, k={self.k})"
+
+
+def _check(x: tuple[Tensor, Tensor], block: EdgeBlock) -> None:
+    width = block.linear.weight.size(1) // 2
+    for part in x:
+        if part.dim() != 2 or part.size(1) != width or 2 * width != block.linear.weight.size(1):
+            raise ValueError(
+                f"'x' must have shape [N, {block.linear.weight.size(1) / 2:g}], half the inputs of "
+                f"'nn' (got {list(part.shape)})"
+            )
+
+
+def _fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) -> Tensor:
+    linear, norm, act = block
+    for hook in linear._forward_pre_hooks.values():  # masks of torch.nn.utils.prune
+        hook(linear, None)
+    weight, shift = linear.weight, linear.bias
+    # Differences do not change when all nodes move; float32 keeps more digits near the origin.
+    origin = x[0].detach().mean(dim=0)
+    moved = (x[0] - origin,) * 2 if x[0] is x[1] else (x[0] - origin, x[1] - origin)
+    if norm is not None and not _uses_batch(norm):
+        weight, shift = _fold(norm, weight, shift)
+    own, other = weight.chunk(2, dim=1)
+    offset = own @ origin if shift is None else torch.addmv(shift, own, origin)
+    a, b = F.linear(moved[1], own - other, offset), F.linear(moved[0], other)
+    if norm is None or not _uses_batch(norm):
+        out = a + neighbour_max(graph, b)
+    else:
+        out = _normalise(norm, graph, a, b)
+    out = out if act is None else act(out)
+    isolated = (graph.degree == 0).view(-1, 1)
+    if torch.compiler.is_compiling() or bool(isolated.any()):
+        out = out.masked_fill(isolated, 0)
+    return out
+
+
+def _uses_batch(norm: torch.nn.BatchNorm1d) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def _fold(
+    norm: torch.nn.BatchNorm1d, weight: Tensor, shift: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Merge a normalisation by fixed statistics into the linear layer before it."""
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
+    scale = torch.rsqrt(var + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -mean if shift is None else shift - mean
+    shift = shift * scale if norm.bias is None else torch.addcmul(norm.bias, shift, scale)
+    return weight * scale.view(-1, 1), shift
+
+
+def _normalise(norm: torch.nn.BatchNorm1d, graph: Graph, a: Tensor, b: Tensor) -> Tensor:
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    gamma: Tensor = torch.ones_like(a[0]) if norm.weight is None else norm.weight
+    beta: Tensor = torch.zeros_like(a[0]) if norm.bias is None else norm.bias
+    given = a.dtype
+    a, b, gamma, beta = (part.to(dtype) for part in (a, b, gamma, beta))
+    out, mean, var = edge_norm_max(graph, a, b, gamma, beta, norm.eps)
+    if norm.training and norm.track_running_stats and norm.running_mean is not None:
+        _update_statistics(norm, mean, var * (graph.num_edges / (graph.num_edges - 1)))
+    return out.to(given)
+
+
+@torch.no_grad()
+def _update_statistics(norm: torch.nn.BatchNorm1d, mean: Tensor, var: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor: float | Tensor = 0.0 if norm.momentum is None else norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            factor = norm.num_batches_tracked.to(mean.dtype).reciprocal()
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
+    norm.running_var.lerp_(var.to(norm.running_var.dtype), factor)

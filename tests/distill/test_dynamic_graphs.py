@@ -1,0 +1,56 @@
+"""Teacher and student that build their own graphs: the union of both is compared."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from pyg_stkd import Distiller, kernels
+from pyg_stkd.distill import LSPLoss
+from pyg_stkd.functional import knn_graph, local_structure
+from pyg_stkd.graph import union_edges
+from pyg_stkd.nn import DGCNN
+
+
+def model(k: int, width: int) -> DGCNN:
+    return DGCNN(3, 4, channels=(width, width, 2 * width), mlp_channels=(8,), k=k)
+
+
+@pytest.mark.filterwarnings("ignore:.*is blind here")
+def test_the_union_of_two_knn_graphs_of_ragged_clouds() -> None:
+    batch = torch.arange(3).repeat_interleave(torch.tensor([9, 5, 12]))
+    pos = torch.randn(26, 3)
+    teacher, student = model(k=5, width=8), model(k=3, width=4)
+    loss = LSPLoss("convs.1", "convs.1", kernel=kernels.RBF(sigma="median"))
+    distiller = Distiller(teacher, student, [loss])
+    _, losses = distiller(pos, batch)
+    losses["lsp"].backward()
+    assert next(student.parameters()).grad is not None
+
+    seen = {}
+    for name, net in (("teacher", teacher.eval()), ("student", student)):
+        net.convs[1].register_forward_hook(
+            lambda _, args, out, name=name: seen.update({name: (args[0].detach(), out.detach())})
+        )
+    state = copy.deepcopy(student.state_dict())
+    with torch.no_grad():
+        teacher(pos, batch), student(pos, batch)
+    student.load_state_dict(state)
+    graph = union_edges(
+        knn_graph(seen["teacher"][0], 5, batch, loop=True),
+        knn_graph(seen["student"][0], 3, batch, loop=True),
+    )
+    t, s = (local_structure(seen[name][1], graph, loss.kernel) for name in ("teacher", "student"))
+    expected = (s.exp() * (s - t)).sum() / 26
+    torch.testing.assert_close(losses["lsp"], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_looking_for_graphs_leaves_the_fast_path_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, student = model(k=5, width=8), model(k=3, width=4)
+    distiller = Distiller(teacher, student, [LSPLoss("convs.1", "convs.1")])
+    monkeypatch.setattr(
+        "torch_geometric.nn.EdgeConv.forward", lambda *args, **kwargs: pytest.fail("edge path")
+    )
+    distiller(torch.randn(12, 3), torch.arange(2).repeat_interleave(6))

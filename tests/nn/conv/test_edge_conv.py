@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch_geometric.typing import SparseTensor
+
+from pyg_stkd.functional.knn import knn_graph
+from pyg_stkd.graph import Graph
+from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv, EdgeConv
+
+C, F = 5, 7
+BLOCKS = {
+    "bn, leaky": lambda: nn.Sequential(
+        nn.Linear(2 * C, F, bias=False), nn.BatchNorm1d(F), nn.LeakyReLU(0.2)
+    ),
+    "bn, relu in place": lambda: nn.Sequential(
+        nn.Linear(2 * C, F), nn.BatchNorm1d(F), nn.ReLU(inplace=True)
+    ),
+    "bn": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.BatchNorm1d(F, momentum=None)),
+    "bn, no affine": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.BatchNorm1d(F, affine=False)),
+    "bn, no statistics": lambda: nn.Sequential(
+        nn.Linear(2 * C, F), nn.BatchNorm1d(F, track_running_stats=False), nn.ELU()
+    ),
+    "elu": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.ELU()),
+    "softplus": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.Softplus()),
+    "prelu": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.PReLU()),
+    "linear": lambda: nn.Linear(2 * C, F),
+    "mlp": lambda: pyg.MLP([2 * C, F], plain_last=False, act="leaky_relu"),
+    "plain mlp": lambda: pyg.MLP([2 * C, F]),
+    "pyg sequential": lambda: pyg.Sequential(
+        "x", [(pyg.Linear(2 * C, F), "x -> y"), (pyg.BatchNorm(F), "y -> y"), nn.ReLU()]
+    ),
+    "nested": lambda: nn.Sequential(
+        nn.Sequential(nn.Linear(2 * C, F), nn.Identity()), nn.Sequential(nn.BatchNorm1d(F))
+    ),
+}
+OTHERS = {
+    "two layers": lambda: pyg.MLP([2 * C, 6, F]),
+    "activation first": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.ReLU(), nn.BatchNorm1d(F)),
+    "mlp, activation first": lambda: pyg.MLP([2 * C, F], plain_last=False, act_first=True),
+    "not monotone": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.GELU()),
+    "falling": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.LeakyReLU(-0.5)),
+    "falling prelu": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.PReLU(init=-0.5)),
+    "layer norm": lambda: nn.Sequential(nn.Linear(2 * C, F), nn.LayerNorm(F)),
+    "activation": lambda: nn.Sequential(nn.ReLU(), nn.Linear(2 * C, F)),
+}
+
+
+def make_graph() -> Tensor:
+    """Returns unsorted edges with duplicates and isolated nodes."""
+    edge_index = torch.randint(0, 30, (2, 150))
+    return torch.cat([edge_index, edge_index[:, :5]], dim=1)
+
+
+def pair(network: nn.Module, dtype: torch.dtype, **kwargs: Any) -> tuple[nn.Module, EdgeConv]:
+    network = network.to(dtype)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d) and module.affine:
+            nn.init.normal_(module.weight)  # both signs
+            nn.init.normal_(module.bias)
+    theirs, ours = pyg.EdgeConv(copy.deepcopy(network), **kwargs), EdgeConv(network, **kwargs)
+    theirs.load_state_dict(ours.state_dict())
+    return theirs, ours
+
+
+def compare(theirs: nn.Module, ours: nn.Module, x: Tensor, edges: Any, tol: float) -> None:
+    for training in (True, True, False):
+        results = []
+        for conv in (theirs, ours):
+            conv.train(training)
+            z = x.clone().requires_grad_()
+            out = conv(z, edges)
+            weight = torch.linspace(-1, 1, out.numel(), dtype=x.dtype).view_as(out)
+            leaves = [z, *conv.parameters()]
+            results.append([out, *torch.autograd.grad((out * weight).sum(), leaves)])
+            results[-1] += conv.state_dict().values()
+        for expected, given in zip(*results, strict=True):
+            torch.testing.assert_close(given, expected, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_fused_equals_pyg(block: str, dtype: torch.dtype, tol: float) -> None:
+    theirs, ours = pair(BLOCKS[block](), dtype)
+    assert ours._block() is not None
+    x = torch.randn(40, C, dtype=dtype)
+    compare(theirs, ours, x, make_graph(), tol)
+
+
+@pytest.mark.parametrize("block", OTHERS)
+def test_any_other_network_equals_pyg(block: str) -> None:
+    theirs, ours = pair(OTHERS[block](), torch.float64)
+    assert ours._block() is None
+    compare(theirs, ours, torch.randn(40, C, dtype=torch.float64), make_graph(), 1e-9)
+
+
+@pytest.mark.parametrize("aggr", ["add", "mean", "min"])
+def test_any_other_aggregation_equals_pyg(aggr: str) -> None:
+    theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float64, aggr=aggr)
+    assert ours._block() is None
+    compare(theirs, ours, torch.randn(40, C, dtype=torch.float64), make_graph(), 1e-9)
+
+
+def test_flow_and_dropout_take_the_path_of_edges() -> None:
+    network = nn.Sequential(nn.Linear(2 * C, F), nn.Dropout(0.5))
+    ours = EdgeConv(network)
+    assert ours._block() is None
+    assert ours.eval()._block() is not None
+    theirs, ours = pair(BLOCKS["bn"](), torch.float64, flow="target_to_source")
+    assert ours._block() is None
+    compare(theirs, ours, torch.randn(40, C, dtype=torch.float64), make_graph(), 1e-9)
+
+
+@pytest.mark.parametrize("form", ["graph", "sparse tensor", "csr"])
+def test_every_form_of_edges(form: str) -> None:
+    edge_index = torch.randint(0, 30, (2, 150)).unique(dim=1)
+    forms: dict[str, Any] = {"graph": lambda: Graph(edge_index, 30)}
+    graph = Graph(edge_index, 30)
+    csr = graph.rowptr, graph.col, torch.ones(graph.num_edges), (30, 30)
+    forms["csr"] = lambda: torch.sparse_csr_tensor(*csr, check_invariants=True)
+    forms["sparse tensor"] = lambda: SparseTensor.from_edge_index(edge_index, None, (30, 30)).t()
+    if form == "sparse tensor":
+        pytest.importorskip("torch_sparse")
+    edges = forms[form]()
+    x = torch.randn(30, C)
+    for block in (BLOCKS["bn, leaky"](), OTHERS["two layers"]()):
+        conv = EdgeConv(block)
+        torch.testing.assert_close(conv(x, edges), conv(x, edge_index))
+
+
+def test_bipartite_equals_pyg() -> None:
+    theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float64)
+    x = torch.randn(9, C, dtype=torch.float64), torch.randn(6, C, dtype=torch.float64)
+    edge_index = torch.stack([torch.randint(0, 9, (25,)), torch.randint(0, 6, (25,))])
+    torch.testing.assert_close(ours(x, edge_index), theirs(x, edge_index), rtol=0, atol=1e-9)
+
+
+def test_weights_are_kept_until_they_are_reset() -> None:
+    network = BLOCKS["bn"]()
+    weight = network[0].weight.detach().clone()
+    conv = EdgeConv(network)
+    assert torch.equal(conv.nn[0].weight, weight)
+    conv.reset_parameters()
+    assert not torch.equal(conv.nn[0].weight, weight)
+
+
+def test_hooks_see_the_edges() -> None:
+    conv = EdgeConv(BLOCKS["bn, leaky"]())
+    seen = []
+    conv.nn[0].register_forward_hook(lambda *args: seen.append(args[-1].shape))
+    conv(torch.randn(30, C), make_graph())
+    assert seen == [(155, F)]
+
+
+def test_pruned_weights_stay_on_the_fused_path() -> None:
+    theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float64)
+    for conv in (theirs, ours):
+        prune.random_structured(conv.nn[0], "weight", amount=3, dim=0)
+        torch.manual_seed(0)
+    mask = torch.ones(F, 2 * C, dtype=torch.float64).bernoulli_(0.5)
+    for conv in (theirs, ours):
+        conv.nn[0].weight_mask.copy_(mask)
+    assert ours._block() is not None
+    compare(theirs, ours, torch.randn(30, C, dtype=torch.float64), make_graph(), 1e-9)
+
+
+def test_subclass_with_its_own_message() -> None:
+    class Sum(EdgeConv):
+        def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+            return self.nn(torch.cat([x_i, x_i + x_j], dim=-1))
+
+    conv = Sum(nn.Linear(2 * C, F))
+    assert conv._block() is None
+
+
+def test_no_edges_and_one_edge() -> None:
+    x = torch.randn(4, C)
+    none = torch.empty(2, 0, dtype=torch.long)
+    assert not EdgeConv(nn.Linear(2 * C, F))(x, none).any()
+    conv = EdgeConv(BLOCKS["bn"]())
+    with pytest.raises(ValueError, match="more than 1 value"):
+        conv(x, torch.tensor([[0], [1]]))
+
+
+def test_offset_in_float32() -> None:
+    conv = EdgeConv(BLOCKS["bn, leaky"]())
+    x = torch.randn(50, C) * 0.1
+    edge_index = knn_graph(x, 5)
+    exact = copy.deepcopy(conv).double()(x.double() + 1000, edge_index)
+    assert (conv(x + 1000, edge_index) - exact).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("sizes", [[16, 16], [20, 3, 1, 8]], ids=str)
+def test_dynamic_is_static_on_its_neighbours(sizes: list[int]) -> None:
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    x = torch.randn(32, C, dtype=torch.float64)
+    network = BLOCKS["bn, leaky"]().double()
+    static, dynamic = EdgeConv(copy.deepcopy(network)), DynamicEdgeConv(network, k=4)
+    assert static.state_dict().keys() == dynamic.state_dict().keys()
+    expected = static(x, knn_graph(x, 4, batch, loop=True))
+    torch.testing.assert_close(dynamic(x, batch), expected, rtol=0, atol=1e-12)
+    assert repr(dynamic).startswith("DynamicEdgeConv(nn=Sequential(")
+
+
+def test_the_state_is_that_of_pyg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_geometric.typing.WITH_KNN", True, raising=False)
+    theirs = pyg.DynamicEdgeConv(BLOCKS["mlp"](), k=4)
+    ours = DynamicEdgeConv(BLOCKS["mlp"](), k=4)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+
+
+def test_bad_input() -> None:
+    conv = DynamicEdgeConv(nn.Linear(2 * C, F), k=2)
+    with pytest.raises(ValueError, match=r"'x' must have shape \[N, 5\], half the inputs"):
+        conv(torch.randn(4, C + 1))
+    with pytest.raises(ValueError, match=r"'x' must be a tensor of shape \[N, F\]"):
+        conv(torch.randn(2, 4, C))
+    with pytest.raises(ValueError, match="'k' must be an integer of at least 1"):
+        DynamicEdgeConv(nn.Linear(2 * C, F), k=0)
+    with pytest.raises(ValueError, match="'x' must be finite"):
+        conv(torch.full((4, C), torch.nan))
+    with pytest.raises(ValueError, match="'flow' must be"):
+        DynamicEdgeConv(nn.Linear(2 * C, F), k=1, flow="target_to_source")
+    with pytest.raises(IndexError, match="below the 4 source nodes"):
+        EdgeConv(nn.Linear(2 * C, F))(torch.randn(4, C), torch.tensor([[4], [0]]))

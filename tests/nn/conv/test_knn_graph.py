@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_stkd.functional.knn import knn_graph
+from pyg_stkd.nn.conv.knn_graph import KNNGraph
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_is_the_function(loop: bool) -> None:
+    module = KNNGraph(3, loop=loop)
+    x, batch = torch.randn(20, 4), torch.tensor([0] * 8 + [1] * 12)
+    assert torch.equal(module(x, batch), knn_graph(x, 3, batch, loop))
+    assert torch.equal(module(x), knn_graph(x, 3, None, loop))
+    assert repr(module) == f"KNNGraph(k=3, loop={loop})"
+    assert not module.state_dict()
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, True])
+def test_bad_k(k: object) -> None:
+    with pytest.raises(ValueError, match="'k' must be an integer of at least 1"):
+        KNNGraph(k)  # type: ignore[arg-type]
