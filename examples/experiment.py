@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -83,7 +84,7 @@ def train(
 
     Afterwards :obj:`module` holds the weights of its best epoch.
     """
-    first, best, best_epoch, history = 0, -1.0, 0, []
+    first, best, best_epoch, history = 0, -math.inf, 0, []
     best_state = {k: v.clone() for k, v in module.state_dict().items()}
     seconds = 0.0
     if (state := store.load_state(run)) is not None:

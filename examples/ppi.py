@@ -126,7 +126,8 @@ def load(args: argparse.Namespace) -> Task:
     elif args.dataset == "ppi":
         splits = {s: list(load_ppi(args.root, s)) for s in ("train", "val", "test")}
     else:
-        splits = dict.fromkeys(("train", "val", "test"), list(Proteins(args.root, args.dataset)))
+        whole = list(Proteins(args.root, args.dataset))  # one graph, masks tell the splits
+        splits = {split: whole for split in ("train", "val", "test")}
     kind = "inductive" if args.dataset in ("synthetic", "ppi") else "transductive"
     return Task(splits, args.device, args.amp, kind)
 
@@ -213,7 +214,9 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
             scores = []
             for config in trials if len(trials) > 1 else []:
                 result = go(method, 0, config)
-                results.append({k: v for k, v in result.items() if k != "history"} | {"trial": True})
+                results.append(
+                    {k: v for k, v in result.items() if k != "history"} | {"trial": True}
+                )
                 scores.append(result["val"])
                 bar.update()
             chosen[method] = trials[scores.index(max(scores))] if scores else trials[0]
@@ -280,7 +283,9 @@ def present(results: list[dict[str, Any]], stem: Path, title: str) -> str:
     note = f"{title}. Test scores, mean ± standard deviation over seeds, tuned on validation."
     text = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     hardware = ", ".join(f"{k} {v}" for k, v in results[-1]["machine"].items())
-    write_atomic(stem.with_suffix(".md"), f"{note}\n\n{text}\n\nMeasured with {hardware}.\n".encode())
+    write_atomic(
+        stem.with_suffix(".md"), f"{note}\n\n{text}\n\nMeasured with {hardware}.\n".encode()
+    )
     report = Report(title)
     report.table(rows, note)
     report.figure(figure, "Test scores of every seed, and the course of training.")
@@ -291,7 +296,9 @@ def present(results: list[dict[str, Any]], stem: Path, title: str) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     names = ("synthetic", "ppi", "pcg", "humloc", "eukloc")
     parser.add_argument("--dataset", choices=names, default="synthetic")
     parser.add_argument("--root", type=Path, help="folder of the data set's files")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import urllib.request
-import zipfile
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +25,6 @@ def load_ppi(
     root: str | os.PathLike[str],
     split: str = "train",
     transform: Callable[[Data], Data] | None = None,
-    download: bool = True,
 ) -> InMemoryDataset:
     r"""PPI of `"Inductive Representation Learning on Large Graphs"
     <https://arxiv.org/abs/1706.02216>`_ (Section 4.3): 24 graphs (20 / 2 / 2), 50 features, 121
@@ -42,8 +37,8 @@ def load_ppi(
     ``root/raw`` and in :obj:`root`; for the release of GraphSAGE (``ppi-G.json``,
     ``ppi-feats.npy``, ``ppi-class_map.json``, ``ppi-id_map.json``) there or in ``root/ppi``,
     which does not say which tissue a protein belongs to, so that a split is **one** graph, the
-    disjoint union of its tissues; and else downloads the official archive into ``root/raw``.
-    Features are as stored.
+    disjoint union of its tissues. Features are as stored. Nothing is downloaded: no checksum of the
+    official archive is published to check one against.
 
     Args:
         root (str): The folder.
@@ -51,7 +46,6 @@ def load_ppi(
             (default: :obj:`"train"`)
         transform (callable, optional): Applied to a :class:`~torch_geometric.data.Data` at every
             access. (default: :obj:`None`)
-        download (bool, optional): Download what is not there. (default: :obj:`True`)
 
     Shapes:
         - **x:** :math:`(|\mathcal{V}|, 50)`, float32
@@ -59,7 +53,7 @@ def load_ppi(
         - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64, both directions, without self-loops
 
     Raises:
-        FileNotFoundError: If files are missing and cannot be downloaded, with their list.
+        FileNotFoundError: If files are missing, with their list and where to get them.
         ValueError: If :obj:`split` is unknown or a file is damaged.
 
     Example:
@@ -78,48 +72,18 @@ def load_ppi(
                 dataset = InMemoryDataset(None, transform)
                 dataset.data, dataset.slices = InMemoryDataset.collate(graphs)
                 return dataset
-    problem = "nothing was downloaded (download=False)"
-    # a copy with holes is for its owner to repair
-    if download and not any((folder / name).exists() for folder in folders for name in OFFICIAL):
-        try:
-            _download(root)
-        except (OSError, HTTPException, zipfile.BadZipFile) as error:
-            problem = f"the download failed: {error}"
-            raise FileNotFoundError(_help(root, problem)) from error
-        return load_ppi(root, split, transform, download=False)
-    if download:
-        problem = "some are there, so nothing was downloaded"
-    raise FileNotFoundError(_help(root, problem))
+    raise FileNotFoundError(_help(root))
 
 
-def _help(root: Path, problem: str) -> str:
+def _help(root: Path) -> str:
     missing = [n for n in OFFICIAL if not any((f / n).is_file() for f in (root / "raw", root))]
     return (
         f"'root' must hold the 12 files of PPI, in it or in its folder 'raw' (got '{root}'; "
-        f"missing: {', '.join(missing) or 'none, but they lie in two folders'}; {problem}). "
-        f"Unpack {URL} there, or the GraphSAGE release "
+        f"missing: {', '.join(missing) or 'none, but they lie in two folders'}). "
+        f"Unpack {URL} there, let torch_geometric.datasets.PPI(root) fetch it, or give the "
+        "GraphSAGE release "
         f"(https://snap.stanford.edu/graphsage/ppi.zip: {', '.join(GRAPHSAGE)})"
     )
-
-
-def _download(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    # all or nothing: an interrupted download leaves no half file behind
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        archive = Path(folder) / "ppi.zip"
-        with urllib.request.urlopen(URL, timeout=30) as response, archive.open("wb") as file:
-            while chunk := response.read(1 << 20):
-                file.write(chunk)
-        with zipfile.ZipFile(archive) as content:
-            inside = {Path(name).name: name for name in content.namelist()}
-            lost = [name for name in OFFICIAL if name not in inside]
-            if lost:
-                raise zipfile.BadZipFile(f"{URL} does not contain {', '.join(lost)}")
-            for name in OFFICIAL:
-                (Path(folder) / name).write_bytes(content.read(inside[name]))
-        (root / "raw").mkdir(exist_ok=True)
-        for name in OFFICIAL:
-            os.replace(Path(folder) / name, root / "raw" / name)
 
 
 def _read_official(folder: Path, split: str) -> list[Data]:

@@ -23,7 +23,7 @@ PPI_SIZES = (1767, 1377, 2263, 2339, 1578, 1021, 1823, 2488, 591, 3312, 2401, 18
 NUM_FEATURES, NUM_LABELS = 50, 121
 MODULES, LATENT = 24, 4  # functional modules, shared by all graphs, and the width of their profile
 VIEWS, VIEW_WIDTH, HIDDEN = 4, 2, 64  # neighbourhood views, and the width of the label function
-SHARPNESS = 2.0  # standard deviation of the attention logits
+SHARPNESS, GAIN = 2.0, 1.0  # standard deviation of the attention logits and of tanh's input
 HIDDEN_SHARE = 0.4  # share of the proteins without any feature (42 % in PPI)
 PROFILE_NOISE, FEATURE_NOISE = 1.0, 0.1  # of a protein's profile, and of each feature
 
@@ -52,8 +52,8 @@ class SyntheticProteins(InMemoryDataset):
     of a protein's own features (a small part), of attention-weighted means over its neighbours,
     and of the mean over its neighbours' neighbours (:math:`\bar{\alpha}` uniform; all means
     include the protein itself). Most of what decides a label is thus out of reach of a model
-    that does not see the graph. The thresholds give label frequencies between 0.05 and 0.9,
-    about 37 labels a protein.
+    that does not see the graph. The thresholds aim at label frequencies between 0.05 and 0.9,
+    about 37 labels a protein; a seed's own graphs scatter around that.
 
     The label function depends on the seed alone and graph number *i* on the seed, the scale and
     *i*: the task is inductive, and a graph is bit for bit the same in whichever call it appears.
@@ -157,11 +157,11 @@ class _Task:
             to_x=to_x,
             query=query,
             view=rng.standard_normal((VIEWS + 2, NUM_FEATURES, VIEW_WIDTH)),
-            inner=part * rng.standard_normal((width, HIDDEN)) * 2.0 / math.sqrt(width),
+            inner=part * rng.standard_normal((width, HIDDEN)) * GAIN / math.sqrt(width),
             bias=rng.uniform(-1.0, 1.0, HIDDEN),
             outer=rng.standard_normal((HIDDEN, NUM_LABELS)) / math.sqrt(HIDDEN),
         )
-        # from 0.05 to 0.9, mean 0.31: 37 labels a protein, as in PPI
+        # from 0.05 to 0.9, mean 0.31: 37 labels a protein
         frequency = rng.permutation(0.05 + 0.85 * np.linspace(0, 1, NUM_LABELS) ** 2.3)
         # Reference graphs of their own fix scales and thresholds: no graph depends on another.
         reference = [task.graph(800, np.random.default_rng([seed, 2, i])) for i in range(3)]

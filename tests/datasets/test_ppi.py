@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -132,39 +130,15 @@ def test_load_ppi_graphsage(tmp_path: Path) -> None:
         load_ppi(tmp_path)
 
 
-@pytest.mark.usefixtures("no_network")
-def test_load_ppi_offline(tmp_path: Path, official: Path) -> None:
+def test_load_ppi_missing(tmp_path: Path, official: Path) -> None:
     for root in (tmp_path / "empty", tmp_path):
         with pytest.raises(FileNotFoundError) as caught:
             load_ppi(root)
-        for text in (*ppi.OFFICIAL, ppi.URL, "the download failed", "ppi-G.json"):
+        for text in (*ppi.OFFICIAL, ppi.URL, "datasets.PPI(root)", "ppi-G.json"):
             assert text in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="nothing was downloaded"):
-        load_ppi(tmp_path / "empty", download=False)
     (official / "raw" / "test_labels.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"missing: test_labels.npy; some are there"):
+    with pytest.raises(FileNotFoundError, match=r"missing: test_labels.npy\)"):
         load_ppi(official)
-
-
-def test_load_ppi_download(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = tmp_path / "ppi.zip"
-    with zipfile.ZipFile(archive, "w") as content:
-        for path in (official / "raw").iterdir():
-            content.write(path, path.name)
-    monkeypatch.setattr(ppi, "URL", archive.as_uri())
-    new = tmp_path / "new"
-    assert load_ppi(new, "val")[0].x.tolist() == features("valid")[:2].tolist()
-    assert sorted(p.name for p in new.rglob("*") if p.is_file()) == sorted(ppi.OFFICIAL)
-    shutil.rmtree(new)
-
-    with zipfile.ZipFile(archive, "w") as content:
-        content.writestr("train_feats.npy", b"")
-    with pytest.raises(FileNotFoundError, match=r"does not contain train_labels.npy"):
-        load_ppi(new)
-    archive.write_bytes(b"not a zip")
-    with pytest.raises(FileNotFoundError, match="the download failed"):
-        load_ppi(new)
-    assert list(new.iterdir()) == []  # no half files
 
 
 @pytest.mark.parametrize(

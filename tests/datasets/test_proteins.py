@@ -163,7 +163,9 @@ def test_proteins_pcg_must_be_undirected(tmp_path: Path) -> None:
         Proteins(tmp_path, "pcg")
 
 
-@pytest.mark.skipif("PYG_STKD_PROTEINS" not in os.environ, reason="needs the real files")
+@pytest.mark.skipif(
+    "PYG_STKD_DATA" not in os.environ, reason="set PYG_STKD_DATA to a folder of real data"
+)
 @pytest.mark.parametrize(
     ("name", "nodes", "labels", "edges", "train"),
     [
@@ -173,7 +175,7 @@ def test_proteins_pcg_must_be_undirected(tmp_path: Path) -> None:
     ],
 )
 def test_proteins_real(name: str, nodes: int, labels: int, edges: int, train: int) -> None:
-    dataset = Proteins(os.environ["PYG_STKD_PROTEINS"], name)
+    dataset = Proteins(Path(os.environ["PYG_STKD_DATA"]) / "protein_multilabel", name)
     data = dataset[0]
     assert (data.num_nodes, dataset.num_classes, data.num_features) == (nodes, labels, 32)
     assert data.num_edges == edges
