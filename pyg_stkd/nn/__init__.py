@@ -1,6 +1,43 @@
 """Layers and models."""
 
-from pyg_stkd.nn.conv import DynamicEdgeConv, EdgeConv, GATConv, KNNGraph
-from pyg_stkd.nn.models import DGCNN, GAT
+from pyg_stkd.nn.conv import (
+    ChebAttentionConv,
+    ChebConv,
+    DynamicEdgeConv,
+    EdgeConv,
+    GATConv,
+    GatedTemporalConv,
+    GCNConv,
+    GraphOperator,
+    KNNGraph,
+    SpatialAttention,
+    STConv,
+    TemporalAttention,
+    cheb_operator,
+    gcn_operator,
+)
+from pyg_stkd.nn.models import ASTGCN, DGCNN, GAT, STGCN
+from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
 
-__all__ = ["DGCNN", "DynamicEdgeConv", "EdgeConv", "GAT", "GATConv", "KNNGraph"]
+__all__ = [
+    "ASTGCN",
+    "ChebAttentionConv",
+    "ChebConv",
+    "DGCNN",
+    "DynamicEdgeConv",
+    "EdgeConv",
+    "GAT",
+    "GATConv",
+    "GCNConv",
+    "GatedTemporalConv",
+    "GraphOperator",
+    "KNNGraph",
+    "NodeBatchNorm",
+    "NodeLayerNorm",
+    "STConv",
+    "STGCN",
+    "SpatialAttention",
+    "TemporalAttention",
+    "cheb_operator",
+    "gcn_operator",
+]

@@ -1,0 +1,63 @@
+"""Norms of sequences [B, T, N, C]."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["NodeBatchNorm", "NodeLayerNorm"]
+
+
+class NodeLayerNorm(nn.LayerNorm):
+    r"""Layer norm over :math:`(N, C)` in each time step, as STGCN has it.
+
+    Args:
+        num_channels (int): Number of channels.
+        num_nodes (int, optional): Number of nodes, to learn a scale and a shift for each of them
+            as published. (default: they are shared, and graphs may have any size)
+        eps (float, optional): Added to the variance; the default is that of the published code.
+            (default: :obj:`1e-12`)
+
+    Example:
+        >>> import torch
+        >>> NodeLayerNorm(2)(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]])).flatten().tolist()
+        [-1.0, 1.0, -1.0, 1.0]
+    """
+
+    def __init__(self, num_channels: int, num_nodes: int | None = None, eps: float = 1e-12) -> None:
+        super().__init__(num_channels if num_nodes is None else [num_nodes, num_channels], eps)
+        self.num_nodes = num_nodes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each time step."""
+        if self.num_nodes is not None:
+            _check_nodes(x, self.num_nodes)
+        shape = x.shape[-2:]
+        return F.layer_norm(x, shape, self.weight.expand(shape), self.bias.expand(shape), self.eps)
+
+
+class NodeBatchNorm(nn.BatchNorm1d):
+    r"""Batch norm of each node over batch, time and channels, as in PyTorch Geometric Temporal.
+
+    Args:
+        num_nodes (int): Number of nodes; further arguments are those of
+            :class:`torch.nn.BatchNorm1d`.
+
+    Example:
+        >>> import torch
+        >>> NodeBatchNorm(1)(torch.tensor([[[[0.0, 2.0]]]])).flatten().detach()
+        tensor([-1.0000,  1.0000])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise each node."""
+        _check_nodes(input, self.num_features)
+        return super().forward(input.flatten(0, 1)).view(input.shape)  # [B * T, N, C]
+
+
+def _check_nodes(x: Tensor, num_nodes: int) -> None:
+    if x.size(-2) != num_nodes:
+        raise ValueError(
+            f"'x' [B, T, N, C] must have N={num_nodes} nodes, the norm's num_nodes "
+            f"(got {x.size(-2)})"
+        )
