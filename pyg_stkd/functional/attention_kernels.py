@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.functional.sparse import (
-    _compute_dtype,
-    _reduce,
-    _sampled_dot,
-    _SegmentLogSoftmax,
-    _SpMM,
-    _weighted_sum,
+from pyg_stkd.functional.sparse_ops import (
+    SegmentLogSoftmax,
+    SpMM,
+    compute_dtype,
+    reduce_segments,
+    sampled_dot,
+    weighted_sum,
 )
 
 __all__ = ["Attention"]
@@ -44,7 +44,7 @@ def _attention(
     """Return the output, the weights before dropout (flat) and where scores are positive."""
     pointer, col, row = index[:3]
     (_, heads, width), out_dtype = x.shape, x.dtype
-    num_dst, dtype = (pointer.numel() - 1) // heads, _compute_dtype(x.dtype)
+    num_dst, dtype = (pointer.numel() - 1) // heads, compute_dtype(x.dtype)
     x, att = x.to(dtype).contiguous(), att.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
         node = torch.einsum("nhc,khc->knh", x, att).reshape(att.size(0), -1)
@@ -58,11 +58,11 @@ def _attention(
     positive = score > 0
     F.leaky_relu_(score, slope)
     if score.numel() > 0:
-        score -= _reduce(pointer, score, "max").index_select(0, row)
+        score -= reduce_segments(pointer, score, "max").index_select(0, row)
         score.exp_()
-        score /= _reduce(pointer, score, "sum").index_select(0, row)
+        score /= reduce_segments(pointer, score, "sum").index_select(0, row)
     weight = score if noise is None else score * noise.to(dtype)
-    out = _weighted_sum(pointer, col, weight, x.view(-1, width))
+    out = weighted_sum(pointer, col, weight, x.view(-1, width))
     # Not a view, so that callers may add to the output in place.
     out = torch.ops.aten._unsafe_view(out, [num_dst, heads * width])
     return out.to(out_dtype), score, positive
@@ -79,7 +79,7 @@ def _(
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_dst = (index[0].size(0) - 1) // x.size(1)
-    alpha = x.new_empty(index[1].size(0), dtype=_compute_dtype(x.dtype))
+    alpha = x.new_empty(index[1].size(0), dtype=compute_dtype(x.dtype))
     out = x.new_empty(num_dst, x.size(1) * x.size(2))
     return out, alpha, torch.empty_like(alpha, dtype=torch.bool)
 
@@ -105,14 +105,14 @@ def _attention_backward(
     noise = None if noise is None else noise.to(dtype)
 
     # Through the sum, the dropout, the softmax and the LeakyReLU, on the edges.
-    score = _sampled_dot(pointer, col, row, rows, x.view(-1, width))
+    score = sampled_dot(pointer, col, row, rows, x.view(-1, width))
     if grad_alpha is not None:
         score = score + grad_alpha.to(dtype)
     if noise is not None:
         score = score * noise
     score *= alpha
     if score.numel() > 0:
-        score -= alpha * _reduce(pointer, score, "sum").index_select(0, row)
+        score -= alpha * reduce_segments(pointer, score, "sum").index_select(0, row)
     torch.where(positive, score, score * slope, out=score)
 
     # To the nodes.
@@ -126,7 +126,7 @@ def _attention_backward(
             grad_att = torch.einsum("knh,nhc->khc", torch.stack(nodes), x)
         if needed[0]:
             weight = alpha if noise is None else alpha * noise
-            grad_x = _weighted_sum(pointer_t, row_t, weight.index_select(0, perm), rows)
+            grad_x = weighted_sum(pointer_t, row_t, weight.index_select(0, perm), rows)
             # A product with block-diagonal attention vectors adds the scores' part in place.
             eye = torch.eye(heads, dtype=dtype, device=x.device)
             vectors = (eye[:, :, None] * att[:, :, None]).view(num_att * heads, heads * width)
@@ -161,7 +161,7 @@ def _(
 def _sum(pointer: Tensor, value: Tensor) -> Tensor:
     if value.numel() == 0:
         return value.new_zeros(pointer.numel() - 1)
-    return _reduce(pointer, value, "sum")
+    return reduce_segments(pointer, value, "sum")
 
 
 # Derivatives --------------------------------------------------------------------------------------
@@ -234,8 +234,8 @@ def _composed(
     if edge_score is not None:
         score = score + edge_score
     score = F.leaky_relu(score, slope)
-    alpha = _SegmentLogSoftmax.apply(score, pointer, row).exp()
+    alpha = SegmentLogSoftmax.apply(score, pointer, row).exp()
     if noise is not None:
         alpha = alpha * noise
-    out = _SpMM.apply(alpha, x.reshape(-1, x.size(-1)), False, *index)
+    out = SpMM.apply(alpha, x.reshape(-1, x.size(-1)), False, *index)
     return out.view(-1, x.size(1) * x.size(2)), alpha

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pyg_stkd.functional.sparse import _csr
+from pyg_stkd.functional.sparse_ops import csr_matrix
 from pyg_stkd.graph import Graph
 
 __all__ = ["neighbour_max"]
@@ -79,7 +79,7 @@ def _(x: Tensor, pointer: Tensor, col: Tensor, argmax: bool) -> tuple[Tensor, Te
 
 def _sparse_max(x: Tensor, pointer: Tensor, col: Tensor) -> Tensor:
     ones = x.new_ones(1).expand(col.numel())
-    return torch.sparse.mm(_csr(pointer, col, ones.contiguous(), x.size(0)), x, "amax")
+    return torch.sparse.mm(csr_matrix(pointer, col, ones.contiguous(), x.size(0)), x, "amax")
 
 
 def scatter_to_argmax(grad: Tensor, index: Tensor, num_src: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from pyg_stkd.functional.manhattan import manhattan
 from pyg_stkd.functional.sparse import sddmm
+from pyg_stkd.functional.sparse_ops import SegmentSum, SpMM, graph_index
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel
 
@@ -68,32 +69,30 @@ def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = Non
 def _squared_distance(graph: Graph, z: Tensor) -> Tensor:
     # Distances do not change when all nodes move, but float32 keeps more digits near the origin.
     z = z - z.detach().mean(dim=0)
-    # Norms as inner products of the same kernel, so that equal nodes are at distance 0 exactly.
-    loop = torch.arange(z.size(0), device=z.device)
-    norm = sddmm(_Diagonal(loop), z, z)
-    _, col, row = graph.csr()
-    total = norm.index_select(0, row) + norm.index_select(0, col)
-    return (total - 2 * sddmm(graph, z, z)).clamp(min=0)
+    return _SquaredDistance.apply(z, *graph_index(graph, z)).clamp(min=0)
 
 
-class _Diagonal(Graph):
-    """The self-loops of all nodes, which need no sorting.
+class _SquaredDistance(torch.autograd.Function):
+    r"""The distance from norms and products, in place on few arrays."""
 
-    Arrays that are equal are views: torch.compile wants the inputs of a function to be distinct.
-    """
+    @staticmethod
+    def forward(ctx, z, *index):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(z, *index)
+        _, col, row = index[:3]
+        # Norms by the kernel of the products, so that equal nodes are at distance 0 exactly.
+        pointer = torch.arange(z.size(0) + 1, dtype=col.dtype, device=z.device)
+        norm = torch.ops.pyg_stkd.sddmm([pointer, pointer[:-1], pointer[:-1]], z, z)
+        out = torch.ops.pyg_stkd.sddmm(list(index), z, z).mul_(-2)
+        return out.add_(norm.index_select(0, row)).add_(norm.index_select(0, col))
 
-    def __init__(self, loop: Tensor) -> None:
-        num_nodes = loop.numel()
-        self.size = (num_nodes, num_nodes)
-        self.perm = loop
-        self.edge_index = loop.expand(2, -1)
-        self.value = None
-        self._row = loop.to(torch.int32 if num_nodes < 2**31 else torch.int64)
-        self._col = self._row.view_as(self._row)
-        self.rowptr = torch.arange(num_nodes + 1, device=loop.device)
-        self._rowptr = self.rowptr.to(self._row.dtype)
-        pointer, row = (index.view_as(index) for index in (self._rowptr, self._row))
-        self._transposed = pointer, row, loop
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        z, *index = ctx.saved_tensors
+        grad = -2 * grad
+        out = SpMM.apply(grad, z, False, *index).add_(SpMM.apply(grad, z, True, *index))
+        of_node = SegmentSum.apply(grad, *index[:3:2]).index_add(0, index[1], grad)
+        out = out.addcmul_(of_node[:, None], z, value=-1)
+        return out, *[None] * len(index)
 
 
 def check_kernel(kernel: Kernel) -> None:

@@ -45,9 +45,7 @@ def test_every_method_runs_resumes_and_is_drawn(
     assert (folder / "results.md").read_text() == table
 
 
-def test_a_missing_folder_is_said_plainly(
-    examples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_folder_is_said_plainly(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="--dataset pcg needs --root"):
         run(examples, monkeypatch, "--dataset", "pcg")
     with pytest.raises(FileNotFoundError, match=r"pcg\.npz"):

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from pyg_stkd import kernels
+
+VALUE = torch.tensor([0.25, 1.0, 2.5, 4.0, 9.0], dtype=torch.double)
+TABLE = {
+    # kernel: measure, similarity of the measured value
+    kernels.Linear(): ("inner", lambda v: v),
+    kernels.Polynomial(): ("inner", lambda v: v**2),
+    kernels.Polynomial(degree=3, c=-1.5): ("inner", lambda v: (v - 1.5) ** 3),
+    kernels.Polynomial(2, cosine=True): ("cosine", lambda v: v**2),
+    kernels.RBF(): ("squared_distance", lambda v: math.exp(-v / 2)),
+    kernels.RBF(sigma=3): ("squared_distance", lambda v: math.exp(-v / 18)),
+    kernels.RBF(sigma="median"): ("squared_distance", lambda v: math.exp(-v / (2 * 2.5))),
+    kernels.SquaredEuclidean(): ("squared_distance", lambda v: v),
+    kernels.Euclidean(): ("squared_distance", math.sqrt),
+    kernels.Cosine(): ("cosine", lambda v: v),
+    kernels.Laplacian(): ("manhattan", lambda v: math.exp(-v / 100)),
+    kernels.Laplacian(scale=0.5): ("manhattan", lambda v: math.exp(-v / 0.5)),
+}
+
+
+@pytest.mark.parametrize("kernel", TABLE, ids=repr)
+def test_value_and_slope(kernel: kernels.Kernel, device: torch.device) -> None:
+    measure, formula = TABLE[kernel]
+    value = VALUE.to(device).requires_grad_()
+    assert kernel.measure == measure
+    expected = torch.tensor([formula(v) for v in VALUE.tolist()], dtype=torch.double)
+    torch.testing.assert_close(kernel(value).cpu(), expected, rtol=1e-14, atol=0)
+    if kernel.__dict__.get("sigma") != "median":  # its width is a constant to autograd
+        assert gradcheck(kernel, value)
+        assert gradgradcheck(kernel, value)
+
+
+def test_median_is_taken_of_each_call_and_constant() -> None:
+    kernel = kernels.RBF(sigma="median")
+    assert kernel(VALUE).equal(kernel(VALUE * 64))  # free of the scale
+    value = VALUE.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(kernel(value).sum(), value)
+    torch.testing.assert_close(slope, -0.2 * (-VALUE / 5).exp())
+
+
+def test_median_of_loops() -> None:
+    kernel = kernels.RBF(sigma="median")
+    assert kernel(torch.zeros(3)).tolist() == [1, 1, 1]
+    assert kernel(torch.empty(0)).tolist() == []
+    # Every other edge a loop: the median is 0, the mean takes its place.
+    value = torch.tensor([0.0, 0.0, 0.0, 4.0], requires_grad=True)
+    out = kernel(value)
+    torch.testing.assert_close(out[3].item(), math.exp(-2))
+    out.sum().backward()
+    assert value.grad.isfinite().all()
+
+
+def test_euclidean_is_flat_at_zero() -> None:
+    value = torch.tensor([0.0, -0.0, 4.0], requires_grad=True)
+    kernels.Euclidean()(value).sum().backward()
+    assert value.grad.tolist() == [0, 0, 0.25]
+
+
+def test_repr() -> None:
+    assert repr(kernels.Linear()) == "Linear()"
+    assert repr(kernels.RBF(sigma=2.0)) == "RBF(sigma=2.0)"
+    assert repr(kernels.Polynomial(3, 1)) == "Polynomial(degree=3, c=1, cosine=False)"
+
+
+def test_own_kernel() -> None:
+    class Own(kernels.Kernel):
+        measure = "inner"
+
+        def __call__(self, value: Tensor) -> Tensor:
+            return value.sin()
+
+    assert Own()(VALUE).equal(VALUE.sin())
+    with pytest.raises(NotImplementedError):
+        kernels.Kernel()(VALUE)
+
+
+@pytest.mark.parametrize("sigma", [0, -1.0, math.inf, math.nan, "mean", None])
+def test_bad_sigma(sigma: object) -> None:
+    with pytest.raises(ValueError, match=r"'sigma' must be a positive.*\(got "):
+        kernels.RBF(sigma=sigma)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, math.inf, math.nan])
+def test_bad_scale(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"'scale' must be a positive.*\(got "):
+        kernels.Laplacian(scale)
+
+
+@pytest.mark.parametrize("degree", [0, -2, 1.5])
+def test_bad_degree(degree: float) -> None:
+    with pytest.raises(ValueError, match=r"'degree' must be an integer of at least 1 \(got "):
+        kernels.Polynomial(degree)  # type: ignore[arg-type]
