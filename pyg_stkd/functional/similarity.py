@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pyg_stkd.functional.manhattan import manhattan
 from pyg_stkd.functional.sparse import sddmm
-from pyg_stkd.functional.sparse_ops import SegmentSum, SpMM, graph_index
+from pyg_stkd.functional.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel
 
@@ -67,17 +67,30 @@ def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = Non
 
 
 def _squared_distance(graph: Graph, z: Tensor) -> Tensor:
-    # Distances do not change when all nodes move, but float32 keeps more digits near the origin.
-    z = z - z.detach().mean(dim=0)
-    return _SquaredDistance.apply(z, *graph_index(graph, z)).clamp(min=0)
+    # A compiler traces tensors only; it does the sums of the backward pass by itself.
+    reused = None if torch.compiler.is_compiling() else graph
+    return _SquaredDistance.apply(_centre(z), reused, *graph_index(graph, z)).clamp(min=0)
+
+
+def _centre(z: Tensor) -> Tensor:
+    """Move all nodes, which changes no distance, to where float32 keeps more digits of them."""
+    mean = z.detach().mean(dim=0)
+    if z.device.type == "cpu" and not torch.compiler.is_compiling():
+        # The copy is a large part of the whole time, and spares no digit of features that already
+        # are about the origin: then the mean is a small part of their length.
+        length = torch.linalg.vector_norm(z.detach())
+        if 2 * z.size(0) * mean.square().sum() < length.square():
+            return z
+    return z - mean
 
 
 class _SquaredDistance(torch.autograd.Function):
     r"""The distance from norms and products, in place on few arrays."""
 
     @staticmethod
-    def forward(ctx, z, *index):  # type: ignore[no-untyped-def]
+    def forward(ctx, z, graph, *index):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(z, *index)
+        ctx.graph = graph
         _, col, row = index[:3]
         # Norms by the kernel of the products, so that equal nodes are at distance 0 exactly.
         pointer = torch.arange(z.size(0) + 1, dtype=col.dtype, device=z.device)
@@ -89,10 +102,52 @@ class _SquaredDistance(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         z, *index = ctx.saved_tensors
         grad = -2 * grad
+        if ctx.graph is not None and not torch.is_grad_enabled():
+            return _pull(ctx.graph, grad, z), *[None] * (1 + len(index))
         out = SpMM.apply(grad, z, False, *index).add_(SpMM.apply(grad, z, True, *index))
         of_node = SegmentSum.apply(grad, *index[:3:2]).index_add(0, index[1], grad)
         out = out.addcmul_(of_node[:, None], z, value=-1)
-        return out, *[None] * len(index)
+        return out, *[None] * (1 + len(index))
+
+
+def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
+    """Return sum_e w_e (z_j - z_i) over the edges at each node, in and out, in one sweep."""
+    if z.numel() == 0 or weight.numel() == 0:
+        return torch.zeros_like(z)
+    pointer, node, place = _both_ways(graph)
+    col = graph.csr()[1]
+    total = torch.ops.pyg_stkd.segment_sum(graph.csr()[0], weight).index_add_(0, col, weight)
+    weight = torch.cat([weight, total.neg_()]).index_select(0, place)
+    return weighted_sum(pointer, node, weight, z.contiguous())
+
+
+def _both_ways(graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
+    """Return CSR arrays of in-edges, out-edges and a loop of each node, and the place of their
+    weights among those of the edges, then the nodes; kept with the graph.
+    """
+    if (found := graph._derived.get("both ways")) is not None:
+        return found
+    pointer, col, row = graph.csr()
+    pointer_t, row_t, perm = graph.csc()
+    num_edges, num_nodes = col.numel(), graph.num_nodes
+    if 2 * num_edges + num_nodes >= 2**31:
+        pointer, col, pointer_t, row_t = (x.long() for x in (pointer, col, pointer_t, row_t))
+    count = torch.arange(num_nodes + 1, dtype=col.dtype, device=col.device)
+    edge = torch.arange(num_edges, dtype=col.dtype, device=col.device)
+    start = pointer_t[:-1] + count[:-1]  # how much of the other kinds lies before each row
+    into = edge + start.index_select(0, row)
+    start = pointer[1:] + count[:-1]
+    out_of = edge + start.index_select(0, col.index_select(0, perm))
+    loop = pointer[1:] + pointer_t[1:] + count[:-1]
+    node, place = (col.new_empty(2 * num_edges + num_nodes) for _ in range(2))
+    for at, end, weight in (
+        (into, col, edge),
+        (out_of, row_t, perm.to(col.dtype)),
+        (loop, count[:-1], count[:-1] + num_edges),
+    ):
+        node[at], place[at] = end, weight
+    graph._derived["both ways"] = pointer + pointer_t + count, node, place
+    return graph._derived["both ways"]
 
 
 def check_kernel(kernel: Kernel) -> None:
