@@ -3,5 +3,6 @@
 __version__ = "0.1.0"
 
 from pyg_stkd.distill import Distiller
+from pyg_stkd.prune import Pruner
 
-__all__ = ["Distiller"]
+__all__ = ["Distiller", "Pruner"]

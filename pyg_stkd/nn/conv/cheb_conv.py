@@ -49,7 +49,7 @@ def cheb_filter(
         [-1.0, 1.0]
     """
     num_batch, num_steps, num_nodes = x.shape[:3]
-    columns = x.permute(2, 0, 1, 3).reshape(num_nodes, -1)  # [N, B * T * C]
+    columns = x.permute(2, 0, 1, 3).reshape(num_nodes, -1).contiguous()  # [N, B * T * C]
     tensors = operator.tensors
     if operator.requires_grad:
         # Gradients of the entries: through the dense matrix, term by term.

@@ -244,7 +244,8 @@ class GATConv(torch_geometric.nn.GATConv):
             edge_attr = edge_attr.view(-1, 1)
         if getattr(lin, "in_channels", None) == -1:
             lin(edge_attr[:1])  # a lazy layer takes its width from its first input
-        if type(lin) is not torch_geometric.nn.Linear or lin._forward_hooks:
+        hooked = lin._forward_hooks or lin._forward_pre_hooks  # masks of pruning among them
+        if type(lin) is not torch_geometric.nn.Linear or hooked:
             return (lin(edge_attr).view(-1, H, C) * self.att_edge).sum(-1)
         # Fold both products into one [edge_dim, H] matrix: no [E, H * C] array.
         fold = (lin.weight.view(H, C, -1) * self.att_edge.view(H, C, 1)).sum(1)

@@ -110,3 +110,10 @@ def test_bad_arguments_and_repr() -> None:
     assert repr(ChebConv(2, 3)) == "ChebConv(2, 3, K=3)"
     assert repr(GCNConv(2, 3)) == "GCNConv(2, 3)"
     assert ChebConv(2, 3, bias=False).bias is None
+
+
+def test_one_channel_of_strided_input() -> None:
+    x = torch.randn(2, 5, 3, 1).transpose(1, 2).contiguous().transpose(1, 2)
+    conv = ChebConv(1, 1, K=2)
+    edge_index = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    torch.testing.assert_close(conv(x, edge_index), conv(x.contiguous(), edge_index))

@@ -1,0 +1,294 @@
+"""The pruner: scores, masks, and a smaller model, stage by stage."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pyg_stkd.prune.groups import Group
+from pyg_stkd.prune.importance import KDIS, Importance
+from pyg_stkd.prune.masked_model import MaskedModel
+from pyg_stkd.prune.schedule import check_shares
+
+__all__ = ["Pruned", "Pruner"]
+
+Granularity = Literal["weight", "channel", "head"]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    r"""What one stage left.
+
+    Args:
+        stage (int): The stage, from 1.
+        target (float): The share of the parameters that it may keep.
+        num_parameters (int): The number of parameters left.
+        share (float): The same as a share of all parameters at first.
+        prunable_share (float): The share left of the parameters that can be pruned.
+        widths (dict): The number of channels (or weights) left in each group.
+    """
+
+    stage: int
+    target: float
+    num_parameters: int
+    share: float
+    prunable_share: float
+    widths: dict[str, int]
+
+
+class Pruner:
+    r"""Prunes a model in stages: by KDIS, the importance for the distillation loss.
+
+    Channels are found by rules for each class of layers (see
+    :func:`~pyg_stkd.prune.register`), not by tracing, and dropped in groups: a channel goes with
+    all rows, biases, norms and columns that belong to it. Masks are those of
+    :mod:`torch.nn.utils.prune`; :meth:`compact` gives the smaller model. Between two calls of
+    :meth:`step` train :attr:`model` as ever.
+
+    A group never falls below :math:`\max(w_{\min}, \lceil \rho \sqrt{s} \, w \rceil)` of its
+    :math:`w` channels, with :math:`s` the share of the stage (a weight tensor not below
+    :math:`\rho^2 s` of its entries). The model's inputs and outputs are kept.
+
+    Masks live in the model: copies, pickles and :meth:`~torch.nn.Module.state_dict` carry them.
+    To load the state of a masked model, call :meth:`load_state_dict` with that of the pruner
+    first. Masked weights make nothing smaller or faster; :obj:`granularity="weight"` never does.
+
+    Args:
+        model (torch.nn.Module): The model, pruned where it is.
+        importance (Importance, optional): The score: :class:`KDIS`, :class:`Magnitude` or
+            :class:`Random`. (default: :obj:`KDIS()`)
+        granularity (str): :obj:`"channel"`, :obj:`"head"` or :obj:`"weight"`.
+            (default: :obj:`"channel"`)
+        keep (float or list of float): The share of the model's parameters, those that cannot be
+            pruned included, to keep at each stage. (default: :obj:`(0.4, 0.15, 0.06, 0.03)`)
+        rho (float): The factor :math:`\rho` of the floor. (default: :obj:`0.6`)
+        min_width (int): The fewest channels of a group. (default: :obj:`2`)
+        ignore (list of str): Names of modules to leave as they are. (default: :obj:`()`)
+
+    Attributes:
+        model: The masked model.
+        stage: The number of stages done.
+
+    Raises:
+        ValueError: If an option is not as said above, a module has no rule, or nothing can be
+            pruned.
+
+    Example:
+        >>> from torch_geometric.nn import GCN
+        >>> from pyg_stkd.prune import Magnitude
+        >>> model = GCN(4, 32, num_layers=3, out_channels=2)
+        >>> pruner = Pruner(model, Magnitude(), keep=0.5)
+        >>> pruner.step().share <= 0.5
+        True
+        >>> sum(pruner.widths.values()), pruner.compact().convs[0].in_channels
+        (43, 4)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        importance: Importance | None = None,
+        granularity: Granularity = "channel",
+        keep: float | Iterable[float] = (0.4, 0.15, 0.06, 0.03),
+        *,
+        rho: float = 0.6,
+        min_width: int = 2,
+        ignore: Iterable[str] = (),
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
+        importance = KDIS() if importance is None else importance
+        if not isinstance(importance, Importance):
+            raise TypeError(f"'importance' must be KDIS(), Magnitude(), ... (got {importance!r})")
+        if granularity not in ("weight", "channel", "head"):
+            raise ValueError(
+                f"'granularity' must be 'weight', 'channel' or 'head' (got {granularity!r})"
+            )
+        if not 0 <= rho <= 1:
+            raise ValueError(f"'rho' must be between 0 and 1 (got {rho})")
+        if min_width < 1:
+            raise ValueError(f"'min_width' must be at least 1 (got {min_width})")
+        if isinstance(ignore, str):
+            raise TypeError(f"'ignore' must be a list of names (got {ignore!r})")
+        self.keep = check_shares(keep)
+        self.model = model
+        self.importance = importance
+        self.granularity = granularity
+        self.rho = rho
+        self.min_width = min_width
+        self.stage = 0
+        self._masked: MaskedModel = _kind(granularity)(model, ignore)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of channels, as they are in the model now (none of single weights)."""
+        return self._masked.groups
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of parameters that are left."""
+        return self._masked.num_parameters()
+
+    @property
+    def share(self) -> float:
+        """The number of parameters that are left, as a share of those at first."""
+        return self.num_parameters / self._masked.total
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The number of channels (or weights) that are left in each group."""
+        return self._masked.widths()
+
+    def step(
+        self,
+        losses: Iterable[Tensor] | None = None,
+        *,
+        share: float | None = None,
+    ) -> Pruned:
+        """Do one stage: score on calibration batches, in eval mode, then mask.
+
+        Args:
+            losses (iterable of Tensor, optional): The full loss of each calibration batch, best a
+                generator, so that each is made in eval mode and freed again. Only scores such as
+                :class:`KDIS` need them. (default: :obj:`None`)
+            share (float, optional): The share to keep instead of the next of :obj:`keep`; no
+                stage of it is used up.
+
+        Raises:
+            ValueError: If losses or scores are missing, not finite or without gradients. The
+                model is left as it was.
+            RuntimeError: If all stages are done.
+        """
+        if share is None and self.stage >= len(self.keep):
+            raise RuntimeError(f"All {len(self.keep)} stages of 'keep' are done")
+        target = self.keep[self.stage] if share is None else check_shares(share)[0]
+        scores = self._score(losses)
+        self._masked.prune(self.importance, scores, target, self.rho, self.min_width)
+        self.stage += share is None
+        if self.num_parameters > target * self._masked.total:
+            warnings.warn(
+                f"The floors of the groups leave {self.share:.1%} of the parameters, more than "
+                f"the {target:.1%} of 'keep'; lower 'rho' or 'min_width' for less",
+                stacklevel=2,
+            )
+        return self.report(target)
+
+    def report(self, target: float | None = None) -> Pruned:
+        """Return what is left now."""
+        return Pruned(
+            self.stage,
+            self.share if target is None else target,
+            self.num_parameters,
+            self.share,
+            self._masked.prunable_share(),
+            self.widths,
+        )
+
+    def mask(self, kept: Mapping[str, Tensor]) -> None:
+        """Mask by hand: for each group (or parameter, for weights) by name, what to keep.
+
+        Raises:
+            ValueError: If a name is unknown, a mask has the wrong shape, drops what must stay, or
+                leaves a layer without channels. The model is left as it was.
+        """
+        self._masked.mask(kept)
+
+    def compact(self) -> nn.Module:
+        """Return a copy without masks: a plain module with smaller tensors and equal outputs.
+
+        With :obj:`granularity="weight"` tensors keep their shapes, and zeros are only zeros:
+        further training would revive them.
+        """
+        return self._masked.compact()
+
+    def shrink(self) -> None:
+        """Compact :attr:`model` where it is, between stages, so that training gets faster.
+
+        Parameters are new objects afterwards: make a new optimizer.
+        """
+        self._masked.shrink()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, under the masks."""
+        self._masked.with_originals(_reset)
+
+    @torch.no_grad()
+    def rewind(self, state: Mapping[str, Tensor]) -> None:
+        """Set the weights back to those of an earlier :obj:`state_dict`, under the masks.
+
+        Args:
+            state (dict): The state of the model before it was pruned.
+        """
+        self._masked.rewind(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the stage and what is kept of the first model, as plain values and tensors."""
+        return {
+            "granularity": self.granularity,
+            "stage": self.stage,
+            **self._masked.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, shrink: bool = False) -> None:
+        """Give the model, as it was at first, the masks of a saved pruner.
+
+        Load the weights afterwards, by :obj:`model.load_state_dict`.
+
+        Args:
+            state (dict): What :meth:`state_dict` returned.
+            shrink (bool): Whether the saved model had been shrunk. (default: :obj:`False`)
+
+        Raises:
+            ValueError: If the state is that of another model. The model is left as it was.
+        """
+        if state.get("granularity") != self.granularity:
+            raise ValueError(
+                f"'state' must be of granularity {self.granularity!r} "
+                f"(got {state.get('granularity')!r})"
+            )
+        self._masked.load_state_dict(state)
+        self.stage = int(state["stage"])
+        if shrink:
+            self.shrink()
+
+    def __repr__(self) -> str:
+        return (
+            f"Pruner({type(self.model).__name__}, {self.importance}, {self.granularity!r}, "
+            f"keep={self.keep}, stage={self.stage})"
+        )
+
+    def _score(self, losses: Iterable[Tensor] | None) -> dict[str, Tensor]:
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            scores = self.importance.score(self._masked.weights(), losses)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        for name, score in scores.items():
+            if not bool(torch.isfinite(score).all()):
+                raise ValueError(f"'importance' must give finite scores (got NaN for {name!r})")
+        return scores
+
+
+def _kind(granularity: Granularity) -> Callable[[nn.Module, Iterable[str]], MaskedModel]:
+    from pyg_stkd.prune.masked_channels import MaskedChannels
+    from pyg_stkd.prune.masked_weights import MaskedWeights
+
+    if granularity == "weight":
+        return MaskedWeights
+    return lambda model, ignore: MaskedChannels(model, ignore, granularity == "head")
+
+
+def _reset(model: nn.Module) -> None:
+    reset = getattr(model, "reset_parameters", None)
+    if reset is not None:
+        reset()
+        return
+    for child in model.children():
+        _reset(child)

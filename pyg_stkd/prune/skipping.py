@@ -1,0 +1,66 @@
+"""Norms over channels that leave masked channels out of their statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CHANNEL_MASK", "SkipMasked", "skip_channels", "stop_skipping"]
+
+CHANNEL_MASK = "channel_mask"
+
+
+class SkipMasked:
+    r"""Stands in for the :obj:`forward` of a norm with masked channels.
+
+    Zeros would count in the mean and the variance over channels, so that a masked model would
+    not equal the small one. The norm runs on the other channels only; masked ones come out as 0.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        self.norm = norm
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        kept = self.norm._buffers[CHANNEL_MASK]
+        assert kept is not None
+        index = kept.nonzero().view(-1)
+        out = _narrow(self.norm, index).forward(x.index_select(-1, index), *args, **kwargs)
+        return out.new_zeros(*out.shape[:-1], kept.numel()).index_copy(-1, index, out)
+
+
+def skip_channels(norm: nn.Module, kept: Tensor) -> None:
+    """Leave all but the channels that are kept, a boolean mask, out of a norm's statistics."""
+    if CHANNEL_MASK in norm._buffers:
+        norm._buffers[CHANNEL_MASK] = norm._buffers[CHANNEL_MASK] & kept  # type: ignore[operator]
+    else:
+        norm.register_buffer(CHANNEL_MASK, kept.clone())
+        norm.__dict__["forward"] = SkipMasked(norm)
+
+
+def stop_skipping(model: nn.Module) -> None:
+    """Give all norms their own :obj:`forward` again."""
+    for module in model.modules():
+        if module._buffers.pop(CHANNEL_MASK, None) is not None:
+            del module.__dict__["forward"]
+
+
+def _narrow(norm: nn.Module, index: Tensor) -> Any:
+    """Return the norm of these channels; it shares all else, such as running statistics."""
+    twin = object.__new__(type(norm))
+    twin.__dict__.update(norm.__dict__)
+    twin.__dict__.pop("forward")
+    twin.__dict__["_parameters"] = {}
+    # A batch norm has a weight for each of its features, which are nodes here.
+    of_nodes = isinstance(norm, torch.nn.modules.batchnorm._BatchNorm)
+    for name in ("weight", "bias"):
+        value = getattr(norm, name, None)
+        if value is not None and not of_nodes:
+            value = value.index_select(-1, index)
+        twin.__dict__[name] = value
+    if isinstance(norm, nn.LayerNorm):
+        twin.__dict__["normalized_shape"] = (*norm.normalized_shape[:-1], index.numel())
+    if hasattr(norm, "in_channels"):
+        twin.__dict__["in_channels"] = index.numel()
+    return twin

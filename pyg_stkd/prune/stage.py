@@ -1,0 +1,168 @@
+"""One stage of Algorithm 1: score, prune, shrink, fine-tune, and go back if it went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_stkd.prune.adapters import narrow_adapters
+from pyg_stkd.prune.compact import unmask
+from pyg_stkd.prune.compensate import add_means, mean_inputs
+from pyg_stkd.prune.pruner import Pruner
+from pyg_stkd.prune.steps import (
+    Batch,
+    Unpack,
+    batches_of,
+    fine_tune,
+    measure,
+    recalibrate,
+    total_loss,
+)
+
+__all__ = ["Algorithm", "Stage"]
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Validate = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Stage:
+    r"""The report of one stage.
+
+    Args:
+        stage (int): The stage, from 1.
+        target (float): The share of the parameters that it may keep.
+        num_parameters (int): The number of parameters left.
+        share (float): The same as a share of all parameters at first.
+        prunable_share (float): The share left of the parameters that can be pruned.
+        widths (dict): The number of channels (or weights) left in each group.
+        losses (dict): The mean loss of the last epoch and its terms.
+        metric (float, optional): What :obj:`validate` said after fine-tuning.
+        flops (int): Operations of the model's matrix products and convolutions for a batch.
+        seconds (float): The time of one forward of that batch.
+        attempts (tuple of float): Shares that were tried and rolled back.
+    """
+
+    stage: int
+    target: float
+    num_parameters: int
+    share: float
+    prunable_share: float
+    widths: dict[str, int]
+    losses: dict[str, float]
+    metric: float | None
+    flops: int
+    seconds: float
+    attempts: tuple[float, ...] = field(default=())
+
+
+@dataclass
+class Algorithm:
+    """What the stages of :func:`~pyg_stkd.prune.distill_and_prune` share, its arguments."""
+
+    distiller: nn.Module
+    pruner: Pruner
+    loader: Iterable[Any]
+    criterion: Callable[[Any, Any], Tensor]
+    optimizer: MakeOptimizer
+    calibration: int | Iterable[Any] | None
+    validate: Validate | None
+    guard: float | None
+    max_rollbacks: int
+    unpack: Unpack
+
+    def stage(self, epochs: int) -> Stage:
+        """Do the next stage of the pruner."""
+        pruner = self.pruner
+        target = pruner.keep[pruner.stage]
+        share = target
+        attempts: list[float] = []
+        before = self._metric() if self.guard is not None else None
+        while True:
+            left = pruner.share
+            snapshot = None if before is None else self._snapshot()
+            losses, metric = self._attempt(share, epochs, shrink=before is None)
+            worse = snapshot is not None and self._is_worse(metric, before)
+            if worse and len(attempts) < self.max_rollbacks:
+                self._restore(snapshot)
+                attempts.append(share)
+                share = math.sqrt(left * share)
+                continue
+            if before is not None:
+                self._shrink()
+            if share <= target:
+                break
+            share = target
+        pruner.stage += 1
+        flops, seconds = measure(pruner.model, next(self._batches(1)))
+        left_now = pruner.report(target)
+        return Stage(
+            pruner.stage, target, left_now.num_parameters, left_now.share,
+            left_now.prunable_share, left_now.widths, losses, metric, flops, seconds,
+            tuple(attempts),
+        )  # fmt: skip
+
+    def _attempt(
+        self, share: float, epochs: int, shrink: bool
+    ) -> tuple[dict[str, float], float | None]:
+        """Prune to a share and fine-tune; return the losses of the last epoch and the metric."""
+        student = self.pruner.model
+        means = mean_inputs(student, self._run_student)
+        self.pruner.step(self._losses(), share=share)
+        add_means(student, means)
+        if shrink:
+            self._shrink()
+        recalibrate(student, self._run_student)
+        losses: dict[str, float] = {}
+        parameters = (p for p in self.distiller.parameters() if p.requires_grad)
+        optimizer = self.optimizer(parameters)
+        for _ in range(epochs):
+            losses = fine_tune(self.distiller, self._batches(), self.criterion, optimizer)
+        return losses, self._metric()
+
+    def _losses(self) -> Iterator[Tensor]:
+        for batch in self._calibration():
+            yield total_loss(self.distiller, batch, self.criterion)[0]
+
+    def _batches(self, count: int | None = None) -> Iterator[Batch]:
+        return batches_of(self.loader, self.unpack, count)
+
+    def _calibration(self) -> Iterator[Batch]:
+        if self.calibration is None or isinstance(self.calibration, int):
+            return self._batches(self.calibration)
+        return batches_of(self.calibration, self.unpack)
+
+    def _run_student(self) -> None:
+        for args, kwargs, _ in self._calibration():
+            self.pruner.model(*args, **{k: v for k, v in kwargs.items() if k != "nodes"})
+
+    def _metric(self) -> float | None:
+        if self.validate is None:
+            return None
+        self.distiller.eval()
+        with torch.no_grad():
+            return float(self.validate(self.pruner.model))
+
+    def _is_worse(self, metric: float | None, before: float | None) -> bool:
+        assert metric is not None
+        assert before is not None
+        assert self.guard is not None
+        return not metric <= before + self.guard * abs(before)  # NaN is worse
+
+    def _shrink(self) -> None:
+        narrow_adapters(self.distiller, self.pruner)
+        self.pruner.shrink()
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.distiller.state_dict().items()}
+
+    def _restore(self, snapshot: Mapping[str, Tensor] | None) -> None:
+        assert snapshot is not None
+        if not any(name.endswith("_mask") for name in snapshot):
+            unmask(self.pruner.model)
+        self.distiller.load_state_dict(snapshot)

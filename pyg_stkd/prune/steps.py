@@ -1,0 +1,145 @@
+"""What a stage of Algorithm 1 is made of: batches, calibration, fine-tuning, measurement."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["Batch", "Unpack", "fine_tune", "measure", "recalibrate", "total_loss", "unpack"]
+
+# Arguments, keyword arguments, target.
+Batch: TypeAlias = tuple[Sequence[Any], Mapping[str, Any], Any]
+Unpack: TypeAlias = Callable[[Any], Batch]
+
+
+def unpack(batch: Any) -> Batch:
+    r"""Return the model's arguments and the target of a batch.
+
+    A :class:`~torch_geometric.data.Data` gives :obj:`x`, :obj:`edge_index` and :obj:`y`; a tuple
+    all but its last entry, and that.
+
+    Example:
+        >>> unpack((1, 2, 3))
+        ((1, 2), {}, 3)
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) > 1:
+        return batch[:-1], {}, batch[-1]
+    if all(hasattr(batch, name) for name in ("x", "edge_index", "y")):
+        return (batch.x, batch.edge_index), {}, batch.y
+    raise TypeError(
+        "'loader' must give tuples (*inputs, target) or Data with x, edge_index and y; else give "
+        f"unpack=batch -> (args, kwargs, target) (got {type(batch).__name__})"
+    )
+
+
+def total_loss(
+    distiller: nn.Module, batch: Batch, criterion: Callable[[Any, Any], Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the full loss of a batch and its terms by name."""
+    args, kwargs, target = batch
+    out, losses = distiller(*args, target=target, **kwargs)
+    task = criterion(out, target)
+    terms = {"task": task, **losses}
+    return task + sum(losses.values()), terms
+
+
+def fine_tune(
+    distiller: nn.Module,
+    batches: Iterable[Batch],
+    criterion: Callable[[Any, Any], Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, float]:
+    """Train for one epoch and return the means of the loss and its terms."""
+    distiller.train()
+    sums: dict[str, float] = {}
+    count = 0
+    for batch in batches:
+        optimizer.zero_grad()
+        loss, terms = total_loss(distiller, batch, criterion)
+        loss.backward()
+        optimizer.step()
+        count += 1
+        for name, value in {"loss": loss, **terms}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+    if count == 0:
+        raise ValueError("'loader' must give at least one batch (got none)")
+    return {name: value / count for name, value in sums.items()}
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
+    """Estimate the statistics of batch norms anew, as the mean over what :obj:`run` feeds in."""
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _NormBase) and module.running_mean is not None
+    ]
+    if not norms:
+        return
+    modes = {module: module.training for module in model.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        run()
+    finally:
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@torch.no_grad()
+def measure(model: nn.Module, batch: Batch, repeats: int = 5) -> tuple[int, float]:
+    """Return the FLOPs of matrix products and convolutions, and the seconds of one forward.
+
+    Propagation over edges is in the seconds alone. The time is the shortest of some calls, CPU
+    time of this process on CPU, wall time elsewhere.
+    """
+    args, kwargs, _ = batch
+    accepted = {name: value for name, value in kwargs.items() if name != "nodes"}
+    device = next(model.parameters()).device
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model(*args, **accepted)
+        seconds = min(_time(model, args, accepted, clock, device) for _ in range(repeats))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return int(counter.get_total_flops()), seconds
+
+
+def _time(model: nn.Module, args: Any, kwargs: Any, clock: Any, device: torch.device) -> float:
+    def wait() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return float(clock())
+
+    start = wait()
+    model(*args, **kwargs)
+    return wait() - start
+
+
+def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:
+    """Return the batches of a loader, unpacked, at most :obj:`count` of them.
+
+    Example:
+        >>> list(batches_of([(1, 2), (3, 4)], unpack, count=1))
+        [((1,), {}, 2)]
+    """
+    for i, batch in enumerate(loader):
+        if count is not None and i >= count:
+            return
+        yield unpack(batch)

@@ -1,0 +1,112 @@
+"""What every rule is held to: the masked model equals the compacted one, whatever happens to it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyg_stkd.prune import Pruner, Random
+
+Build = Callable[[], nn.Module]
+Run = Callable[[nn.Module], Any]
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> None:
+    """Compares relative to the largest entry: sums are in another order, no more."""
+    scale = max(1.0, a.detach().abs().max().item())
+    torch.testing.assert_close(a / scale, b / scale, rtol=0, atol=tolerance)
+
+
+def trainable(model: nn.Module) -> None:
+    """Gives every parameter and statistic a value that is neither 0 nor 1."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_()
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2.0)
+
+
+def prune(model: nn.Module, seed: int, share: float, **kwargs: Any) -> Pruner:
+    kwargs = {"rho": 0.0, "min_width": 1, **kwargs}
+    pruner = Pruner(model, Random(seed), keep=1.0, **kwargs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The floors")
+        pruner.step(share=share)
+    return pruner
+
+
+def check_rule(
+    build: Build,
+    run: Run,
+    seed: int,
+    share: float,
+    dtype: torch.dtype = torch.float64,
+    **kwargs: Any,
+) -> Pruner:
+    """Masks at random (down to one channel a layer) and compares with the compacted model."""
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    torch.manual_seed(seed)
+    model = build().to(dtype)
+    trainable(model)
+    full = sum(p.numel() for p in model.parameters())
+    pruner = prune(model, seed, share, **kwargs)
+    assert min(pruner.widths.values()) >= 1
+    small = pruner.compact()
+    assert type(small) is type(model)
+    assert sum(p.numel() for p in small.parameters()) == pruner.num_parameters < full
+    assert not any("mask" in key or "_orig" in key for key in small.state_dict())
+    for mode in (False, True, False):  # after the training pass, statistics have moved
+        close(run(model.train(mode)), run(small.train(mode)), tolerance)
+    return pruner
+
+
+def check_round_trips(build: Build, run: Run, seed: int = 0, **kwargs: Any) -> None:
+    """Copies, pickles, saves and loads a masked model and its compacted twin."""
+    torch.manual_seed(seed)
+    model = build().double()
+    trainable(model)
+    pruner = prune(model, seed, 0.3, **kwargs)
+    small = pruner.compact().eval()
+    expected = run(model.eval())  # its graph stays alive
+    for one in (model, small):
+        value = run(one)
+        close(value, expected, 1e-12)
+        assert torch.equal(run(copy.deepcopy(one)), value)
+        assert torch.equal(run(pickle.loads(pickle.dumps(one))), value)
+    other = build().double().eval()
+    again = Pruner(other, Random(seed), keep=1.0, **kwargs)
+    again.load_state_dict(pruner.state_dict())
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(run(other), expected)
+    again.shrink()
+    other.load_state_dict(small.state_dict())
+    assert torch.equal(run(other), run(small))
+    assert repr(other) == repr(small)
+    assert again.state_dict()["kept"].keys() == pruner.state_dict()["kept"].keys()
+    for name, kept in again.state_dict()["kept"].items():
+        assert torch.equal(kept, pruner.state_dict()["kept"][name])
+
+
+@pytest.fixture(name="check_rule")
+def _check_rule() -> Callable[..., Pruner]:
+    return check_rule
+
+
+@pytest.fixture(name="prune_at_random")
+def _prune_at_random() -> Callable[..., Pruner]:
+    return prune
+
+
+@pytest.fixture(name="check_round_trips")
+def _check_round_trips() -> Callable[..., None]:
+    return check_round_trips

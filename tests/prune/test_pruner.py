@@ -1,0 +1,277 @@
+"""Tests of pyg_stkd/prune/pruner.py: stages, budgets, floors, and what masks survive."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch_geometric.nn import GCN, GIN
+
+from pyg_stkd.nn.models.gat import GAT
+from pyg_stkd.prune import KDIS, Magnitude, Pruner, Random, compact, schedule
+from pyg_stkd.prune.groups import floor_width
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
+X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+
+
+def gcn() -> GCN:
+    return GCN(3, 16, 3, 2, norm="batch_norm")
+
+
+def losses(model: nn.Module, count: int = 2) -> Iterator[Tensor]:
+    assert not model.training
+    for i in range(count):
+        yield (model(X * (i + 1), EDGES)).square().mean()
+
+
+def count_left(model: nn.Module) -> int:
+    """Counts by hand: what is not masked."""
+    masks = {name.removesuffix("_mask"): m for name, m in model.named_buffers() if "_mask" in name}
+    return sum(
+        int(masks[name.removesuffix("_orig")].sum()) if name.endswith("_orig") else p.numel()
+        for name, p in model.named_parameters()
+    )
+
+
+@pytest.mark.parametrize("importance", [KDIS(), KDIS(squared=True), Magnitude(), Random(0)])
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_stages_meet_their_budgets_and_floors(importance: Any, granularity: Any) -> None:
+    model = gcn()
+    total = sum(p.numel() for p in model.parameters())
+    # Without the batch norms, of one dimension, weights alone cannot go below a fifth.
+    keep = (0.7, 0.5, 0.4)
+    pruner = Pruner(model, importance, granularity, keep, rho=0.3)
+    masks: dict[str, Tensor] = {}
+    for i, share in enumerate(keep):
+        report = pruner.step(losses(model))
+        assert model.training
+        assert (report.stage, report.target) == (i + 1, share)
+        assert report.num_parameters == pruner.num_parameters == count_left(model)
+        assert report.share == report.num_parameters / total <= share
+        assert 0 < report.prunable_share < 1
+        if granularity == "weight":
+            assert report.num_parameters == int(share * total)  # exact
+        else:
+            for width in report.widths.values():
+                assert width >= floor_width(16, share, 0.3)
+            # One channel more would have been too many.
+            assert report.num_parameters > share * total - 16 * 3 - 16
+        for name, mask in model.named_buffers():
+            if name.endswith("_mask"):
+                assert not bool((mask > masks.get(name, torch.ones_like(mask))).any())
+                masks[name] = mask.clone()
+    with pytest.raises(RuntimeError, match="All 3 stages of 'keep' are done"):
+        pruner.step(losses(model))
+
+
+def test_shares_count_what_can_and_what_cannot_be_pruned() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))  # 12 + 5, of which 16 can go
+    pruner = Pruner(model, Random(0), keep=1.0)
+    pruner.mask({"0": torch.tensor([1, 1, 0, 0])})
+    report = pruner.report()
+    assert (report.num_parameters, report.share, report.prunable_share) == (9, 9 / 17, 8 / 16)
+
+
+def test_floors_stop_a_step_and_say_so() -> None:
+    pruner = Pruner(gcn(), Magnitude(), keep=0.001)
+    with pytest.warns(UserWarning, match=r"The floors of the groups leave .*% of the parameters"):
+        report = pruner.step()
+    assert set(report.widths.values()) == {2}
+
+
+def test_the_lowest_scores_go() -> None:
+    model = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Linear(4, 1, bias=False))
+    model[0].weight.data = torch.tensor([[4.0], [1.0], [3.0], [2.0]])
+    model[1].weight.data = torch.tensor([[0.0, 9.0, 0.0, 0.0]])
+    Pruner(model, Magnitude(), keep=0.5).step()  # sums 4, 10, 3, 2
+    assert model[0].weight_mask.flatten().tolist() == [1, 1, 0, 0]
+    assert model[1].weight_mask.flatten().tolist() == [1, 1, 0, 0]
+
+
+def test_schedules_serve_as_keep() -> None:
+    assert Pruner(gcn(), Random(), keep=schedule.geometric(0.25, 2)).keep == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_masks_hold_while_training(granularity: Any) -> None:
+    model = gcn()
+    pruner = Pruner(model, KDIS(), granularity, keep=(0.6, 0.4))
+    for _ in range(2):
+        pruner.step(losses(model))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+        before = pruner.num_parameters
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(X, EDGES).square().sum().backward()
+            optimizer.step()
+        assert pruner.num_parameters == before
+    model.eval()
+    small = pruner.compact()
+    torch.testing.assert_close(small(X, EDGES), model(X, EDGES), atol=1e-6, rtol=0)
+    if granularity == "weight":
+        zeros = sum(int((p == 0).sum()) for p in small.parameters() if p.dim() > 1)
+        assert zeros == sum(p.numel() for p in model.parameters()) - before
+
+
+def test_reset_and_rewind_keep_the_masks() -> None:
+    model = gcn()
+    first = copy.deepcopy(model.state_dict())
+    pruner = Pruner(model, Magnitude(), keep=0.5)
+    pruner.step()
+    model(X, EDGES).sum().backward()
+    kept, left = pruner.state_dict()["kept"], pruner.num_parameters
+    weight = model.convs[1].lin.weight_orig.detach().clone()
+    pruner.reset_parameters()
+    drawn = model.convs[1].lin.weight_orig.detach().clone()
+    assert not bool((drawn == weight).any())  # the parameter itself, not its product
+    assert torch.equal(model.convs[1].lin.weight, drawn * model.convs[1].lin.weight_mask)
+    pruner.rewind(first)
+    assert torch.equal(model.convs[1].lin.weight_orig, first["convs.1.lin.weight"])
+    assert model.norms[0].module.num_batches_tracked == 0
+    assert pruner.num_parameters == left
+    for name, mask in pruner.state_dict()["kept"].items():
+        assert torch.equal(mask, kept[name])
+    with pytest.raises(ValueError, match=r"'state' must hold 'convs.0.bias' of shape \[16\]"):
+        pruner.rewind({})
+
+
+def test_channels_of_stages_refer_to_the_first_model() -> None:
+    model, twin = gcn(), gcn()
+    twin.load_state_dict(model.state_dict())
+    masked = Pruner(model, Magnitude(), keep=(0.6, 0.3))
+    shrunk = Pruner(twin, Magnitude(), keep=(0.6, 0.3))
+    for _ in range(2):
+        assert masked.step() == shrunk.step()
+        shrunk.shrink()
+        assert shrunk.num_parameters == sum(p.numel() for p in twin.parameters())
+    for name, kept in masked.state_dict()["kept"].items():
+        assert torch.equal(kept, shrunk.state_dict()["kept"][name])
+    torch.testing.assert_close(twin.eval()(X, EDGES), model.eval()(X, EDGES))
+
+
+def test_survives_ddp(tmp_path: Path) -> None:
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    try:
+        model = gcn()
+        pruner = Pruner(model, Magnitude(), keep=0.5)
+        pruner.step()
+        parallel = nn.parallel.DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            parallel(X, EDGES).square().sum().backward()
+            optimizer.step()
+        small = pruner.compact().eval()
+        torch.testing.assert_close(small(X, EDGES), parallel.eval()(X, EDGES))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_masks_by_hand_are_checked_first() -> None:
+    model = GAT(3, 4, 2, num_layers=3, heads=2)
+    pruner = Pruner(model, Random(0), keep=0.5)
+    good = torch.tensor([1, 0, 1, 1])
+    for kept, message in (
+        ({"convs.0": good, "convs.9": good}, r"Masks must be of groups: convs.0, convs.1 \(got"),
+        ({"convs.0": good, "convs.1": good[:3]}, r"'convs.1' must have shape \[4\] \(got \[3\]\)"),
+        ({"convs.0": good, "convs.1": good * 2}, r"'convs.1' must hold zeros and ones"),
+        ({"convs.0": good, "convs.1": good * 0}, r"'convs.1' must keep a channel of each layer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pruner.mask(kept)
+        assert pruner.widths == {"convs.0": 4, "convs.1": 4}
+        assert not any("mask" in name for name, _ in model.named_buffers())
+    pruner.mask({"convs.0": good})
+    pruner.mask({"convs.0": torch.tensor([1, 1, 0, 1])})
+    assert pruner.widths["convs.0"] == 2
+
+
+def test_weights_by_hand_are_checked() -> None:
+    pruner = Pruner(gcn(), Random(0), "weight", keep=0.5)
+    with pytest.raises(ValueError, match=r"Masks must be of parameters: convs.0.lin.weight, .*'x'"):
+        pruner.mask({"x": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"'convs.0.lin.weight' must have shape \[16, 3\]"):
+        pruner.mask({"convs.0.lin.weight": torch.ones(3, 16)})
+
+
+def test_states_of_other_models_are_refused() -> None:
+    saved = Pruner(gcn(), Random(0), keep=0.5)
+    saved.step()
+    model = GCN(3, 12, 3, 2)
+    other = Pruner(model, Random(0), keep=0.5)
+    with pytest.raises(ValueError, match=r"(?s)must be of a model with groups .*16"):
+        other.load_state_dict(saved.state_dict())
+    with pytest.raises(ValueError, match=r"must be of granularity 'weight' \(got 'channel'\)"):
+        Pruner(gcn(), Random(0), "weight").load_state_dict(saved.state_dict())
+    weights = Pruner(gcn(), Random(0), "weight", keep=0.5)
+    with pytest.raises(ValueError, match="of a model with weights of these shapes"):
+        Pruner(model, Random(0), "weight").load_state_dict(weights.state_dict())
+    assert not any("mask" in name for name, _ in model.named_buffers())
+    assert other.stage == 0
+
+
+def test_states_load_safely(tmp_path: Path) -> None:
+    pruner = Pruner(gcn(), Random(0), keep=0.5)
+    pruner.step()
+    torch.save(pruner.state_dict(), tmp_path / "pruner.pt")
+    again = Pruner(gcn(), Random(0), keep=0.5)
+    again.load_state_dict(torch.load(tmp_path / "pruner.pt", weights_only=True))
+    assert again.report() == pruner.report()
+
+
+def test_single_weights_need_no_rules() -> None:
+    model = nn.Sequential(nn.Bilinear(3, 4, 5), nn.Conv2d(1, 2, 3), nn.Linear(5, 2))
+    pruner = Pruner(model, Magnitude(), "weight", keep=0.5, ignore=["2"])
+    pruner.step()
+    assert not hasattr(model[2], "weight_mask")
+    assert pruner.share <= 0.5
+
+
+def test_ignored_layers_keep_their_width() -> None:
+    model = GCN(3, 16, 4, 2)
+    Pruner(model, Magnitude(), keep=0.85, ignore=["convs.2"]).step()
+    small = compact(model, ignore=["convs.2"])
+    assert repr(small.convs[2]) == "GCNConv(16, 16)"
+    assert small.convs[0].out_channels < 16
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"keep": (0.5, 0.6)}, r"'keep' must hold shares in \(0, 1\] that fall"),
+        ({"granularity": "layer"}, r"'granularity' must be .* \(got 'layer'\)"),
+        ({"rho": 2}, r"'rho' must be between 0 and 1 \(got 2\)"),
+        ({"min_width": 0}, r"'min_width' must be at least 1 \(got 0\)"),
+        ({"granularity": "head"}, r"'model' must have heads that can be pruned \(got GCN"),
+        ({"granularity": "weight", "ignore": ["nn"]}, r"'ignore' must name modules"),
+    ],
+)
+def test_options_are_checked(kwargs: dict[str, Any], message: str) -> None:
+    model = gcn()
+    with pytest.raises(ValueError, match=message):
+        Pruner(model, Random(), **kwargs)
+    assert model.state_dict().keys() == gcn().state_dict().keys()
+
+
+def test_types_are_checked() -> None:
+    with pytest.raises(TypeError, match=r"'model' must be a torch.nn.Module \(got function\)"):
+        Pruner(gcn, Random())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"'importance' must be KDIS\(\)"):
+        Pruner(gcn(), KDIS)  # type: ignore[arg-type]
+
+
+def test_models_without_hidden_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have channels that can be pruned \(got Linear"):
+        Pruner(nn.Linear(2, 3), Random())
+    with pytest.raises(ValueError, match="must have weights that can be pruned"):
+        Pruner(nn.BatchNorm1d(3), Random(), "weight")
+    assert Pruner(GIN(3, 4, 2, 2), Random()).groups
