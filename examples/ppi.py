@@ -2,7 +2,8 @@
 
     python examples/ppi.py                                            # synthetic, in minutes
     python examples/ppi.py --dataset ppi --root data/PPI --seeds 5 --trials 4
-    python examples/ppi.py --dataset pcg --root data/protein_multilabel --seeds 3 --trials 4
+    python examples/ppi.py --dataset pcg --root data/protein_multilabel --seeds 3 --trials 3 \\
+        --epochs 500 --patience 50
 
 A teacher (3 layers, 4x256 channels), the student alone (5 layers, 2x68 channels), and the student
 with KD, FitNet, AT and LSP. Each method is tuned on validation by the same number of trials, then
@@ -127,7 +128,7 @@ def load(args: argparse.Namespace) -> Task:
         splits = {s: list(load_ppi(args.root, s)) for s in ("train", "val", "test")}
     else:
         whole = list(Proteins(args.root, args.dataset))  # one graph, masks tell the splits
-        splits = {split: whole for split in ("train", "val", "test")}
+        splits = dict.fromkeys(("train", "val", "test"), whole)
     kind = "inductive" if args.dataset in ("synthetic", "ppi") else "transductive"
     return Task(splits, args.device, args.amp, kind)
 
@@ -277,10 +278,16 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def present(results: list[dict[str, Any]], stem: Path, title: str) -> str:
+def present(results: list[dict[str, Any]], stem: Path) -> str:
     """Write table, plot and report beside the raw results; return the table as text."""
+    title = f"Distilling a GAT on {results[0]['config']['dataset']}"
     rows, figure = summarize(results), draw(results)
-    note = f"{title}. Test scores, mean ± standard deviation over seeds, tuned on validation."
+    seeds = len({r["seed"] for r in results})
+    trials = sum("trial" in r and r["method"] == "teacher" for r in results)
+    note = (
+        f"{title}: test scores, mean ± standard deviation over {seeds} seeds; "
+        f"{trials or 'no'} tuning trials for each method, chosen on validation."
+    )
     text = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     hardware = ", ".join(f"{k} {v}" for k, v in results[-1]["machine"].items())
     write_atomic(
@@ -319,15 +326,14 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    title = f"Distilling a GAT on {args.dataset}"
     if args.redraw is not None:
-        print(present(json.loads(args.redraw.read_text()), args.redraw, title))
+        print(present(json.loads(args.redraw.read_text()), args.redraw))
         return
     task = load(args)
     folder = args.out / args.dataset
     results = experiment(args, task, Store(folder))
     write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
-    print(present(results, folder / "results.json", title))
+    print(present(results, folder / "results.json"))
     print(f"Report: {folder / 'results.html'}")
 
 

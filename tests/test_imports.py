@@ -46,7 +46,6 @@ OPTIONAL = {
     "pandas": set(),
     "scipy": set(),
     "sklearn": set(),
-    "tabulate": {"report"},
     "torch_cluster": set(),
     "torch_scatter": set(),
     "torch_sparse": set(),
