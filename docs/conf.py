@@ -131,8 +131,13 @@ def write_results(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     pages = sorted(source.glob("*.md")) if source.is_dir() else []
-    for path in [*pages, *source.glob("*.png"), *source.glob("*.svg")]:
+    for path in [*source.glob("*.png"), *source.glob("*.svg")]:
         shutil.copy2(path, folder / path.name)
+    for path in pages:
+        picture = path.with_suffix(".png")
+        shown = f"\n![The same as a picture]({picture.name})\n" if picture.exists() else ""
+        title = path.stem.replace("_", " ")
+        write(folder / path.name, f"# {title}\n\n{path.read_text()}{shown}")
     text = [".. toctree::", "   :maxdepth: 1", "", *(f"   {path.stem}" for path in pages), ""]
     empty = ["No results are stored yet: ``make bench`` writes them.", ""]
     title = ["Tables", "======", ""]
