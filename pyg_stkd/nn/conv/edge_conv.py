@@ -69,6 +69,7 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
     """
 
     _fused: ClassVar[bool] = True
+    propagate = MessagePassing.propagate  # not the one that PyG generated for its own EdgeConv
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -170,6 +171,9 @@ class DynamicEdgeConv(EdgeConv):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(nn={self.nn}, k={self.k})"
+
+
+DynamicEdgeConv.propagate = MessagePassing.propagate  # in the class, it would be an override
 
 
 def _check(x: tuple[Tensor, Tensor], block: EdgeBlock) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 import torch_geometric.nn
 from torch import Tensor
+from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.typing import SparseTensor, torch_sparse
 from torch_geometric.utils import add_self_loops, is_torch_sparse_tensor, remove_self_loops
@@ -81,6 +82,10 @@ class GATConv(torch_geometric.nn.GATConv):
     # edge_updater_type: (alpha: OptPairTensor, edge_attr: OptTensor)
 
     _changed: ClassVar[bool] = False
+    # PyG generates these for each class, from those of the parent if a parent was built before:
+    # explanations would then call the parent's generated ones, which cannot explain.
+    propagate = MessagePassing.propagate
+    edge_updater = MessagePassing.edge_updater
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn import GATConv
 
+ROOT = Path(__file__).parents[3]
 N, E = 9, 40
 needs_torch_sparse = pytest.mark.skipif(
     not pyg_typing.WITH_TORCH_SPARSE, reason="torch-sparse is not installed"
@@ -317,6 +321,22 @@ def test_explained_as_by_pyg() -> None:
         torch.testing.assert_close(conv(x, given), theirs(x, edges))
     conv.explain = theirs.explain = False
     torch.testing.assert_close(conv(x, edges), theirs(x, edges))
+
+
+def test_explained_where_pyg_built_its_own_layer_first() -> None:
+    code = (
+        "import torch, torch_geometric.nn as pyg\n"
+        "theirs = pyg.GATConv(2, 3)\n"
+        "from pyg_stkd.nn import GATConv\n"
+        "ours = GATConv(2, 3)\n"
+        "theirs.load_state_dict(ours.state_dict())\n"
+        "x, edges = torch.randn(3, 2), torch.tensor([[0, 1, 2], [1, 2, 0]])\n"
+        "for layer in (ours, theirs):\n"
+        "    layer.explain, layer._edge_mask = True, torch.tensor([-1.0, 0.0, 2.0])\n"
+        "    layer._loop_mask = edges[0] != edges[1]\n"
+        "torch.testing.assert_close(ours(x, edges), theirs(x, edges))\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
 
 
 def test_state_dict_copy_and_pickle() -> None:
