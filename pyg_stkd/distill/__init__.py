@@ -9,7 +9,11 @@ from pyg_stkd.distill.losses import (
     DistillationLoss,
     HintLoss,
     LSPLoss,
+    ResponseLoss,
     SoftTargetLoss,
+    SpatialCorrelationLoss,
+    STCDLoss,
+    TemporalCorrelationLoss,
     until_epoch,
 )
 
@@ -21,8 +25,12 @@ __all__ = [
     "Distiller",
     "HintLoss",
     "LSPLoss",
+    "ResponseLoss",
+    "STCDLoss",
     "SoftTargetLoss",
+    "SpatialCorrelationLoss",
     "TeacherCache",
     "TeacherCaptures",
+    "TemporalCorrelationLoss",
     "until_epoch",
 ]

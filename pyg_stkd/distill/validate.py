@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -34,6 +35,15 @@ def check_models(teacher: nn.Module, student: nn.Module) -> None:
         )
 
 
+def _flatten(losses: Iterable[Any]) -> Iterator[Any]:
+    """Yield the losses of a list, and those of lists in it such as STCDLoss."""
+    for loss in losses:
+        if isinstance(loss, Sequence) and not isinstance(loss, str):
+            yield from _flatten(loss)
+        else:
+            yield loss
+
+
 def name_losses(
     losses: Sequence[DistillationLoss] | Mapping[str, DistillationLoss],
 ) -> dict[str, DistillationLoss]:
@@ -43,7 +53,7 @@ def name_losses(
     if isinstance(losses, (Mapping, nn.ModuleDict)):
         pairs = list(losses.items())
     else:
-        pairs = [(getattr(loss, "name", ""), loss) for loss in losses]
+        pairs = [(getattr(loss, "name", ""), loss) for loss in _flatten(losses)]
     named: dict[str, DistillationLoss] = {}
     for name, loss in pairs:
         if not isinstance(loss, DistillationLoss):

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from pyg_stkd.distill import DistillationLoss, Distiller, HintLoss, LSPLoss, SoftTargetLoss
+from pyg_stkd.distill import (
+    DistillationLoss,
+    Distiller,
+    HintLoss,
+    LSPLoss,
+    SoftTargetLoss,
+    STCDLoss,
+)
 
 
 def models():
@@ -53,6 +60,14 @@ def test_refused_models_are_left_as_they_were():
     assert teacher.training
     assert teacher[0].weight.requires_grad
     assert not any(m._forward_hooks for m in [*teacher.modules(), *student.modules()])
+
+
+def test_lists_of_losses_in_a_list():
+    both = STCDLoss("0", "0")
+    distiller = Distiller(*models(), [both, HintLoss("0", "0")])
+    assert list(distiller.losses) == [*(loss.name for loss in both), "hint"]
+    with pytest.raises(TypeError, match=r"must hold objects of DistillationLoss \(got str\)"):
+        Distiller(*models(), ["lsp"])
 
 
 def test_models_must_share_nothing():

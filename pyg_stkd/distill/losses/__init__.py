@@ -1,7 +1,9 @@
 """Distillation losses: modules that compare one layer of the teacher with one of the student."""
 
 from pyg_stkd.distill.losses.base import DistillationLoss, until_epoch
+from pyg_stkd.distill.losses.correlation import SpatialCorrelationLoss, TemporalCorrelationLoss
 from pyg_stkd.distill.losses.feature import AttentionTransferLoss, HintLoss
+from pyg_stkd.distill.losses.forecast import ResponseLoss, STCDLoss
 from pyg_stkd.distill.losses.response import SoftTargetLoss
 from pyg_stkd.distill.losses.structure import LSPLoss
 
@@ -10,6 +12,10 @@ __all__ = [
     "DistillationLoss",
     "HintLoss",
     "LSPLoss",
+    "ResponseLoss",
+    "STCDLoss",
     "SoftTargetLoss",
+    "SpatialCorrelationLoss",
+    "TemporalCorrelationLoss",
     "until_epoch",
 ]

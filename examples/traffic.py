@@ -1,0 +1,239 @@
+"""Distil a traffic forecaster: STGCN or ASTGCN with responses, hints and correlations (STCD).
+
+    python examples/traffic.py                                        # synthetic, in minutes
+    python examples/traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3
+    python examples/traffic.py --dataset pemsd7m --root data/PeMSD7 --seeds 5 --trials 4
+
+A wide teacher, a narrow student alone, and the student with imitation of the outputs (L_ORD),
+FitNet, L_SCD, L_TCD and all three together (L_STCD), against persistence and the historical
+average. Each method is tuned on validation by the same number of trials, then run from each seed.
+Finished runs are kept in --out: an interrupted experiment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from experiment import Run, Store, latency, train
+from torch import Tensor, nn
+from tqdm import tqdm
+from traffic_report import present
+from traffic_task import Task, load
+
+from pyg_stkd import Distiller
+from pyg_stkd.distill import (
+    HintLoss,
+    ResponseLoss,
+    SpatialCorrelationLoss,
+    STCDLoss,
+    TeacherCache,
+    TemporalCorrelationLoss,
+)
+from pyg_stkd.kernels import RBF
+from pyg_stkd.metrics import masked_mae
+from pyg_stkd.nn import ASTGCN, STGCN
+from pyg_stkd.report import write_atomic
+
+LAYER = {"stgcn": "blocks.1", "astgcn": "parts.recent.blocks.1"}  # what the head reads
+KERNEL = RBF(sigma="median")
+ERROR = "mae"  # as the task's loss
+# What a method is, given its layer and its weight. The first and the last hold the task's loss.
+LOSSES: dict[str, Callable[[str, float], Sequence[Any]]] = {
+    "imitation": lambda at, w: [ResponseLoss(alpha=w, error=ERROR)],
+    "FitNet": lambda at, w: [HintLoss(at, at, weight=w)],
+    "L_SCD": lambda at, w: [SpatialCorrelationLoss(at, at, kernel=KERNEL, weight=w)],
+    "L_TCD": lambda at, w: [TemporalCorrelationLoss(at, at, kernel=KERNEL, weight=w)],
+    "L_STCD": lambda at, w: STCDLoss(at, at, (1.0, w, w), alpha=0.3, error=ERROR, kernel=KERNEL),
+}
+WITH_TASK = ("imitation", "L_STCD")
+METHODS = ("teacher", "student", *LOSSES)
+# As many trials for each method, in this order; the first is the default without tuning.
+RATES = {
+    "teacher": [(4e-3, 0.1), (2e-3, 0.1), (4e-3, 0.0), (2e-3, 0.3)],
+    "student": [(8e-3, 0.0), (4e-3, 0.0), (8e-3, 0.1), (1.6e-2, 0.0)],
+}
+WEIGHTS = {
+    "imitation": (0.3, 0.6, 0.1, 0.9),
+    "FitNet": (0.1, 0.01, 1.0, 0.001),
+    "L_SCD": (1.0, 10.0, 0.1, 100.0),
+    "L_TCD": (1.0, 10.0, 0.1, 100.0),
+    "L_STCD": (1.0, 10.0, 0.1, 100.0),
+}
+CACHE_LIMIT = 2**30  # bytes of the teacher's hidden features that may be kept
+
+
+def build(method: str, task: Task, config: dict[str, Any]) -> nn.Module:
+    width = config["teacher_width" if method == "teacher" else "student_width"]
+    graph_width = max(4, width // 4)
+    sizes = task.in_channels, graph_width, task.output_steps
+    if config["model"] == "astgcn":
+        model: nn.Module = ASTGCN(task.in_channels, width, task.output_steps, task.num_nodes)
+    else:
+        model = STGCN(
+            *sizes, temporal_channels=width, head_channels=2 * width,
+            num_nodes=task.num_nodes, dropout=config["dropout"],
+        )  # fmt: skip
+    return model.to(task.device)
+
+
+def forecast(model: nn.Module, task: Task, split: str) -> Tensor:
+    """Forecast a part of the series in original units, [windows, T_out, N]."""
+    model.eval()
+    with torch.no_grad(), task.autocast():
+        outs = [model(x, *task.graph).float() for x, _, _ in task.batches(split)]
+    return task.scaler.inverse_transform(torch.cat(outs), channel=0)
+
+
+def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dict[str, Any]:
+    """Train and test one model, unless its result is there already."""
+    if (result := store.result(run)) is not None:
+        return result
+    torch.manual_seed(run.seed)
+    config = run.config
+    model = build(run.method, task, config)
+    batches = task.fixed_batches(config["batch_size"], run.seed)
+    module: nn.Module = model
+    cache: TeacherCache | None = None
+    if teacher is not None:
+        losses = LOSSES[run.method](LAYER[config["model"]], config["weight"])
+        module = Distiller(teacher, model, losses)
+        x, y, _ = task.train_batch(batches[0])
+        report = module.check(x, *task.graph, target=y)
+        size = math.prod(report.taps[0].shapes[0]) * x.element_size() * len(batches)
+        cache = TeacherCache(module) if size < CACHE_LIMIT else None
+    optimizer = torch.optim.Adam(module.parameters(), lr=config["lr"])
+
+    def step(epoch: int) -> float:
+        module.train()
+        decay = 0.5 * (1 + math.cos(math.pi * epoch / config["epochs"]))
+        for group in optimizer.param_groups:
+            group["lr"] = config["lr"] * max(decay, 0.02)
+        total = 0.0
+        for i in torch.randperm(len(batches)).tolist():
+            x, y, mask = task.train_batch(batches[i])
+            optimizer.zero_grad()
+            with task.autocast():
+                if teacher is None:
+                    out, extra = module(x, *task.graph), {}
+                else:
+                    known = None if cache is None else cache(i, x, *task.graph)
+                    out, extra = module(x, *task.graph, target=y, teacher=known)
+            loss = sum(extra.values())
+            if run.method not in WITH_TASK:
+                loss = loss + masked_mae(out.float(), y, mask)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return total / len(batches)
+
+    def validate() -> float:
+        return -task.score(forecast(model, task, "val"), "val")["mae/mean"]
+
+    result = train(
+        run, store, module, optimizer, step, validate, config["epochs"], config["patience"]
+    )
+    result["history"] = [[round(a, 4), round(b, 4)] for a, b in result["history"]]
+    out = forecast(model, task, "test")
+    result |= task.score(out, "test") | task.details(out)
+    x = next(iter(task.batches("test")))[0][:1]
+    with torch.no_grad():
+        result["latency_ms"] = latency(lambda: model.eval()(x, *task.graph))
+    result["parameters"] = sum(p.numel() for p in model.parameters())
+    store.save_weights(run, model.state_dict())
+    return store.finish(run, result)
+
+
+def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[str, Any]]:
+    """Tune each method on the first seed, then run it from every seed; return all results."""
+    results: list[dict[str, Any]] = []
+    chosen: dict[str, dict[str, Any]] = {}
+    names = ("dataset", "model", "epochs", "patience", "batch_size", "stride")
+    common = {name: getattr(args, name) for name in (*names, "teacher_width", "student_width")}
+    common |= {"nodes": args.nodes, "steps": args.steps} if args.dataset == "synthetic" else {}
+    common |= {"amp": True} if args.amp else {}
+    teachers: dict[int, nn.Module] = {}
+
+    def go(method: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
+        run = Run(method, seed, common | config)
+        result = execute(run, task, store, teachers[seed] if method in LOSSES else None)
+        if method == "teacher":
+            teachers[seed] = build(method, task, run.config)
+            teachers[seed].load_state_dict(store.load_weights(run))
+        return result
+
+    runs = len(METHODS) * (args.seeds + (args.trials if args.trials > 1 else 0))
+    with tqdm(total=runs, desc="runs") as bar:
+        for method in METHODS:
+            if method in LOSSES:  # inherits what was tuned for the student alone
+                trials = [chosen["student"] | {"weight": w} for w in WEIGHTS[method]]
+            else:
+                trials = [{"lr": lr, "dropout": p} for lr, p in RATES[method]]
+            trials = trials[: args.trials]
+            scores = []
+            for config in trials if len(trials) > 1 else []:
+                result = go(method, 0, config)
+                results.append({"trial": True, **result})
+                scores.append(result["val"])
+                bar.update()
+            chosen[method] = trials[scores.index(max(scores))] if scores else trials[0]
+            for seed in range(args.seeds):
+                results.append(go(method, seed, chosen[method]))
+                bar.update()
+    return results
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    names = ("synthetic", "metr-la-week", "pemsd7m", "pemsd8", "pemsd4")
+    parser.add_argument("--dataset", choices=names, default="synthetic")
+    parser.add_argument("--root", type=Path, help="folder of the data set's files")
+    parser.add_argument("--nodes", type=int, default=32, help="sensors of the synthetic set")
+    parser.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
+    parser.add_argument("--model", choices=tuple(LAYER), default="stgcn")
+    parser.add_argument("--teacher-width", type=int, default=64)
+    parser.add_argument("--student-width", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=40, help="at most")
+    parser.add_argument("--patience", type=int, default=15, help="epochs without a better score")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--stride", type=int, default=1, help="steps between training windows")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=1, help="tuning runs of each method, up to 4")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--out", type=Path, default=Path("runs/traffic"))
+    parser.add_argument("--redraw", type=Path, help="only draw these stored results (JSON) again")
+    args = parser.parse_args(argv)
+    if not 1 <= args.trials <= 4 or args.seeds < 1 or args.epochs < 1:
+        parser.error("--trials must be 1 to 4, --seeds and --epochs at least 1")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    if args.redraw is not None:
+        print(present(json.loads(args.redraw.read_text()), args.redraw))
+        return
+    task = load(args)
+    folder = args.out / f"{args.dataset}-{args.model}"
+    runs = experiment(args, task, Store(folder))
+    results = {
+        "title": f"Distilling {args.model.upper()} on {task.name}",
+        "baselines": task.baselines(),
+        "scene": task.scene(),
+        "runs": runs,
+    }
+    write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
+    print(present(results, folder / "results.json"))
+    print(f"Report: {folder / 'results.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+r"""The loss between the outputs of two regression models and partly suspect labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["response"]
+
+Gate = Literal["outlier", "bounded"] | None
+Error = Literal["mse", "mae", "huber"]
+
+
+def response(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    alpha: float = 0.5,
+    gate: Gate = "outlier",
+    error: Error = "mse",
+    *,
+    delta: float | None = None,
+    margin: float = 0.0,
+    huber_delta: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Response distillation of a regression, our definition of :math:`\mathcal{L}_{ORD}` of
+    `"STCD" <https://arxiv.org/abs/2401.11798>`_.
+
+    With an error :math:`\ell(a, b) = (a - b)^2` (or its absolute value, or Huber's), over observed
+    labels,
+
+    .. math::
+        \mathcal{L} = \mathrm{mean} \left[ (1 - w) \, \ell(s, y) + w \, \ell(s, t) \right].
+
+    Without gate :math:`w = \alpha`. The gate :obj:`"outlier"` trusts the teacher where it is far
+    from the label,
+    :math:`w = \alpha + (1 - \alpha) (1 - \exp(-(|t - y| / \delta)^2))`. The gate :obj:`"bounded"`
+    is that of `"Learning Efficient Object Detection Models with Knowledge Distillation"
+    (NeurIPS 2017): :math:`\ell(s, y) + \alpha \, \mathbb{1} \{\ell(s, y) > \ell(t, y) + m\} \,
+    \ell(s, t)`.
+
+    Args:
+        student (Tensor): Outputs of the student.
+        teacher (Tensor): Outputs of the teacher, which get no gradient.
+        target (Tensor): Labels, in the same units; NaN is a missing one.
+        alpha (float): The share :math:`\alpha` of the teacher, from 0 to 1; for the gate
+            :obj:`"bounded"` any weight that is not negative. (default: :obj:`0.5`)
+        gate (str, optional): :obj:`"outlier"`, :obj:`"bounded"` or :obj:`None`.
+            (default: :obj:`"outlier"`)
+        error (str): The error :obj:`"mse"`, :obj:`"mae"` or :obj:`"huber"`.
+            (default: :obj:`"mse"`)
+        delta (float, optional): The width :math:`\delta > 0` of the gate :obj:`"outlier"`, in the
+            units of the labels. (default: twice the teacher's RMSE on these labels)
+        margin (float): The margin :math:`m` of the gate :obj:`"bounded"`, not negative, in the
+            units of the error. (default: :obj:`0.0`)
+        huber_delta (float): Where Huber's error turns linear. (default: :obj:`1.0`)
+        mask (Tensor, optional): Where a label was observed, boolean. (default: where it is no NaN)
+
+    Shapes:
+        - **student**, **teacher**, **target**, **mask:** of one shape
+        - **output:** scalar, 0 without any observed label
+
+    Raises:
+        TypeError: If :obj:`mask` is not boolean.
+        ValueError: If shapes differ or an option is not one of those above.
+
+    Example:
+        >>> s, t, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]]), torch.zeros(2, 1)
+        >>> y[1] = float("nan")
+        >>> response(s, t, y, gate=None).item()
+        1.0
+    """
+    check_options(alpha, gate, error, delta, margin, huber_delta)
+    if mask is None:
+        mask = ~target.isnan()
+    elif mask.dtype != torch.bool:
+        raise TypeError(f"'mask' must be boolean (got {mask.dtype})")
+    shapes = [list(x.shape) for x in (student, teacher, target, mask)]
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(
+            "'student', 'teacher', 'target' and 'mask' must have one shape "
+            f"(got {', '.join(map(str, shapes))})"
+        )
+    # Select before subtracting: the gradient of a masked NaN would be NaN.
+    s, t, y = (x.where(mask, 0.0) for x in (student, teacher.detach(), target.to(student.dtype)))
+    t = t.to(s.dtype)
+    count = mask.sum().clamp(min=1)
+    to_label, to_teacher = (_error(s, x, error, huber_delta) for x in (y, t))
+    if gate == "bounded":
+        worse = to_label.detach() > _error(t, y, error, huber_delta) + margin
+        return (to_label + alpha * to_teacher.where(worse, 0.0)).sum() / count
+    share: Tensor | float = alpha
+    if gate == "outlier":
+        distance = (t - y).abs()
+        if delta is None:
+            width = 2 * (distance.square().sum() / count).sqrt()
+            width = width.clamp(min=torch.finfo(s.dtype).tiny)
+            distance = distance / width
+        else:
+            distance = distance / delta
+        share = alpha - (1 - alpha) * torch.expm1(-distance.square())
+    return ((1 - share) * to_label + share * to_teacher).sum() / count
+
+
+def _error(a: Tensor, b: Tensor, error: Error, huber_delta: float) -> Tensor:
+    if error == "mse":
+        return (a - b).square()
+    if error == "mae":
+        return (a - b).abs()
+    return F.huber_loss(a, b, reduction="none", delta=huber_delta)
+
+
+def check_options(
+    alpha: float, gate: Gate, error: Error, delta: float | None, margin: float, huber_delta: float
+) -> None:
+    """Raise unless the options of :func:`response` are within their ranges."""
+    if gate not in ("outlier", "bounded", None):
+        raise ValueError(f"'gate' must be 'outlier', 'bounded' or None (got {gate!r})")
+    if error not in ("mse", "mae", "huber"):
+        raise ValueError(f"'error' must be 'mse', 'mae' or 'huber' (got {error!r})")
+    top = float("inf") if gate == "bounded" else 1.0
+    if not 0 <= alpha <= top or alpha == float("inf"):
+        bounds = "finite and not negative" if gate == "bounded" else "from 0 to 1"
+        raise ValueError(f"'alpha' must be {bounds} (got {alpha})")
+    for name, value in (("delta", delta), ("huber_delta", huber_delta)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"'{name}' must be positive and finite (got {value})")
+    if not 0 <= margin < float("inf"):
+        raise ValueError(f"'margin' must be finite and not negative (got {margin})")

@@ -1,0 +1,118 @@
+"""Many time slices of one graph as one graph."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.graph import Graph, _usable_in_training
+
+__all__ = ["SliceBlocks", "slice_blocks"]
+
+
+class SliceBlocks(Graph):
+    r"""Disjoint copies of a graph, one for each of :math:`S` slices, made without a sort.
+
+    Features :math:`(S, N, F)` are :math:`(S \cdot N, F)` rows to it, and edge values
+    :math:`(S \cdot |\mathcal{E}|)` are those of slice after slice, each in the order of the base.
+    Values of a weighted graph are dropped.
+
+    Args:
+        base (Graph): The graph of one slice.
+        num_slices (int): The number of slices :math:`S`.
+    """
+
+    def __init__(self, base: Graph, num_slices: int) -> None:
+        pointer, col, row = base.csr()
+        num_src, num_dst = base.size
+        if max(num_src, num_dst, base.num_edges) * num_slices >= 2**31:
+            pointer, col, row = pointer.long(), col.long(), row.long()
+        self.size = num_src * num_slices, num_dst * num_slices
+        self.value, self._base, self._derived = None, base, {}
+        self._num_slices = num_slices
+        self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
+        self._row = _tile(row, num_dst, num_slices)
+        self._col = _tile(col, num_src, num_slices)
+        self._rowptr = _tile_pointer(pointer, base.num_edges, num_slices)
+
+    @cached_property
+    def edge_index(self) -> Tensor:  # type: ignore[override]
+        """Edges, sorted by target; built only where someone asks for them."""
+        return torch.stack([self._col, self._row]).long()
+
+    @cached_property
+    def rowptr(self) -> Tensor:  # type: ignore[override]
+        """Pointers as 64-bit integers."""
+        return self._rowptr.long()
+
+    @cached_property
+    def perm(self) -> Tensor:  # type: ignore[override]
+        """Places of the edges in the given ones, slice after slice."""
+        return _tile(self._base.perm, self._base.num_edges, self._num_slices)
+
+    @property
+    def num_edges(self) -> int:
+        return self._col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self._col.device
+
+    @property
+    def degree(self) -> Tensor:
+        return self._rowptr.diff().long()
+
+    def csc(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self._transposed is None:
+            pointer, row, perm = self._base.csc()
+            num_edges, dtype = self._base.num_edges, self._col.dtype
+            with _usable_in_training():
+                self._transposed = (
+                    _tile_pointer(pointer.to(dtype), num_edges, self._num_slices),
+                    _tile(row.to(dtype), self._base.size[1], self._num_slices),
+                    _tile(perm, num_edges, self._num_slices),
+                )
+        return self._transposed
+
+    def to(self, device: torch.device | str) -> Graph:
+        return slice_blocks(self._base.to(device), self._num_slices)
+
+
+def slice_blocks(graph: Graph, num_slices: int) -> Graph:
+    r"""Return the :class:`SliceBlocks` of a graph, kept with it for the numbers used last.
+
+    Args:
+        graph (Graph): The graph of one slice.
+        num_slices (int): The number of slices, at least 1.
+
+    Raises:
+        ValueError: If :obj:`num_slices` is below 1.
+
+    Example:
+        >>> graph = slice_blocks(Graph(torch.tensor([[1, 0], [0, 1]])), 2)
+        >>> graph.edge_index.tolist()
+        [[1, 0, 3, 2], [0, 1, 2, 3]]
+    """
+    if num_slices < 1:
+        raise ValueError(f"'num_slices' must be at least 1 (got {num_slices})")
+    if num_slices == 1:
+        return graph
+    kept: dict[int, SliceBlocks] = graph._derived.setdefault("slices", {})
+    with _usable_in_training():
+        blocks = kept.pop(num_slices, None) or SliceBlocks(graph, num_slices)
+    kept[num_slices] = blocks  # last again
+    while len(kept) > 2:  # full batches and the last one of an epoch
+        del kept[next(iter(kept))]
+    return blocks
+
+
+def _tile(index: Tensor, step: int, count: int) -> Tensor:
+    offset = torch.arange(count, dtype=index.dtype, device=index.device) * step
+    return (index + offset[:, None]).flatten()
+
+
+def _tile_pointer(pointer: Tensor, num_edges: int, count: int) -> Tensor:
+    end = pointer.new_tensor([num_edges * count])
+    return torch.cat([_tile(pointer[:-1], num_edges, count), end])
