@@ -107,7 +107,8 @@ class RBF(Kernel):
     Args:
         sigma (float or str): The width :math:`\sigma > 0` in units of the features, or
             :obj:`"median"` for the median distance over the edges (their root mean square where
-            that is 0), taken anew for teacher and student at each call. (default: :obj:`1.0`)
+            that is 0), taken anew for teacher and student at each call and a constant to
+            autograd: normalise the features, or nothing holds their scale. (default: :obj:`1.0`)
 
     Example:
         >>> round(RBF(sigma=1.0)(torch.tensor([2.0])).item(), 4)

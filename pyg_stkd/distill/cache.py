@@ -1,69 +1,19 @@
-"""What need not be computed again: sorted graphs, and the outputs of a fixed teacher."""
+"""What need not be computed again: the outputs of a fixed teacher."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from pyg_stkd.graph import Graph
+from pyg_stkd.distill.graph_cache import GraphCache
 
 if TYPE_CHECKING:
     from pyg_stkd.distill.capture import Capture
     from pyg_stkd.distill.distiller import Distiller
 
-__all__ = ["GraphCache", "TeacherCache", "TeacherCaptures"]
-
-
-class GraphCache:
-    r"""The graphs built last, so that a fixed :obj:`edge_index` is sorted once.
-
-    A graph is found again by the object it was built from, or by equal edges. Copies and pickles
-    of a cache are empty.
-
-    Args:
-        size (int): The number of graphs that are kept. (default: :obj:`4`)
-
-    Example:
-        >>> cache, edge_index = GraphCache(), torch.tensor([[0, 1], [1, 0]])
-        >>> cache.get(edge_index, 2) is cache.get(edge_index.clone(), 2)
-        True
-    """
-
-    def __init__(self, size: int = 4) -> None:
-        self.size = size
-        self._graphs: list[tuple[Any, int, int, Graph]] = []
-        self._derived: OrderedDict[Hashable, tuple[tuple[Graph, ...], Graph]] = OrderedDict()
-
-    def get(self, edge_index: Any, num_nodes: int) -> Graph:
-        """Return the graph of :obj:`edge_index`, built if need be."""
-        if isinstance(edge_index, Graph):
-            return Graph.of(edge_index, num_nodes)
-        for i, (given, version, size, graph) in enumerate(self._graphs):
-            if size == num_nodes and _same(given, version, edge_index):
-                self._graphs.append(self._graphs.pop(i))
-                return graph
-        graph = Graph.of(edge_index, num_nodes)
-        self._graphs = [*self._graphs, (edge_index, _version(edge_index), num_nodes, graph)]
-        self._graphs = self._graphs[-self.size :]
-        return graph
-
-    def derive(self, name: str, build: Callable[..., Graph], *graphs: Graph) -> Graph:
-        """Return :obj:`build(*graphs)`, kept for as long as these very graphs are used."""
-        key = (name, *(id(graph) for graph in graphs))
-        if key not in self._derived:
-            # The sources are kept too: an id is taken again once its object is gone.
-            self._derived[key] = graphs, build(*graphs)
-        self._derived.move_to_end(key)
-        while len(self._derived) > self.size:
-            self._derived.popitem(last=False)
-        return self._derived[key][1]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.size,)
+__all__ = ["TeacherCache", "TeacherCaptures"]
 
 
 class TeacherCaptures(Mapping[str, "tuple[Capture, ...]"]):
@@ -147,22 +97,3 @@ class TeacherCache:
 
     def __len__(self) -> int:
         return len(self._captures)
-
-
-def _version(edge_index: Any) -> int:
-    counted = isinstance(edge_index, Tensor) and not edge_index.is_inference()
-    return edge_index._version if counted else 0
-
-
-def _same(given: Any, version: int, edge_index: Any) -> bool:
-    if version != _version(given):
-        return False  # rewritten in place since
-    if given is edge_index:
-        return True
-    if type(given) is not Tensor or type(edge_index) is not Tensor:
-        return False
-    if given.layout != torch.strided or edge_index.layout != torch.strided:
-        return False
-    if given.device != edge_index.device or given.shape != edge_index.shape:
-        return False
-    return given.dtype == edge_index.dtype and torch.equal(given, edge_index)

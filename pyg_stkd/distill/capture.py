@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from pyg_stkd.distill.cache import GraphCache
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.inputs import find_edge_index, find_input, first_tensor
 from pyg_stkd.graph import Graph
 

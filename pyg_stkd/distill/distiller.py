@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyg_stkd.distill.cache import GraphCache, TeacherCaptures
+from pyg_stkd.distill.cache import TeacherCaptures
 from pyg_stkd.distill.check import CheckReport, report_losses, report_taps
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.inputs import first_tensor
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.matching import Calls, Run, as_captures, as_nodes, compare, run

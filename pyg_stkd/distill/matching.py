@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.distill.cache import GraphCache, TeacherCaptures
+from pyg_stkd.distill.cache import TeacherCaptures
 from pyg_stkd.distill.capture import Call, Capture, Owner
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.inputs import bind_inputs
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.recorder import Record, Recorder

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pyg_stkd.distill import Capture, Distiller, SoftTargetLoss, TeacherCache, TeacherCaptures
-from pyg_stkd.distill.cache import GraphCache
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.graph import Graph, union_edges
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyg_stkd.distill import Capture
-from pyg_stkd.distill.cache import GraphCache
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.graph import Graph
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])

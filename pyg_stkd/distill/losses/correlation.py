@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_stkd.distill.cache import GraphCache
 from pyg_stkd.distill.capture import Call, Capture
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
 from pyg_stkd.distill.losses.sequences import align_steps
 from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, SelfLoops

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import add_remaining_self_loops, remove_self_loops
 
-from pyg_stkd.distill.cache import GraphCache
 from pyg_stkd.distill.capture import Call, Capture
+from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.inputs import is_edge_index
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, until_epoch
 from pyg_stkd.functional import local_structure, lsp
