@@ -52,7 +52,10 @@ LOSSES: dict[str, Callable[[float], Any]] = {
     "KD": lambda weight: SoftTargetLoss(temperature=2.0, multi_label=True, weight=weight),
     "FitNet": lambda weight: HintLoss(*LAYERS, weight=weight),
     "AT": lambda weight: AttentionTransferLoss(*LAYERS, p=1, weight=weight),
-    "LSP": lambda weight: LSPLoss(*LAYERS, kernel=RBF(sigma="median"), weight=weight),
+    # Unit vectors: a width that follows the features would leave their scale free to drift.
+    "LSP": lambda weight: LSPLoss(
+        *LAYERS, kernel=RBF(sigma="median"), normalize="l2", weight=weight
+    ),
 }
 METHODS = ("teacher", "student", *LOSSES)
 # As many trials for each method, in this order; the first is the default without tuning.
@@ -64,8 +67,8 @@ RATES = {
 WEIGHTS = {
     "KD": (1.0, 0.1, 10.0, 3.0),
     "FitNet": (0.1, 1.0, 0.01, 10.0),
-    "AT": (10.0, 100.0, 1.0, 1000.0),
-    "LSP": (100.0, 10.0, 1000.0, 1.0),
+    "AT": (1.0, 10.0, 100.0, 1000.0),
+    "LSP": (1.0, 10.0, 100.0, 1000.0),
 }
 THRESHOLDS = torch.linspace(0.05, 0.95, 19)
 
