@@ -291,6 +291,9 @@ def present(results: list[dict[str, Any]], stem: Path) -> str:
         f"{title}: test scores, mean ± standard deviation over {seeds} seeds; "
         f"{trials or 'no'} tuning trials for each method, chosen on validation."
     )
+    remarks = stem.with_suffix(".txt")  # what the raw results do not tell, kept beside them
+    if remarks.exists():
+        note += " " + " ".join(remarks.read_text().split())
     text = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     hardware = ", ".join(f"{k} {v}" for k, v in results[-1]["machine"].items())
     write_atomic(

@@ -48,11 +48,6 @@ def official(tmp_path: Path) -> Path:
     return tmp_path / "ppi"
 
 
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppi, "URL", "file:///nowhere/ppi.zip")
-
-
 @pytest.mark.parametrize("flat", [False, True])
 def test_load_ppi_official(official: Path, flat: bool) -> None:
     before = sorted(official.rglob("*"))
