@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,64 @@ def train(
     module.load_state_dict(best_state)
     seconds += time.monotonic() - start
     return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
+
+
+def argument_parser(doc: str | None, datasets: Sequence[str], out: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that every experiment has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--dataset", choices=datasets, default="synthetic")
+    parser.add_argument("--root", type=Path, help="folder of the data set's files")
+    parser.add_argument("--epochs", type=at_least_one, default=50, help="at most")
+    parser.add_argument("--patience", type=int, default=20, help="epochs without a better score")
+    parser.add_argument("--seeds", type=at_least_one, default=1)
+    parser.add_argument(
+        "--trials", type=int, choices=range(1, 5), default=1, help="tuning runs of each method"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--out", type=Path, default=Path(out), help="finished runs are kept here")
+    parser.add_argument("--redraw", type=Path, help="only draw these stored results (JSON) again")
+    return parser
+
+
+def at_least_one(text: str) -> int:
+    """Convert an option that counts something."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {text})")
+    return value
+
+
+def tune_and_run(
+    configs: Callable[[str, dict[str, Any] | None], list[dict[str, Any]]],
+    go: Callable[[str, int, dict[str, Any]], dict[str, Any]],
+    methods: Sequence[str],
+    seeds: int,
+    trials: int,
+) -> list[dict[str, Any]]:
+    """Tune each method on the first seed, then run it from every seed; return all results.
+
+    Every method has the same number of trials, of :obj:`configs(method, chosen)`: what was chosen
+    for the student alone is inherited by the methods after it. Results of tuning are marked.
+    """
+    results: list[dict[str, Any]] = []
+    student: dict[str, Any] | None = None
+    runs = len(methods) * (seeds + (trials if trials > 1 else 0))
+    with tqdm(total=runs, desc="runs") as bar:
+        for method in methods:
+            candidates = configs(method, student)[:trials]
+            chosen, best = candidates[0], -math.inf
+            for config in candidates if trials > 1 else []:
+                result = go(method, 0, config)
+                short = {key: value for key, value in result.items() if key != "history"}
+                results.append(short | {"trial": True})
+                if result["val"] > best:
+                    chosen, best = config, result["val"]
+                bar.update()
+            student = chosen if method == "student" else student
+            for seed in range(seeds):
+                results.append(go(method, seed, chosen))
+                bar.update()
+    return results
 
 
 def latency(call: Callable[[], Any], repeats: int = 15) -> float:

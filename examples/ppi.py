@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store, latency, spread, train
+from experiment import Run, Store, argument_parser, latency, spread, train, tune_and_run
 from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import Tensor
@@ -31,7 +31,6 @@ from torchmetrics.functional.classification import (
     binary_f1_score,
     binary_precision_recall_curve,
 )
-from tqdm import tqdm
 
 from pyg_stkd import Distiller
 from pyg_stkd.datasets import Proteins, SyntheticProteins, load_ppi
@@ -192,8 +191,6 @@ def execute(run: Run, task: Task, store: Store, teacher: GAT | None) -> dict[str
 
 def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[str, Any]]:
     """Tune each method on the first seed, then run it from every seed; return all results."""
-    results: list[dict[str, Any]] = []
-    chosen: dict[str, dict[str, Any]] = {}
     common = {"dataset": args.dataset, "epochs": args.epochs, "patience": args.patience}
     common |= {"scale": args.scale} if args.dataset == "synthetic" else {}
     common |= {"amp": True} if args.amp else {}
@@ -207,27 +204,12 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
             teachers[seed].load_state_dict(store.load_weights(run))
         return result
 
-    runs = len(METHODS) * (args.seeds + (args.trials if args.trials > 1 else 0))
-    with tqdm(total=runs, desc="runs") as bar:
-        for method in METHODS:
-            if method in LOSSES:  # inherits what was tuned for the student alone
-                trials = [chosen["student"] | {"weight": w} for w in WEIGHTS[method]]
-            else:
-                trials = [{"lr": lr, "dropout": p} for lr, p in RATES[task.kind]]
-            trials = trials[: args.trials]
-            scores = []
-            for config in trials if len(trials) > 1 else []:
-                result = go(method, 0, config)
-                results.append(
-                    {k: v for k, v in result.items() if k != "history"} | {"trial": True}
-                )
-                scores.append(result["val"])
-                bar.update()
-            chosen[method] = trials[scores.index(max(scores))] if scores else trials[0]
-            for seed in range(args.seeds):
-                results.append(go(method, seed, chosen[method]))
-                bar.update()
-    return results
+    def configs(method: str, student: dict[str, Any] | None) -> list[dict[str, Any]]:
+        if student is not None:  # a way to distil it
+            return [student | {"weight": weight} for weight in WEIGHTS[method]]
+        return [{"lr": lr, "dropout": p} for lr, p in RATES[task.kind]]
+
+    return tune_and_run(configs, go, METHODS, args.seeds, args.trials)
 
 
 def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -309,25 +291,9 @@ def present(results: list[dict[str, Any]], stem: Path) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    names = ("synthetic", "ppi", "pcg", "humloc", "eukloc")
-    parser.add_argument("--dataset", choices=names, default="synthetic")
-    parser.add_argument("--root", type=Path, help="folder of the data set's files")
-    parser.add_argument("--scale", type=float, default=0.1, help="size of the synthetic graphs")
-    parser.add_argument("--epochs", type=int, default=50, help="at most")
-    parser.add_argument("--patience", type=int, default=20, help="epochs without a better score")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=1, help="tuning runs of each method, up to 4")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--out", type=Path, default=Path("runs/ppi"))
-    parser.add_argument("--redraw", type=Path, help="only draw these stored results (JSON) again")
-    args = parser.parse_args()
-    if not 1 <= args.trials <= 4 or args.seeds < 1 or args.epochs < 1:
-        parser.error("--trials must be 1 to 4, --seeds and --epochs at least 1")
-    return args
+    options = argument_parser(__doc__, ("synthetic", "ppi", "pcg", "humloc", "eukloc"), "runs/ppi")
+    options.add_argument("--scale", type=float, default=0.1, help="size of the synthetic graphs")
+    return options.parse_args()
 
 
 def main() -> None:

@@ -16,13 +16,11 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store, latency, train
+from experiment import Run, Store, argument_parser, latency, train, tune_and_run
 from torch import Tensor, nn
-from tqdm import tqdm
 from traffic_report import present
 from traffic_task import Task, load
 
@@ -151,8 +149,6 @@ def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> di
 
 def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[str, Any]]:
     """Tune each method on the first seed, then run it from every seed; return all results."""
-    results: list[dict[str, Any]] = []
-    chosen: dict[str, dict[str, Any]] = {}
     names = ("dataset", "model", "epochs", "patience", "batch_size", "stride")
     common = {name: getattr(args, name) for name in (*names, "teacher_width", "student_width")}
     common |= {"nodes": args.nodes, "steps": args.steps} if args.dataset == "synthetic" else {}
@@ -167,53 +163,26 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
             teachers[seed].load_state_dict(store.load_weights(run))
         return result
 
-    runs = len(METHODS) * (args.seeds + (args.trials if args.trials > 1 else 0))
-    with tqdm(total=runs, desc="runs") as bar:
-        for method in METHODS:
-            if method in LOSSES:  # inherits what was tuned for the student alone
-                trials = [chosen["student"] | {"weight": w} for w in WEIGHTS[method]]
-            else:
-                trials = [{"lr": lr, "dropout": p} for lr, p in RATES[method]]
-            trials = trials[: args.trials]
-            scores = []
-            for config in trials if len(trials) > 1 else []:
-                result = go(method, 0, config)
-                results.append({"trial": True, **result})
-                scores.append(result["val"])
-                bar.update()
-            chosen[method] = trials[scores.index(max(scores))] if scores else trials[0]
-            for seed in range(args.seeds):
-                results.append(go(method, seed, chosen[method]))
-                bar.update()
-    return results
+    def configs(method: str, student: dict[str, Any] | None) -> list[dict[str, Any]]:
+        if student is not None:  # a way to distil it
+            return [student | {"weight": weight} for weight in WEIGHTS[method]]
+        return [{"lr": lr, "dropout": p} for lr, p in RATES[method]]
+
+    return tune_and_run(configs, go, METHODS, args.seeds, args.trials)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
     names = ("synthetic", "metr-la-week", "pemsd7m", "pemsd8", "pemsd4")
-    parser.add_argument("--dataset", choices=names, default="synthetic")
-    parser.add_argument("--root", type=Path, help="folder of the data set's files")
-    parser.add_argument("--nodes", type=int, default=32, help="sensors of the synthetic set")
-    parser.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
-    parser.add_argument("--model", choices=tuple(LAYER), default="stgcn")
-    parser.add_argument("--teacher-width", type=int, default=64)
-    parser.add_argument("--student-width", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=40, help="at most")
-    parser.add_argument("--patience", type=int, default=15, help="epochs without a better score")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--stride", type=int, default=1, help="steps between training windows")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=1, help="tuning runs of each method, up to 4")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--out", type=Path, default=Path("runs/traffic"))
-    parser.add_argument("--redraw", type=Path, help="only draw these stored results (JSON) again")
-    args = parser.parse_args(argv)
-    if not 1 <= args.trials <= 4 or args.seeds < 1 or args.epochs < 1:
-        parser.error("--trials must be 1 to 4, --seeds and --epochs at least 1")
-    return args
+    options = argument_parser(__doc__, names, "runs/traffic")
+    options.set_defaults(epochs=40, patience=15)
+    options.add_argument("--nodes", type=int, default=32, help="sensors of the synthetic set")
+    options.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
+    options.add_argument("--model", choices=tuple(LAYER), default="stgcn")
+    options.add_argument("--teacher-width", type=int, default=64)
+    options.add_argument("--student-width", type=int, default=12)
+    options.add_argument("--batch-size", type=int, default=16)
+    options.add_argument("--stride", type=int, default=1, help="steps between training windows")
+    return options.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
