@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_geometric
+from tabulate import tabulate
+
+from pyg_stkd.report import machine, write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -76,55 +76,19 @@ def peak_memory(fn: Callable[[], Any], device: str = "cpu") -> int:
     return peak
 
 
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """Describe the hardware and the versions that figures belong to."""
-    info: dict[str, Any] = {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_geometric": torch_geometric.__version__,
-        "torch_scatter": torch_geometric.typing.WITH_TORCH_SCATTER,
-        "torch_sparse": torch_geometric.typing.WITH_TORCH_SPARSE,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    if torch.device(device).type == "cuda":
-        info |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    return info
-
-
 def write(name: str, rows: list[dict[str, Any]], raw: Any, note: str, device: str = "cpu") -> None:
     """Write ``results/<name>.json`` (all times) and ``.md`` (the rows as a table), atomically."""
-    info = machine(device)
-    where = info.get("gpu", f"{info['cpu']}, {info['threads']} thread(s)")
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(row.get(key, "")) for key in head) + " |" for row in rows]
+    info = machine()
+    on_cpu = torch.device(device).type == "cpu"
+    where = f"{info['cpu']}, {info['threads']} thread(s)" if on_cpu else info["gpu"]
     versions = f"torch {info['torch']}, PyG {info['torch_geometric']}"
-    table = "\n".join([f"{where}; {versions}; {info['date']}. {note}", "", *lines, ""])
-    RESULTS.mkdir(exist_ok=True)
-    _replace(RESULTS / f"{name}.md", table)
+    table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+    text = f"{where}; {versions}; {info['date']}. {note}\n\n{table}\n"
+    write_atomic(RESULTS / f"{name}.md", text.encode())
     document = {"machine": info, "note": note, "rows": rows, "raw": raw}
-    _replace(RESULTS / f"{name}.json", json.dumps(document, indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_atomic(RESULTS / f"{name}.json", (json.dumps(document, indent=1) + "\n").encode())
 
 
 def _synchronize(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

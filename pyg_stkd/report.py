@@ -7,13 +7,14 @@ import io
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch_geometric
+import torch_geometric.typing
 from tabulate import tabulate
 
 import pyg_stkd
@@ -110,7 +111,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | int | bool]:
     r"""Return the hardware and the versions that a figure was measured with.
 
     Example:
@@ -127,8 +128,13 @@ def machine() -> dict[str, str | int]:
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "gpu": gpu,
+        "cuda": torch.version.cuda or "none",
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_geometric": torch_geometric.__version__,
+        "torch_scatter": torch_geometric.typing.WITH_TORCH_SCATTER,
+        "torch_sparse": torch_geometric.typing.WITH_TORCH_SPARSE,
         "pyg_stkd": pyg_stkd.__version__,
+        "date": time.strftime("%Y-%m-%d"),
     }
