@@ -6,7 +6,9 @@ from pyg_stkd.distill.check import CheckReport
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.losses import (
     AttentionTransferLoss,
+    ContrastiveLoss,
     DistillationLoss,
+    GSPLoss,
     HintLoss,
     LSPLoss,
     ResponseLoss,
@@ -21,8 +23,10 @@ __all__ = [
     "AttentionTransferLoss",
     "Capture",
     "CheckReport",
+    "ContrastiveLoss",
     "DistillationLoss",
     "Distiller",
+    "GSPLoss",
     "HintLoss",
     "LSPLoss",
     "ResponseLoss",

@@ -1,5 +1,7 @@
 """Functions that hold the math: primitives, structures in space and time, nearest neighbours."""
 
+from pyg_stkd.functional.contrast import contrast
+from pyg_stkd.functional.global_structure import gsp
 from pyg_stkd.functional.knn import knn_graph
 from pyg_stkd.functional.response import response
 from pyg_stkd.functional.similarity import similarity
@@ -15,6 +17,8 @@ from pyg_stkd.functional.structure import local_structure, lsp
 from pyg_stkd.functional.temporal import temporal_correlation, temporal_structure
 
 __all__ = [
+    "contrast",
+    "gsp",
     "knn_graph",
     "local_structure",
     "lsp",

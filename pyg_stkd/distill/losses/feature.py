@@ -13,11 +13,11 @@ __all__ = ["AttentionTransferLoss", "HintLoss"]
 
 
 class Projection(nn.LazyLinear):
-    r"""A linear layer that takes both its widths from the first pair of features it sees.
+    r"""A linear layer that takes its widths when it first sees features.
 
     Example:
         >>> projection = Projection()
-        >>> projection.fit(torch.ones(3, 2), torch.ones(3, 5))
+        >>> projection.fit(torch.ones(3, 2), 5)
         >>> projection
         Linear(in_features=2, out_features=5, bias=True)
     """
@@ -25,18 +25,18 @@ class Projection(nn.LazyLinear):
     def __init__(self) -> None:
         super().__init__(out_features=0)
 
-    def fit(self, student: Tensor, teacher: Tensor) -> None:
-        """Take the widths, device and precision of the features, or those of loaded weights."""
+    def fit(self, x: Tensor, width: int) -> None:
+        """Take the width, device and precision of the features, or those of loaded weights."""
         fresh = self.has_uninitialized_params()
         if fresh:
-            shape, like = (teacher.size(-1), student.size(-1)), (student.device, student.dtype)
+            shape, like = (width, x.size(-1)), (x.device, x.dtype)
             with torch.no_grad():
                 self.weight.materialize(shape, *like)
                 self.bias.materialize(shape[:1], *like)
         self.out_features, self.in_features = self.weight.shape
         if fresh:
             self.reset_parameters()
-        self._infer_parameters(self, (student,))  # a plain Linear from here on
+        self._infer_parameters(self, (x,))  # a plain Linear from here on
 
 
 class HintLoss(DistillationLoss):
@@ -114,7 +114,7 @@ class HintLoss(DistillationLoss):
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         s, t = align(student, teacher)
         if isinstance(self.projection, Projection):
-            self.projection.fit(s, t)
+            self.projection.fit(s, t.size(-1))
         width = getattr(self.projection, "in_features", 0) or s.size(-1)  # 0: not known yet
         if s.size(-1) != width:
             raise ValueError(

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from pyg_stkd.functional import contrast
+
+
+def naive(s: Tensor, t: Tensor, temperature: float) -> float:
+    """The definition, a node at a time."""
+    total = 0.0
+    for i in range(len(s)):
+        logits = [float(s[i] @ b / (s[i].norm() * b.norm())) / temperature for b in t]
+        total -= logits[i] - math.log(sum(map(math.exp, logits)))
+    return total / len(s)
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.floats(0.05, 3.0), st.integers(0, 99))
+def test_equals_the_definition(n: int, width: int, temperature: float, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    s, t = torch.randn(2, n, width, generator=random).double()
+    value = contrast(s, t, temperature).item()
+    assert value == pytest.approx(naive(s, t, temperature), rel=1e-9, abs=1e-9)
+
+
+def test_gradient_of_both_sides() -> None:
+    s, t = (torch.randn(5, 3).double().requires_grad_() for _ in range(2))
+    assert gradcheck(lambda s, t: contrast(s, t, 0.5), (s, t))
+
+
+def test_is_least_where_each_node_meets_itself() -> None:
+    z = torch.randn(20, 8)
+    assert contrast(z, 3 * z) < contrast(z, z.roll(1, 0))
+    assert contrast(torch.ones(4, 2), torch.ones(4, 2)).item() == pytest.approx(math.log(4))
+    assert contrast(torch.ones(0, 2), torch.ones(0, 2)).item() == 0
+
+
+def test_draws_the_same_rows_of_both() -> None:
+    z = torch.eye(30)
+    value = contrast(z, z, temperature=1.0, max_samples=5).item()
+    assert value == pytest.approx(math.log(1 + 4 * math.exp(-1)))
+
+
+def test_refuses_what_does_not_fit() -> None:
+    z = torch.ones(3, 2)
+    with pytest.raises(ValueError, match=r"the same width \(got shapes \[3, 2\] and \[3, 4\]\)"):
+        contrast(z, torch.ones(3, 4))
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="'temperature' must be positive and finite"):
+            contrast(z, z, temperature)
