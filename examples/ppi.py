@@ -6,8 +6,9 @@
         --epochs 500 --patience 50
 
 A teacher (3 layers, 4x256 channels), the student alone (5 layers, 2x68 channels), and the student
-with KD, FitNet, AT and LSP. Each method is tuned on validation by the same number of trials, then
-run from each seed. Finished runs are kept in --out: an interrupted experiment goes on where it was.
+with KD, FitNet, AT and LSP (of unit vectors, and of raw features). Each method is tuned on
+validation by the same number of trials, then run from each seed. Finished runs are kept in --out:
+an interrupted experiment goes on where it was.
 """
 
 from __future__ import annotations
@@ -47,14 +48,15 @@ from pyg_stkd.nn import GAT
 from pyg_stkd.report import Report, write_atomic
 
 LAYERS = ("convs.1", "convs.3")  # what the output layers of teacher and student read
+MEDIAN = RBF(sigma="median")
 LOSSES: dict[str, Callable[[float], Any]] = {
     "KD": lambda weight: SoftTargetLoss(temperature=2.0, multi_label=True, weight=weight),
     "FitNet": lambda weight: HintLoss(*LAYERS, weight=weight),
     "AT": lambda weight: AttentionTransferLoss(*LAYERS, p=1, weight=weight),
-    # Unit vectors: a width that follows the features would leave their scale free to drift.
-    "LSP": lambda weight: LSPLoss(
-        *LAYERS, kernel=RBF(sigma="median"), normalize="l2", weight=weight
-    ),
+    # Unit vectors: a width that follows the features would leave their scale free to drift, as
+    # the variant on the features as they are lets it.
+    "LSP": lambda weight: LSPLoss(*LAYERS, kernel=MEDIAN, normalize="l2", weight=weight),
+    "LSP-raw": lambda weight: LSPLoss(*LAYERS, kernel=MEDIAN, weight=weight),
 }
 METHODS = ("teacher", "student", *LOSSES)
 # As many trials for each method, in this order; the first is the default without tuning.
@@ -68,6 +70,7 @@ WEIGHTS = {
     "FitNet": (0.1, 1.0, 0.01, 10.0),
     "AT": (1.0, 10.0, 100.0, 1000.0),
     "LSP": (1.0, 10.0, 100.0, 1000.0),
+    "LSP-raw": (1.0, 10.0, 100.0, 1000.0),
 }
 THRESHOLDS = torch.linspace(0.05, 0.95, 19)
 

@@ -53,8 +53,8 @@ WITH_TASK = ("imitation", "L_STCD")
 METHODS = ("teacher", "student", *LOSSES)
 # As many trials for each method, in this order; the first is the default without tuning.
 RATES = {
-    "teacher": [(4e-3, 0.1), (2e-3, 0.1), (4e-3, 0.0), (2e-3, 0.3)],
-    "student": [(8e-3, 0.0), (4e-3, 0.0), (8e-3, 0.1), (1.6e-2, 0.0)],
+    "teacher": [(4e-3, 0.1), (8e-3, 0.1), (4e-3, 0.0), (2e-3, 0.3)],
+    "student": [(8e-3, 0.0), (1.6e-2, 0.0), (8e-3, 0.1), (4e-3, 0.0)],
 }
 WEIGHTS = {
     "imitation": (0.3, 0.6, 0.1, 0.9),
