@@ -7,11 +7,18 @@ from pyg_stkd.datasets.adjacency import (
     links_to_edges,
 )
 from pyg_stkd.datasets.metr_la import METRLAWeek
+from pyg_stkd.datasets.modelnet_149 import ModelNet149
+from pyg_stkd.datasets.modelnet_hdf5 import ModelNetHDF5
+from pyg_stkd.datasets.modelnet_normals import ModelNetNormals
+from pyg_stkd.datasets.modelnet_off import ModelNetOFF
+from pyg_stkd.datasets.modelnet_voxels import ModelNetVoxels
 from pyg_stkd.datasets.pems import PeMSD4, PeMSD7, PeMSD8
+from pyg_stkd.datasets.point_transforms import RandomScaleTranslate, UnitSphere
 from pyg_stkd.datasets.ppi import load_ppi
 from pyg_stkd.datasets.proteins import Proteins
 from pyg_stkd.datasets.scaler import StandardScaler
 from pyg_stkd.datasets.synthetic_proteins import SyntheticProteins
+from pyg_stkd.datasets.synthetic_shapes import SyntheticShapes
 from pyg_stkd.datasets.synthetic_traffic import SyntheticTraffic
 from pyg_stkd.datasets.traffic_series import TrafficSeries
 from pyg_stkd.datasets.windows import Window, WindowDataset
@@ -19,14 +26,22 @@ from pyg_stkd.datasets.windows import Window, WindowDataset
 __all__ = [
     "GaussianAdjacency",
     "METRLAWeek",
+    "ModelNet149",
+    "ModelNetHDF5",
+    "ModelNetNormals",
+    "ModelNetOFF",
+    "ModelNetVoxels",
     "PeMSD4",
     "PeMSD7",
     "PeMSD8",
     "Proteins",
+    "RandomScaleTranslate",
     "StandardScaler",
     "SyntheticProteins",
+    "SyntheticShapes",
     "SyntheticTraffic",
     "TrafficSeries",
+    "UnitSphere",
     "Window",
     "WindowDataset",
     "adjacency_to_edges",

@@ -1,0 +1,116 @@
+"""Reads and checks the arrays of point-cloud archives; never writes."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+def find_root(root: str | os.PathLike[str], needs: str, source: str) -> Path:
+    """The folder itself.
+
+    Raises:
+        FileNotFoundError: If there is none, with the files it must hold and where they come from.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise missing(path, "no such folder", needs, source)
+    return path
+
+
+def missing(root: Path, what: str, needs: str, source: str) -> FileNotFoundError:
+    """The error for a folder that lacks files."""
+    return FileNotFoundError(
+        f"'root' must be a folder with {needs} (got '{root}': {what}). Nothing is downloaded: "
+        f"get the files from {source}"
+    )
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of a list, one a line.
+
+    Raises:
+        ValueError: If there is none, or one twice.
+    """
+    names = path.read_text(encoding="utf-8").split()
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"'{path}' must hold a name a line, each once "
+            f"(got {len(names)}, {len(set(names))} distinct)"
+        )
+    return names
+
+
+def read_archive(path: Path, *names: str) -> dict[str, NDArray[np.generic]]:
+    """The named arrays of an npz file; nothing is unpickled.
+
+    Raises:
+        ValueError: If the file is damaged or lacks an array.
+    """
+    try:
+        # opened here: numpy leaves its own handle open when a file is damaged
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("a single array")
+            absent = [name for name in names if name not in archive.files]
+            found = {name: archive[name] for name in names if not absent}
+            keys = ", ".join(archive.files) or "none"
+    except _BROKEN as error:
+        raise ValueError(f"'{path}' must be a complete npz file (got {error})") from error
+    if absent:
+        raise ValueError(f"'{path}' must hold the key {absent[0]!r} (got keys {keys})")
+    return found
+
+
+def check_points(array: NDArray[np.generic], name: str, path: Path) -> NDArray[np.float32]:
+    """Checked `[S, P, 3]` points or normals as float32.
+
+    Raises:
+        ValueError: If the shape is another, a cloud is empty, or a value is not finite.
+    """
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape or array.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name!r} of '{path}' must be numbers [S, P, 3]: shapes, points, coordinates "
+            f"(got shape {array.shape} of {array.dtype})"
+        )
+    check_finite(array, name, path)
+    return array.astype(np.float32)
+
+
+def check_finite(array: NDArray[np.generic], name: str, path: Path) -> None:
+    """Refuses NaN and infinite values."""
+    if array.dtype.kind == "f":
+        bad = array.size - np.count_nonzero(np.isfinite(array))
+        if bad:
+            raise ValueError(f"{name!r} of '{path}' must be finite (got {bad} NaN or infinite)")
+
+
+def check_labels(
+    array: NDArray[np.generic], name: str, path: Path, num_shapes: int, num_classes: int
+) -> NDArray[np.int64]:
+    """Checked labels `[S]` or `[S, 1]` as int64 `[S]`.
+
+    Raises:
+        ValueError: If there is not one a shape, or one is no class.
+    """
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (num_shapes,):
+        raise ValueError(
+            f"{name!r} of '{path}' must have a label for each of the {num_shapes} shapes "
+            f"(got shape {array.shape})"
+        )
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= num_classes:
+        raise ValueError(
+            f"{name!r} of '{path}' must hold the classes 0 to {num_classes - 1} "
+            f"(got {array.dtype} values from {array.min()} to {array.max()})"
+        )
+    return array.astype(np.int64)
