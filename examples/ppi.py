@@ -222,6 +222,9 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     mean = {m: statistics.fmean(values) for m, values in f1.items()}
     noise = [statistics.stdev(f1[m]) if len(f1[m]) > 1 else 0.0 for m in ("teacher", "student")]
     gap = mean["teacher"] - mean["student"]
+    times: dict[int, list[float]] = {}  # of one architecture, whatever it was trained with
+    for run in results:
+        times.setdefault(run["parameters"], []).append(run["latency_ms"])
     rows = []
     for method, runs in final.items():
         # A share of a gap that is within the noise would be noise.
@@ -232,7 +235,7 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
                 "parameters": f"{runs[0]['parameters']:,}",
                 "micro-F1 (%)": spread(f1[method]),
                 "AP (%)": spread([r["ap"] for r in runs]),
-                "latency (ms)": f"{statistics.median(r['latency_ms'] for r in runs):.1f}",
+                "latency (ms)": f"{statistics.median(times[runs[0]['parameters']]):.1f}",
                 "gap closed": share if method in LOSSES else "",
                 "tuned": ", ".join(
                     f"{k} {runs[0]['config'][k]:g}"
