@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store, argument_parser, latency, spread, train, tune_and_run
+from experiment import (
+    Run,
+    Store,
+    argument_parser,
+    latency,
+    remarks,
+    spread,
+    train,
+    tune_and_run,
+    typical_latency,
+)
 from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import Tensor
@@ -222,9 +232,7 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     mean = {m: statistics.fmean(values) for m, values in f1.items()}
     noise = [statistics.stdev(f1[m]) if len(f1[m]) > 1 else 0.0 for m in ("teacher", "student")]
     gap = mean["teacher"] - mean["student"]
-    times: dict[int, list[float]] = {}  # of one architecture, whatever it was trained with
-    for run in results:
-        times.setdefault(run["parameters"], []).append(run["latency_ms"])
+    typical = typical_latency(results)
     rows = []
     for method, runs in final.items():
         # A share of a gap that is within the noise would be noise.
@@ -235,7 +243,7 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
                 "parameters": f"{runs[0]['parameters']:,}",
                 "micro-F1 (%)": spread(f1[method]),
                 "AP (%)": spread([r["ap"] for r in runs]),
-                "latency (ms)": f"{statistics.median(times[runs[0]['parameters']]):.1f}",
+                "latency (ms)": f"{typical[runs[0]['parameters']]:.1f}",
                 "gap closed": share if method in LOSSES else "",
                 "tuned": ", ".join(
                     f"{k} {runs[0]['config'][k]:g}"
@@ -278,10 +286,7 @@ def present(results: list[dict[str, Any]], stem: Path) -> str:
     note = (
         f"{title}: test scores, mean ± standard deviation over {seeds} seeds; "
         f"{trials or 'no'} tuning trials for each method, chosen on validation."
-    )
-    remarks = stem.with_suffix(".txt")  # what the raw results do not tell, kept beside them
-    if remarks.exists():
-        note += " " + " ".join(remarks.read_text().split())
+    ) + remarks(stem)
     text = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     hardware = ", ".join(f"{k} {v}" for k, v in results[-1]["machine"].items())
     write_atomic(

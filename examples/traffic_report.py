@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import spread
+from experiment import remarks, spread, typical_latency
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -37,15 +36,15 @@ def label(method: str) -> str:
 def models(results: Results) -> list[dict[str, str]]:
     """Return a row for each model: its size, speed and what was tuned."""
     rows = []
+    latency = typical_latency(results["runs"])
     for method, runs in final(results).items():
         config = runs[0]["config"]
-        latency = statistics.median(run["latency_ms"] for run in runs)
         tuned = ("weight",) if "weight" in config else ("lr", "dropout")
         rows.append(
             {
                 "model": label(method),
                 "parameters": f"{runs[0]['parameters']:,}",
-                "latency of a window (ms)": f"{latency:.1f}",
+                "latency of a window (ms)": f"{latency[runs[0]['parameters']]:.1f}",
                 "epochs to the best": spread([r["best_epoch"] + 1 for r in runs], 0, scale=1),
                 "MAE on validation": spread([-r["val"] for r in runs], scale=1),
                 "tuned": ", ".join(f"{key} {config[key]:g}" for key in tuned),
@@ -139,10 +138,18 @@ def draw_map(results: Results) -> Figure:
 
 def present(results: Results, stem: Path) -> str:
     """Write tables, plots and report beside the raw results; return the tables as text."""
+    runs = results["runs"]
+    seeds = len({run["seed"] for run in runs})
+    trials = sum("trial" in run and run["method"] == "teacher" for run in runs)
+    budget = ", ".join(
+        f"{key.replace('_', ' ')} {runs[0]['config'][key]}"
+        for key in ("epochs", "patience", "batch_size", "stride")
+    )
     note = (
         f"{results['title']}. Test errors in original units over observed readings, mean ± "
-        "standard deviation over seeds, tuned on validation."
-    )
+        f"standard deviation over {seeds} seeds; {trials or 'no'} tuning trials for each method, "
+        f"chosen on validation; {budget}."
+    ) + remarks(stem)
     tables = {"Models": models(results)}
     unit = results["scene"]["unit"]
     for measure, name in MEASURES.items():
