@@ -12,16 +12,23 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import harness
 import torch
-import torch_geometric.nn
-from published_dgcnn import GridDGCNN, GridEdgeConv, nearest
+from published_dgcnn import (
+    ClusterEdgeConv,
+    GridDGCNN,
+    GridEdgeConv,
+    cluster_knn_graph,
+    naive_union_lsp,
+    nearest,
+)
 from torch import Tensor, nn
-from torch_geometric.utils import coalesce
 
 from pyg_stkd.functional.knn import knn_graph
 from pyg_stkd.functional.structure import lsp
@@ -29,26 +36,10 @@ from pyg_stkd.graph import union_edges
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv
 from pyg_stkd.nn.models.dgcnn import DGCNN
 
-try:
-    from torch_cluster import knn_graph as cluster_knn_graph
-except ImportError:
-    cluster_knn_graph = None
-
 B, N = 8, 1024
 Run = Callable[[], Any]
-Case = tuple[str, dict[str, Run], bool]  # name, candidates (ours first), whether memory counts
-
-
-class ClusterEdgeConv(nn.Module):
-    """PyG's layer on torch-cluster's neighbours, as DynamicEdgeConv was before pyg-lib."""
-
-    def __init__(self, network: nn.Module, k: int) -> None:
-        super().__init__()
-        self.conv = torch_geometric.nn.EdgeConv(network, aggr="max")
-        self.k = k
-
-    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
-        return self.conv(x, cluster_knn_graph(x, self.k, batch, loop=True))
+# Name, candidates (ours first), and by candidate the bars of time and of memory.
+Case = tuple[str, dict[str, Run], dict[str, tuple[str, str]]]
 
 
 def block(width_in: int, width_out: int) -> nn.Sequential:
@@ -109,11 +100,14 @@ def layers(width_in: int, width_out: int, k: int, device: str) -> Iterator[Case]
 
     title = f"EdgeConv {width_in} to {width_out}, k={k}"
     steps = {name: step(model, *inputs(name)) for name, model in models.items()}
-    yield f"{title}, train step", steps, True
+    peers = [name for name in models if name != "ours"]
+    least = {64: "8x", 256: "9x"}.get(width_out, "") if width_in > 32 else ""
+    bars = dict.fromkeys(peers, (least, "6x" if least else ""))
+    yield f"{title}, train step", steps, bars
     for model in models.values():
         model.eval()
     runs = {name: forward(model, *inputs(name)) for name, model in models.items()}
-    yield f"{title}, eval forward", runs, True
+    yield f"{title}, eval forward", runs, dict.fromkeys(peers, ("9x" if least else "", ""))
 
 
 def models(device: str) -> Iterator[Case]:
@@ -125,7 +119,7 @@ def models(device: str) -> Iterator[Case]:
         sizes = [sum(p.numel() for p in model.parameters()) for model in (ours, grid)]
         assert sizes[0] == sizes[1], f"the peer has another size: {sizes}"
         runs = {"ours": step(ours.to(device), flat, batch), "published": step(grid.to(device), x)}
-        yield f"DGCNN {name}, train step", runs, True
+        yield f"DGCNN {name}, train step", runs, {"published": ("3x" * (name == "student"), "")}
 
 
 def neighbours(device: str) -> Iterator[Case]:
@@ -133,32 +127,25 @@ def neighbours(device: str) -> Iterator[Case]:
         num_clouds = 32
         x = torch.randn(num_clouds, width, N, device=device)
         flat = x.transpose(1, 2).reshape(-1, width).contiguous()
-        sizes = torch.full((num_clouds,), N)
-        spread = torch.randint(0, N // 2, (num_clouds // 2,))
-        ragged = sizes + torch.stack([spread, -spread], dim=1).view(-1)
         cloud = torch.arange(num_clouds, device=device)
-        even, uneven = (cloud.repeat_interleave(s.to(device)) for s in (sizes, ragged))
+        batch = cloud.repeat_interleave(N)
         runs: dict[str, Run] = {
-            "ours": lambda f=flat, b=even: knn_graph(f, 20, b, loop=True),
+            "ours": lambda f=flat, b=batch: knn_graph(f, 20, b, loop=True),
             "distances + topk": lambda x=x: nearest(x, 20),
-            "ours, ragged": lambda f=flat, b=uneven: knn_graph(f, 20, b, loop=True),
         }
-        yield f"knn_graph 32 x 1,024, C={width}, k=20", runs, True
-
-
-def naive_union_lsp(z_s: Tensor, z_t: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    source, target = coalesce(torch.cat([a, b], dim=1), num_nodes=z_s.size(0))
-
-    def structure(z: Tensor) -> Tensor:
-        score = (-(z[target] - z[source]).square().sum(-1) / 2).exp()
-        score = score.exp()
-        total = score.new_zeros(z.size(0)).index_add(0, target, score)
-        return score / total[target]
-
-    with torch.no_grad():
-        teacher = structure(z_t)
-    student = structure(z_s)
-    return (student * (student / teacher).log()).sum() / z_s.size(0)
+        name = f"knn_graph 32 x 1,024, C={width}, k=20"
+        yield name, runs, {"distances + topk": ("2.3x", "")}
+        # Of their own: after a peer that takes much memory, the next one waits for some.
+        runs, bars = {"ours": runs["ours"]}, {}
+        for reach in (N // 8, N // 2):
+            spread = torch.linspace(0, reach, num_clouds // 2).long()
+            size = N + torch.stack([spread, -spread], dim=1).view(-1)
+            pairs = float(size.square().sum()) / (num_clouds * N * N)
+            code = f"ours, {N - reach} to {N + reach} points ({pairs:.2f}x the pairs)"
+            ragged = cloud.repeat_interleave(size.to(device))
+            runs[code] = lambda f=flat, b=ragged: knn_graph(f, 20, b, loop=True)
+            bars[code] = ("at most 1x", "")
+        yield f"{name}, ragged", runs, bars
 
 
 def union(device: str) -> Iterator[Case]:
@@ -185,8 +172,26 @@ def union(device: str) -> Iterator[Case]:
     yield (
         "Union LSP, k 20 and 10, F 256 and 64",
         {"ours": ours, "coalesce + gather": naive},
-        True,
+        {"coalesce + gather": ("18x", "")},
     )
+
+
+def peak_memory(run: Run, device: str) -> int:
+    """Add what NumPy held at most, which torch does not see, to what torch held at most."""
+    peak = harness.peak_memory(run, device)
+    tracemalloc.start()
+    run()
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak + held
+
+
+def stored(result: str, work: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows and times of other work, so that parts may run one by one."""
+    path = harness.RESULTS / f"{result}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = [row for row in known.get("rows", []) if row["work"] != work]
+    return rows, {name: times for name, times in known.get("raw", {}).items() if name != work}
 
 
 def main() -> None:
@@ -207,27 +212,31 @@ def main() -> None:
         "neighbours": lambda: neighbours(args.device),
         "union": lambda: union(args.device),
     }
-    rows, raw = [], {}
     clock = "wall" if torch.device(args.device).type == "cuda" else "cpu"
+    result = "edge_conv" if clock == "cpu" else "edge_conv_cuda"
+    note = (
+        f"8 clouds of 1,024 points unless stated, neighbours included, {clock} time, median; "
+        "time and memory as multiples of ours, the bar is the least. Memory is the peak of torch's "
+        "allocator plus that of NumPy's."
+    )
     for group in args.only:
-        for name, candidates, with_memory in groups[group]():
-            raw[name] = harness.interleave(candidates, args.repeats, device=args.device)
-            base = harness.summary(raw[name]["ours"][clock])[0]
-            memory = {}
-            if with_memory:
-                memory = {c: harness.peak_memory(f, args.device) for c, f in candidates.items()}
+        for name, candidates, bars in groups[group]():
+            times = harness.interleave(candidates, args.repeats, device=args.device)
+            base = harness.summary(times["ours"][clock])[0]
+            memory = {c: peak_memory(f, args.device) for c, f in candidates.items()}
+            rows, raw = stored(result, name)
             for candidate in candidates:
-                time, spread = harness.summary(raw[name][candidate][clock])
+                time, spread = harness.summary(times[candidate][clock])
+                bar = bars.get(candidate, ("", ""))
                 row: dict[str, Any] = {"work": name, "code": candidate}
-                row |= {"ms": f"{time:.1f}", "IQR": f"{spread:.1f}", "time": f"{time / base:.1f}x"}
-                if with_memory:
-                    row["peak MB"] = f"{memory[candidate] / 1e6:.1f}"
-                    row["memory"] = f"{memory[candidate] / max(1, memory['ours']):.1f}x"
+                row |= {"ms": f"{time:.1f}", "IQR": f"{spread:.1f}"}
+                row |= {"time": f"{time / base:.2f}x", "bar": bar[0]}
+                row["peak MB"] = f"{memory[candidate] / 1e6:.1f}"
+                row |= {"memory": f"{memory[candidate] / memory['ours']:.1f}x", "bar of it": bar[1]}
                 rows.append(row)
                 print(row, flush=True)
-    note = f"8 clouds of 1,024 points unless stated, neighbours included, {clock} time, median."
-    suffix = "" if clock == "cpu" else "_cuda"
-    harness.write(f"edge_conv{suffix}", rows, raw, note, args.device)
+            rows.sort(key=lambda row: row["work"])  # stable
+            harness.write(result, rows, raw | {name: times}, note, args.device)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The published DGCNN as it is usually written, on a dense grid: the peer of our layers.
 
 Features are [B, C, N], each block builds its [B, 2C, N, k] edge features and runs a 1x1
-convolution, batch normalisation and a leaky ReLU over them.
+convolution, batch normalisation and a leaky ReLU over them. Further peers are at the end:
+PyG's layer on the neighbours of torch-cluster, and the union loss by gathering.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch_geometric.nn
 from torch import Tensor, nn
+from torch_geometric.utils import coalesce
+
+try:
+    from torch_cluster import knn_graph as cluster_knn_graph
+except ImportError:
+    cluster_knn_graph = None
 
 
 def nearest(x: Tensor, k: int) -> Tensor:
@@ -81,3 +89,30 @@ class GridDGCNN(nn.Module):
             features.append(x)
         x = self.embedding(torch.cat(features, dim=1))
         return self.head(torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1))
+
+
+class ClusterEdgeConv(nn.Module):
+    """PyG's layer on torch-cluster's neighbours, as DynamicEdgeConv was before pyg-lib."""
+
+    def __init__(self, network: nn.Module, k: int) -> None:
+        super().__init__()
+        self.conv = torch_geometric.nn.EdgeConv(network, aggr="max")
+        self.k = k
+
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        return self.conv(x, cluster_knn_graph(x, self.k, batch, loop=True))
+
+
+def naive_union_lsp(z_s: Tensor, z_t: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    source, target = coalesce(torch.cat([a, b], dim=1), num_nodes=z_s.size(0))
+
+    def structure(z: Tensor) -> Tensor:
+        score = (-(z[target] - z[source]).square().sum(-1) / 2).exp()
+        score = score.exp()
+        total = score.new_zeros(z.size(0)).index_add(0, target, score)
+        return score / total[target]
+
+    with torch.no_grad():
+        teacher = structure(z_t)
+    student = structure(z_s)
+    return (student * (student / teacher).log()).sum() / z_s.size(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Size = int | tuple[int, int] | None
 
-__all__ = ["Graph", "union_edges"]
+__all__ = ["Graph", "is_exporting", "union_edges"]
 
 
 class Graph:
@@ -77,15 +78,20 @@ class Graph:
         self._derived: dict[Any, Any] = {}  # graphs made from this one (functional/blocks.py)
 
     def _sort(self, edges: Tensor, value: Tensor | None) -> None:
+        exporting = is_exporting()
         # int32 keys halve the cost of the sort and of every later pass over the indices.
-        fits = max(*self.size, edges.size(1)) < 2**31
+        fits = not exporting and max(*self.size, edges.size(1)) < 2**31
         col, row = edges.to(torch.int32) if fits else edges
-        if edges.size(1) < 2 or (not torch.compiler.is_compiling() and _is_sorted(row)):
+        if exporting:
+            self.perm = _sort(row)[1]
+            self.edge_index = edges.index_select(1, self.perm)
+            col, row = self.edge_index
+        elif edges.size(1) < 2 or (not torch.compiler.is_compiling() and _is_sorted(row)):
             self.perm = torch.arange(edges.size(1), device=edges.device)
             # A copy: the graph must not change with the caller's tensor.
             self.edge_index = edges.clone(memory_format=torch.contiguous_format)
         else:
-            row, self.perm = torch.sort(row, stable=True)
+            row, self.perm = _sort(row)
             col = col.index_select(0, self.perm)
             self.edge_index = torch.stack([col, row]).long()
         self.value = None if value is None else value.index_select(0, self.perm)
@@ -135,9 +141,12 @@ class Graph:
         """Return the transpose: pointers per source, targets, each edge's place in the graph."""
         if self._transposed is None:
             with _usable_in_training():
-                by_source, perm = torch.sort(self._col, stable=True)
+                by_source, perm = _sort(self._col)
                 pointer = _pointer(by_source, self.size[0])
-                self._transposed = pointer, self._row.index_select(0, perm), perm
+                transposed = pointer, self._row.index_select(0, perm), perm
+            if is_exporting():  # which must not leave its stand-ins for tensors behind
+                return transposed
+            self._transposed = transposed
         return self._transposed
 
     def sort_edges(self, value: Tensor) -> Tensor:
@@ -168,6 +177,19 @@ class Graph:
         num_src, num_dst = self.size
         nodes = f"{num_dst}" if num_src == num_dst else f"({num_src}, {num_dst})"
         return f"{type(self).__name__}(num_nodes={nodes}, num_edges={self.num_edges})"
+
+
+def is_exporting() -> bool:
+    """Tell whether :func:`torch.export.export` (or :func:`torch.onnx.export`, by it) is at work.
+
+    Sizes are symbols then, of which nothing may be asked, and operators must be such as every
+    runtime has.
+    """
+    return _is_exporting()
+
+
+# torch 2.6 cannot tell.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", bool)
 
 
 def union_edges(a: Any, b: Any, num_nodes: Size = None) -> Graph:
@@ -260,13 +282,20 @@ def _as_pair(num_nodes: Any) -> tuple[int, int]:
     pair = num_nodes if isinstance(num_nodes, tuple | list) else (num_nodes, num_nodes)
     if len(pair) != 2 or not all(isinstance(n, SupportsIndex) for n in pair):
         raise TypeError(f"'num_nodes' must be an integer or a pair of them (got {num_nodes!r})")
+    if is_exporting():
+        return pair[0], pair[1]  # symbols, which operator.index would turn into constants
     return operator.index(pair[0]), operator.index(pair[1])
 
 
 def _resolve_size(edges: Tensor, num_nodes: Size, given: tuple[int, int] | None) -> tuple[int, int]:
     checked = torch.compiler.is_compiling() and (num_nodes is not None or given is not None)
+    if is_exporting() and not checked:
+        raise ValueError(
+            "'num_nodes' must be given under torch.export, where no number can be read from the "
+            "edges (got None)"
+        )
     low, top = 0, (-1, -1)
-    if edges.numel() > 0 and not checked:
+    if not checked and edges.numel() > 0:
         low = int(edges.min())
         high = edges.amax(dim=1).tolist()
         top = (high[0], high[1])
@@ -293,7 +322,21 @@ def _is_sorted(index: Tensor) -> bool:
     return bool((index[1:] >= index[:-1]).all())
 
 
+def _sort(index: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort so that equal entries keep their order, also where a runtime has no stable sort."""
+    if not is_exporting():
+        values, perm = torch.sort(index, stable=True)
+        return values, perm
+    place = torch.arange(index.numel(), device=index.device)  # keys without ties
+    perm = (index * index.numel() + place).sort().indices
+    return index.index_select(0, perm), perm
+
+
 def _pointer(sorted_index: Tensor, size: int) -> Tensor:
+    if is_exporting():
+        sorted_index = sorted_index.long()
+        count = sorted_index.new_zeros(size + 1)
+        return count.index_add(0, sorted_index + 1, torch.ones_like(sorted_index)).cumsum(0)
     return torch._convert_indices_from_coo_to_csr(
         sorted_index, size, out_int32=sorted_index.dtype == torch.int32
     )

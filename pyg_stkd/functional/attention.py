@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from pyg_stkd.functional.attention_kernels import Attention
 from pyg_stkd.functional.blocks import HeadBlocks, head_blocks
-from pyg_stkd.graph import Graph
+from pyg_stkd.functional.plain import plain_attention
+from pyg_stkd.graph import Graph, is_exporting
 
 __all__ = ["additive_attention"]
 
@@ -72,6 +73,9 @@ def additive_attention(
                 [0.5000]]))
     """
     _check(graph, x, att, score_dst, edge_score)
+    if is_exporting():
+        out, alpha = plain_attention(graph, x, att, score_dst, edge_score, negative_slope, dropout)
+        return out, alpha if need_weights else None
     heads = x.size(1)
     blocks = head_blocks(graph, heads)
     noise: Tensor | None = None
@@ -115,7 +119,7 @@ def _check(
     if x.device != graph.device:
         raise ValueError(f"'x' must be on the graph's device {graph.device} (got {x.device})")
     heads = x.size(1)
-    shared = num_src == num_dst and score_dst is None
+    shared = score_dst is None and num_src == num_dst
     if att.shape[1:] != x.shape[1:] or att.size(0) not in ((1, 2) if shared else (1,)):
         raise ValueError(
             f"'att' must have shape [1, {heads}, {x.size(2)}], or 2 rows if sources and targets "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.graph import Graph, _pointer
+from pyg_stkd.graph import Graph, _pointer, is_exporting
 
 __all__ = ["HeadBlocks", "head_blocks", "with_self_loops"]
 
@@ -31,7 +31,9 @@ def with_self_loops(graph: Graph) -> Graph:
     """
     out = graph._derived.get("loops")
     if out is None:
-        out = graph._derived["loops"] = LoopedGraph(graph)
+        out = LoopedGraph(graph)
+        if not is_exporting():  # which must not leave its stand-ins for tensors behind
+            graph._derived["loops"] = out
     return out
 
 

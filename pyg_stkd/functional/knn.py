@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from itertools import accumulate
 
 import torch
 import torch_geometric.typing
 from torch import Tensor
 
+from pyg_stkd.functional.clouds import centred, cloud_sizes, like_clouds
 from pyg_stkd.functional.largest import largest, largest_by_groups, num_groups
+from pyg_stkd.functional.plain import plain_knn
+from pyg_stkd.graph import is_exporting
 
 __all__ = ["knn_graph"]
 
-# Distances that are alive at once: 2**19 floats stay in the cache of a CPU core.
+# Distances that are alive at once, about: 2**19 floats stay in the cache of a CPU core.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
+# Kernels are faster on rows that are aligned in memory.
+_ALIGN = 16
 # Up to this width, distances are summed coordinate by coordinate: without cancellation, and no
 # slower than a matrix product.
 _DIRECT = 4
@@ -62,6 +67,13 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
         [[0, 1, 1, 0, 2, 1, 3], [0, 0, 1, 1, 2, 2, 3]]
     """
     _check(x, k, batch)
+    if is_exporting():
+        if batch is not None:
+            raise ValueError(
+                "'batch' must be None under torch.export, where the sizes of clouds cannot be "
+                "read: export the model for one cloud (got a tensor)"
+            )
+        return plain_knn(x.detach(), k, loop)
     # Sizes of the clouds are read on the host; under torch.compile the operator does it.
     return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, bool(loop))
 
@@ -95,20 +107,41 @@ _library.define("knn_graph(Tensor x, int k, Tensor? batch, bool loop) -> Tensor"
 def _knn_graph(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
-    found, degree = [], []
-    for start, clouds, n in _runs(x.size(0), batch):
-        points = x[start : start + clouds * n].view(clouds, n, -1)
-        nearest = _search(points, k, loop)
-        offset = torch.arange(start, start + clouds * n, n, device=x.device)
-        found.append((nearest + offset.view(-1, 1, 1)).view(-1))
-        degree.append((clouds * n, nearest.size(-1)))
-    centre = torch.arange(x.size(0), device=x.device)
-    if len({k for _, k in degree}) == 1:
-        centre = centre.view(-1, 1).expand(-1, degree[0][1]).reshape(-1)
-    else:
-        rows = [centre.new_full((size,), k) for size, k in degree] or [centre]
-        centre = centre.repeat_interleave(torch.cat(rows))
-    return torch.stack([torch.cat(found) if found else centre, centre])
+    sizes = cloud_sizes(x.size(0), batch)
+    starts = [0, *accumulate(sizes)]
+    # Moved where distances come from inner products, with points to be masked behind the last.
+    behind = centred(x, starts, x.size(1) > _DIRECT, _ALIGN)
+    x = behind[: x.size(0)]
+    degree = [min(k, n - (not loop)) for n in sizes]
+    width = max(degree, default=0)
+    edge_index = torch.empty(2, x.size(0), width, dtype=torch.int64, device=x.device)
+    edge_index[1] = torch.arange(x.size(0), device=x.device).view(-1, 1)
+    groups = like_clouds(sizes, _limit(x.device)) if width > 0 else []
+    most = [_shares(len(clouds), sizes[clouds[0]], x.device)[2] for clouds in groups]
+    buffer = x.new_empty(2, max(most, default=0))
+    for clouds in groups:
+        first, n = starts[clouds[0]], sizes[clouds[0]]
+        last, near, wide = starts[clouds[-1]], degree[clouds[0]], _wide(x, n)
+        if last == first + (len(clouds) - 1) * n and sizes[clouds[-1]] == n:  # side by side
+            points = behind[first : last + wide].unfold(0, wide, n).transpose(1, 2)
+            out = edge_index[0, first : last + n].view(len(clouds), n, width)[..., :near]
+            start = torch.arange(first, last + 1, n, device=x.device).view(-1, 1, 1)
+            _search(points, loop, start, None, buffer, out)
+            continue
+        size, start = torch.tensor(
+            [[sizes[i] for i in clouds], [starts[i] for i in clouds]], device=x.device
+        )[..., None]
+        column = torch.arange(wide, device=x.device)
+        index = torch.minimum(column, size - 1) + start
+        out = index.new_empty(len(clouds), n, near)
+        _search(x[index], loop, start[..., None], size, buffer, out)
+        used = column[:n] < size
+        edge_index[0, index[:, :n][used], :near] = out[used]
+    if width == min(degree, default=0):
+        return edge_index.view(2, -1)
+    count = torch.tensor([degree, sizes], device=x.device)
+    count = count[0].repeat_interleave(count[1], output_size=x.size(0))
+    return edge_index[:, torch.arange(width, device=x.device) < count.view(-1, 1)]
 
 
 @torch.library.register_fake("pyg_stkd::knn_graph", lib=_library)
@@ -121,80 +154,70 @@ def _(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     return x.new_empty(2, size, dtype=torch.int64)
 
 
-def _runs(num_points: int, batch: Tensor | None) -> Iterator[tuple[int, int, int]]:
-    """Yield start, number and size of neighbouring clouds of one size."""
-    if num_points == 0:
+def _limit(device: torch.device) -> int:
+    return _CHUNK.get(device.type, 1 << 24)
+
+
+def _shares(clouds: int, n: int, device: torch.device) -> tuple[int, int, int]:
+    """Return how many clouds, and points of each, are searched at once, and the distances then."""
+    limit = _limit(device) * (torch.get_num_threads() if device.type == "cpu" else 1)
+    step = min(clouds, max(1, round(limit / (n * n))))
+    rows = -(-n // max(1, round(n * n / limit)))
+    return step, rows, step * rows * (n + _ALIGN)
+
+
+def _wide(x: Tensor, n: int) -> int:
+    return n if n < 8 * _ALIGN or _use_tree(x, n) else -(-n // _ALIGN) * _ALIGN
+
+
+def _search(
+    x: Tensor, loop: bool, start: Tensor, size: Tensor | None, buffer: Tensor, out: Tensor
+) -> None:
+    """Write the neighbours within each of several clouds: [B, m, C] -> [B, n, k], counted on.
+
+    Where m > n, or clouds differ in size [B, 1], points are repeated behind the last one. Rows of
+    such points mean nothing, nor do neighbours beyond the number that a cloud can give.
+    """
+    (num_clouds, n, k), m = out.shape, x.size(1)
+    if size is None and _use_tree(x, n):
+        torch.add(_search_tree(x, k, loop), start, out=out)
         return
-    sizes = [num_points]
-    if batch is not None:
-        if not bool((batch[1:] >= batch[:-1]).all()):
-            raise ValueError("'batch' must be sorted, so that each cloud is in one piece (got not)")
-        sizes = batch.unique_consecutive(return_counts=True)[1].tolist()
-    start = first = 0
-    for i, n in enumerate(sizes):
-        if i + 1 == len(sizes) or sizes[i + 1] != n:
-            count = i + 1 - first
-            yield start, count, n
-            start, first = start + count * n, i + 1
-
-
-def _search(x: Tensor, k: int, loop: bool) -> Tensor:
-    """Return the neighbours within each of several clouds of one size: [B, n, C] -> [B, n, k]."""
-    clouds, n, width = x.shape
-    k = min(k, n if loop else n - 1)
-    if width > _DIRECT:
-        x = x - x.mean(dim=1, keepdim=True)  # float32 keeps more digits near the origin
-    norm = x.square().sum(-1)
-    # Twice: a sum of four such numbers must not overflow either.
-    if not bool((norm * 4).isfinite().all()):
-        raise ValueError(
-            "'x' must be finite, with squared distances within the range of its dtype "
-            "(got NaN, infinite or too large values)"
-        )
-    out = torch.empty(clouds, n, k, dtype=torch.int64, device=x.device)
-    if k == 0:
-        return out
-    if _use_tree(x):
-        return _search_tree(x, k, loop)
-    groups = num_groups(n, k) if x.device.type == "cpu" else 0
-    padded = -(-n // groups) * groups if groups else n
-    limit = _CHUNK.get(x.device.type, 1 << 24)
-    step = max(1, limit // (n * padded))  # clouds at once
-    rows = n if step > 1 else min(n, max(1, limit // padded))
-    buffer = x.new_empty(min(step, clouds) * rows * padded)
-    for b in range(0, clouds, step):
-        cloud, length = x[b : b + step], norm[b : b + step]
+    groups = num_groups(m, k) if x.device.type == "cpu" else 0
+    norm = x.square().sum(-1) if x.size(2) > _DIRECT else x
+    pad = None if size is None else (torch.arange(m, device=x.device) >= size)[:, None]
+    step, rows, _ = _shares(num_clouds, n, x.device)
+    for b in range(0, num_clouds, step):
+        clouds = slice(b, b + step)
         for r in range(0, n, rows):
-            part = slice(r, r + rows)
-            shape = (cloud.size(0), min(rows, n - r), padded)
-            score = buffer[: math.prod(shape)].view(shape)
-            _score(cloud, length, part, score)
-            score[..., n:] = -math.inf
+            shape = (min(step, num_clouds - b), min(rows, n - r), m)
+            score, gap = (part[: math.prod(shape)].view(shape) for part in buffer)
+            _score(x[clouds], norm[clouds], slice(r, r + shape[1]), score, gap)
+            if n < m:
+                score[..., n:] = -math.inf
+            if pad is not None:
+                score.masked_fill_(pad[clouds], -math.inf)
             score.diagonal(r, 1, 2).fill_(math.inf if loop else -math.inf)
-            flat = score.view(-1, padded)
+            flat = score.view(-1, m)
             best = largest_by_groups(flat, k, groups) if groups else largest(flat, k)
-            out[b : b + step, part] = best.view(*shape[:2], k)
-    return out
+            torch.add(best.view(*shape[:2], k), start[clouds], out=out[clouds, r : r + shape[1]])
 
 
-def _score(x: Tensor, norm: Tensor, rows: slice, out: Tensor) -> None:
+def _score(x: Tensor, norm: Tensor, rows: slice, out: Tensor, gap: Tensor) -> None:
     """Write what falls with the distance, and differs from its negative square by row at most."""
-    n, width = x.shape[1:]
-    if width <= _DIRECT:
-        near = out[..., :n].zero_()
-        gap = torch.empty_like(near)
+    if x.size(2) <= _DIRECT:
+        out.zero_()
         for axis in x.unbind(-1):
             axis = axis.contiguous()
             torch.sub(axis[:, rows, None], axis[:, None], out=gap)
-            near.addcmul_(gap, gap, value=-1)
+            out.addcmul_(gap, gap, value=-1)
     elif out.size(0) == 1:
-        torch.addmm(norm[0], x[0, rows], x[0].t(), beta=-1, alpha=2, out=out[0, :, :n])
+        torch.addmm(norm[0], x[0, rows], x[0].t(), beta=-1, alpha=2, out=out[0])
     else:
-        out[..., :n] = torch.baddbmm(norm[:, None], x, x.transpose(1, 2), beta=-1, alpha=2)
+        torch.baddbmm(norm[:, None], x[:, rows], x.transpose(1, 2), beta=-1, alpha=2, out=out)
 
 
-def _use_tree(x: Tensor) -> bool:
-    small = x.size(2) <= _TREE_WIDTH and x.size(1) >= _TREE_POINTS
+def _use_tree(x: Tensor, n: int) -> bool:
+    small = x.size(-1) <= _TREE_WIDTH and n >= _TREE_POINTS
     return getattr(torch_geometric.typing, "WITH_KNN", False) and x.device.type == "cpu" and small
 
 

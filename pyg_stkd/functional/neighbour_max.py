@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pyg_stkd.functional.plain import plain_max
 from pyg_stkd.functional.sparse_ops import csr_matrix
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph import Graph, is_exporting
 
 __all__ = ["neighbour_max"]
 
@@ -40,6 +41,8 @@ def neighbour_max(graph: Graph, x: Tensor) -> Tensor:
         tensor([[-1.,  7.],
                 [-2.,  7.]])
     """
+    if is_exporting():
+        return plain_max(graph, x)
     pointer, col, _ = graph.csr()
     return _NeighbourMax.apply(x, pointer, col)
 

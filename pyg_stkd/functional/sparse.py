@@ -2,7 +2,8 @@ r"""The three sparse primitives: every operator of this package is made of them.
 
 None builds an :math:`(|\mathcal{E}|, F)` array. They are operators of torch's dispatcher, so that
 :func:`torch.compile` sees each as one node; each is differentiated in terms of the others, so
-derivatives of any order exist. Half precision is computed in float32.
+derivatives of any order exist. Half precision is computed in float32. Under
+:func:`torch.export.export` they are gathers and scatters instead, which every runtime has.
 """
 
 from __future__ import annotations
@@ -10,6 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd.functional.plain import (
+    plain_log_softmax,
+    plain_sddmm,
+    plain_segment_sum,
+    plain_spmm,
+)
 from pyg_stkd.functional.sparse_ops import (
     SDDMM,
     SegmentLogSoftmax,
@@ -18,7 +25,7 @@ from pyg_stkd.functional.sparse_ops import (
     compute_dtype,
     graph_index,
 )
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph import Graph, is_exporting
 
 __all__ = ["sddmm", "segment_log_softmax", "segment_softmax", "segment_sum", "spmm"]
 
@@ -55,6 +62,8 @@ def sddmm(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
             f"'a' and 'b' must have the same width (got {list(a.shape)} and {list(b.shape)})"
         )
     a, b = _same_dtype(a, b)
+    if is_exporting():
+        return plain_sddmm(graph, a, b).to(a.dtype)
     if b is a:  # torch.compile wants the inputs of a function to be distinct
         b = b.view_as(b)
     return SDDMM.apply(a, b, *graph_index(graph, a, b))
@@ -92,6 +101,8 @@ def spmm(graph: Graph, weight: Tensor | None, x: Tensor) -> Tensor:
         weight = x.new_ones((graph.num_edges,) + x.shape[1:-1])
     _check_edges(graph, "weight", weight, x.shape[1:-1])
     weight, x = _same_dtype(weight, x)
+    if is_exporting():
+        return plain_spmm(graph, weight, x).to(x.dtype)
     return SpMM.apply(weight, x, False, *graph_index(graph, weight, x))
 
 
@@ -112,6 +123,8 @@ def segment_sum(graph: Graph, value: Tensor) -> Tensor:
         tensor([0., 3.])
     """
     _check_edges(graph, "value", value)
+    if is_exporting():
+        return plain_segment_sum(graph, value)
     return SegmentSum.apply(value, *graph.csr()[::2])
 
 
@@ -157,6 +170,8 @@ def segment_log_softmax(graph: Graph, score: Tensor) -> Tensor:
         tensor([    0., -1000.])
     """
     _check_edges(graph, "score", score)
+    if is_exporting():
+        return plain_log_softmax(graph, score)
     return SegmentLogSoftmax.apply(score, *graph.csr()[::2])
 
 

@@ -32,8 +32,20 @@ class NodeLayerNorm(nn.LayerNorm):
         """Normalise each time step."""
         if self.num_nodes is not None:
             _check_nodes(x, self.num_nodes)
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if x.stride(-1) > x.stride(-2) == 1:  # [B, C, T, N] in memory: no channel is moved
+            x = x.transpose(-1, -2)
+            weight, bias = (
+                (weight.unsqueeze(1), bias.unsqueeze(1))
+                if self.num_nodes is None
+                else (weight.t(), bias.t())
+            )
+            shape = x.shape[-2:]
+            weight, bias = weight.expand(shape), bias.expand(shape)
+            return F.layer_norm(x, shape, weight, bias, self.eps).transpose(-1, -2)
         shape = x.shape[-2:]
-        return F.layer_norm(x, shape, self.weight.expand(shape), self.bias.expand(shape), self.eps)
+        return F.layer_norm(x, shape, weight.expand(shape), bias.expand(shape), self.eps)
 
 
 class NodeBatchNorm(nn.BatchNorm1d):

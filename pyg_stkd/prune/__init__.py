@@ -6,7 +6,8 @@ from pyg_stkd.prune.compact import compact
 from pyg_stkd.prune.groups import Group
 from pyg_stkd.prune.importance import KDIS, Importance, Magnitude, Random
 from pyg_stkd.prune.ports import Ports
-from pyg_stkd.prune.pruner import Pruned, Pruner
+from pyg_stkd.prune.pruned import Pruned
+from pyg_stkd.prune.pruner import Pruner
 from pyg_stkd.prune.recipe import load_compact, save_compact
 from pyg_stkd.prune.registry import register
 from pyg_stkd.prune.stage import Stage

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.compact import narrow, plain_copy, unmask
+from pyg_stkd.prune.cost import Cost, check_cost
 from pyg_stkd.prune.groups import Group, Layout, floor_width, named_originals
 from pyg_stkd.prune.importance import Importance
 from pyg_stkd.prune.masked_model import MaskedModel, check_mask
 from pyg_stkd.prune.masks import original_of, set_mask
 from pyg_stkd.prune.ports import Ports
-from pyg_stkd.prune.selection import normalize, select_channels
+from pyg_stkd.prune.selection import normalize, select_by_cost, select_channels
 from pyg_stkd.prune.skipping import skip_channels
 
 __all__ = ["MaskedChannels"]
@@ -27,9 +28,12 @@ class MaskedChannels(MaskedModel):
         model (torch.nn.Module): The model.
         ignore (list of str): Names of modules to leave as they are.
         heads (bool): Whether heads are masked, not channels.
+        cost (callable, optional): What shares are of. (default: the number of parameters)
     """
 
-    def __init__(self, model: nn.Module, ignore: Iterable[str], heads: bool) -> None:
+    def __init__(
+        self, model: nn.Module, ignore: Iterable[str], heads: bool, cost: Cost | None = None
+    ) -> None:
         super().__init__(model)
         self._ignore = tuple(ignore)
         self._heads = heads
@@ -48,6 +52,10 @@ class MaskedChannels(MaskedModel):
         # The units that are left after shrinking, as positions among all.
         self._places = torch.arange(len(self.layout.units))
         self._num_units = len(self.layout.units)
+        self._cost = cost
+        if cost is not None:
+            self._first_cost = check_cost(cost(plain_copy(model)))
+            self.spent = 1.0
 
     def _trace(self) -> None:
         self.ports = Ports(self.model, self._ignore, self._heads)
@@ -94,10 +102,17 @@ class MaskedChannels(MaskedModel):
         }
         reduced = importance.finish(importance.reduce(self.layout, alive))
         ranked = normalize(self.layout, reduced, kept)
-        target = int(share * self.total + 1e-6)
-        self._apply(
-            select_channels(self.layout, ranked, kept, target, self._floors(share, rho, min_width))
+        floors = self._floors(share, rho, min_width)
+        if self._cost is None:
+            target = int(share * self.total + 1e-6)
+            self._apply(select_channels(self.layout, ranked, kept, target, floors))
+            return
+        target_cost = share * self._first_cost
+        chosen = select_by_cost(
+            self.layout, ranked, kept, self._cost_of, target_cost * (1.0 + 1e-9), floors
         )
+        self.spent = self._cost_of(chosen) / self._first_cost
+        self._apply(chosen)
 
     def mask(self, kept: Mapping[str, Tensor]) -> None:
         groups = {group.name: group for group in self.groups}
@@ -144,6 +159,13 @@ class MaskedChannels(MaskedModel):
                 f"'state' must be of a model with groups of these widths: {expected} (got {got})"
             )
         self.mask(kept)
+
+    def _cost_of(self, kept: Tensor) -> float:
+        """Return what the model costs with these units alone."""
+        assert self._cost is not None
+        small = plain_copy(self.model)
+        narrow(small, self.ports, self.layout, kept)
+        return check_cost(self._cost(small))
 
     def _floors(self, share: float, rho: float, min_width: int) -> list[tuple[list[int], int]]:
         now = {first: i for i, first in enumerate(self._places.tolist())}

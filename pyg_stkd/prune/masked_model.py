@@ -25,6 +25,7 @@ class MaskedModel:
 
     groups: list[Group]
     total: int
+    spent: float | None = None  # the share left of a budget that is not parameters
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from pyg_stkd.prune.prunable import check_ignored, check_parameters, class_name, has_parameters
 from pyg_stkd.prune.registry import find_rule
 
 __all__ = ["Channels", "Ports"]
@@ -62,8 +62,8 @@ class Ports:
         self._stack: list[str] = []
         self._visited: set[str] = set()
         self._unknown: list[str] = []
-        self._ignored = _check_ignored(self._names, ignore)
-        _check_parameters(model)
+        self._ignored = check_ignored(self._names, ignore)
+        check_parameters(model)
         self.freeze(self(model, None))
         self._check_visited()
         self._freeze_ignored()
@@ -78,7 +78,7 @@ class Ports:
             self._see(name, module)
             self.freeze(x)
             if not self._is_ignored(name):
-                self._unknown.append(f"{name or 'the model'} ({_class_name(module)})")
+                self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
             return None
         self._visited.add(name)
         self._stack.append(name)
@@ -205,8 +205,8 @@ class Ports:
 
     def _check_visited(self) -> None:
         for name, module in self.model.named_modules():
-            if name not in self._visited and not self._is_ignored(name) and _has_parameters(module):
-                self._unknown.append(f"{name or 'the model'} ({_class_name(module)})")
+            if name not in self._visited and not self._is_ignored(name) and has_parameters(module):
+                self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
         if self._unknown:
             raise ValueError(
                 "No rule says what belongs to which channel in: "
@@ -218,39 +218,3 @@ class Ports:
         for name, dims in self.owned.items():
             if self._is_ignored(name.rpartition(".")[0]):
                 self.freeze(list(dims.values()))
-
-
-def _check_ignored(names: dict[nn.Module, str], ignore: Iterable[str]) -> tuple[str, ...]:
-    ignored = tuple(ignore)
-    for name in ignored:
-        if not name or name not in names.values():
-            valid = ", ".join(repr(valid) for valid in names.values() if valid)
-            raise ValueError(f"'ignore' must name modules of the model: {valid} (got {name!r})")
-    return ignored
-
-
-def _check_parameters(model: nn.Module) -> None:
-    seen: dict[Tensor, str] = {}
-    for name, parameter in _direct_parameters(model):
-        if is_lazy(parameter):
-            raise ValueError(f"'model' must have been run once: {name!r} has no shape yet")
-        if parameter in seen:
-            raise ValueError(
-                f"'model' must not share parameters (got {seen[parameter]!r} and {name!r})"
-            )
-        seen[parameter] = name
-
-
-def _direct_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for prefix, module in model.named_modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                yield f"{prefix}.{name}" if prefix else name, parameter
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return any(parameter is not None for parameter in module._parameters.values())
-
-
-def _class_name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"

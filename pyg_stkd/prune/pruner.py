@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.cost import Budget, find_cost
 from pyg_stkd.prune.groups import Group
 from pyg_stkd.prune.importance import KDIS, Importance
-from pyg_stkd.prune.masked_model import MaskedModel
+from pyg_stkd.prune.options import Granularity, check_options, masked_model
+from pyg_stkd.prune.pruned import Pruned
 from pyg_stkd.prune.schedule import check_shares
 
-__all__ = ["Pruned", "Pruner"]
-
-Granularity = Literal["weight", "channel", "head"]
-
-
-@dataclass(frozen=True)
-class Pruned:
-    r"""What one stage left.
-
-    Args:
-        stage (int): The stage, from 1.
-        target (float): The share of the parameters that it may keep.
-        num_parameters (int): The number of parameters left.
-        share (float): The same as a share of all parameters at first.
-        prunable_share (float): The share left of the parameters that can be pruned.
-        widths (dict): The number of channels (or weights) left in each group.
-    """
-
-    stage: int
-    target: float
-    num_parameters: int
-    share: float
-    prunable_share: float
-    widths: dict[str, int]
+__all__ = ["Pruner"]
 
 
 class Pruner:
@@ -69,6 +47,10 @@ class Pruner:
         rho (float): The factor :math:`\rho` of the floor. (default: :obj:`0.6`)
         min_width (int): The fewest channels of a group. (default: :obj:`2`)
         ignore (list of str): Names of modules to leave as they are. (default: :obj:`()`)
+        budget (str or callable): What the shares of :obj:`keep` are of: :obj:`"parameters"`,
+            :obj:`"flops"` or :obj:`"latency"` (the median of some calls in eval mode) of the
+            compacted model, or a function of that model. (default: :obj:`"parameters"`)
+        example (tuple, optional): Inputs of the model, to count or time it on.
 
     Attributes:
         model: The masked model.
@@ -99,22 +81,11 @@ class Pruner:
         rho: float = 0.6,
         min_width: int = 2,
         ignore: Iterable[str] = (),
+        budget: Budget = "parameters",
+        example: Sequence[Any] | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
         importance = KDIS() if importance is None else importance
-        if not isinstance(importance, Importance):
-            raise TypeError(f"'importance' must be KDIS(), Magnitude(), ... (got {importance!r})")
-        if granularity not in ("weight", "channel", "head"):
-            raise ValueError(
-                f"'granularity' must be 'weight', 'channel' or 'head' (got {granularity!r})"
-            )
-        if not 0 <= rho <= 1:
-            raise ValueError(f"'rho' must be between 0 and 1 (got {rho})")
-        if min_width < 1:
-            raise ValueError(f"'min_width' must be at least 1 (got {min_width})")
-        if isinstance(ignore, str):
-            raise TypeError(f"'ignore' must be a list of names (got {ignore!r})")
+        check_options(model, importance, granularity, rho, min_width, ignore)
         self.keep = check_shares(keep)
         self.model = model
         self.importance = importance
@@ -122,7 +93,7 @@ class Pruner:
         self.rho = rho
         self.min_width = min_width
         self.stage = 0
-        self._masked: MaskedModel = _kind(granularity)(model, ignore)
+        self._masked = masked_model(model, granularity, ignore, find_cost(budget, example))
 
     @property
     def groups(self) -> list[Group]:
@@ -138,6 +109,11 @@ class Pruner:
     def share(self) -> float:
         """The number of parameters that are left, as a share of those at first."""
         return self.num_parameters / self._masked.total
+
+    @property
+    def spent(self) -> float:
+        """What is left of the budget: of the parameters, or of the FLOPs or the seconds."""
+        return self.share if self._masked.spent is None else self._masked.spent
 
     @property
     def widths(self) -> dict[str, int]:
@@ -170,9 +146,10 @@ class Pruner:
         scores = self._score(losses)
         self._masked.prune(self.importance, scores, target, self.rho, self.min_width)
         self.stage += share is None
-        if self.num_parameters > target * self._masked.total:
+        if self.spent > target * (1.0 + 1e-9):
+            of = "parameters" if self._masked.spent is None else "budget"
             warnings.warn(
-                f"The floors of the groups leave {self.share:.1%} of the parameters, more than "
+                f"The floors of the groups leave {self.spent:.1%} of the {of}, more than "
                 f"the {target:.1%} of 'keep'; lower 'rho' or 'min_width' for less",
                 stacklevel=2,
             )
@@ -274,15 +251,6 @@ class Pruner:
             if not bool(torch.isfinite(score).all()):
                 raise ValueError(f"'importance' must give finite scores (got NaN for {name!r})")
         return scores
-
-
-def _kind(granularity: Granularity) -> Callable[[nn.Module, Iterable[str]], MaskedModel]:
-    from pyg_stkd.prune.masked_channels import MaskedChannels
-    from pyg_stkd.prune.masked_weights import MaskedWeights
-
-    if granularity == "weight":
-        return MaskedWeights
-    return lambda model, ignore: MaskedChannels(model, ignore, granularity == "head")
 
 
 def _reset(model: nn.Module) -> None:

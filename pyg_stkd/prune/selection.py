@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from pyg_stkd.prune.groups import Layout
 
-__all__ = ["normalize", "select_channels", "select_weights"]
+__all__ = ["normalize", "select_by_cost", "select_channels", "select_weights"]
 
 
 def normalize(layout: Layout, scores: Tensor, kept: Tensor) -> Tensor:
@@ -50,6 +50,51 @@ def select_channels(
         target (int): The number of parameters to stay below or at.
         floors (list): Pairs of units and the number of them that must stay.
     """
+    if layout.num_parameters(kept) > target:
+        for left, num_parameters in drops(layout, scores, kept, floors):
+            kept = left
+            if num_parameters <= target:
+                break
+    return kept.clone()
+
+
+def select_by_cost(
+    layout: Layout,
+    scores: Tensor,
+    kept: Tensor,
+    cost: Callable[[Tensor], float],
+    target: float,
+    floors: Sequence[tuple[Sequence[int], int]],
+) -> Tensor:
+    """Drop the units of the lowest scores, as few as meet a cost, found by bisection.
+
+    Args:
+        layout (Layout): The units of the model.
+        scores (Tensor): The score of each unit.
+        kept (Tensor): Which units there are now.
+        cost (callable): What the model costs with these units; it falls with each that goes.
+        target (float): The cost to stay below or at.
+        floors (list): Pairs of units and the number of them that must stay.
+    """
+    choices = [kept.clone()]
+    choices += [left.clone() for left, _ in drops(layout, scores, kept, floors)]
+    low, high = 0, len(choices) - 1  # the last one, if none is cheap enough
+    while low < high:
+        middle = (low + high) // 2
+        if cost(choices[middle]) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    return choices[low]
+
+
+def drops(
+    layout: Layout, scores: Tensor, kept: Tensor, floors: Sequence[tuple[Sequence[int], int]]
+) -> Iterator[tuple[Tensor, int]]:
+    """Drop unit after unit, the lowest scores first, where floors allow it.
+
+    Yields what is kept (the same tensor each time) and the number of parameters left.
+    """
     kept = kept.clone()
     floors_of: dict[int, list[int]] = {}
     for i, (units, _) in enumerate(floors):
@@ -69,8 +114,6 @@ def select_channels(
     candidates = (kept & layout.prunable).nonzero().view(-1)
     order = candidates[scores[candidates].argsort(stable=True)]
     for unit in order.tolist():
-        if total <= target:
-            break
         if any(left[i] <= floors[i][1] for i in floors_of.get(unit, ())):
             continue
         kept[unit] = False
@@ -82,7 +125,7 @@ def select_channels(
             count = _product(sizes[name])
             total += count - counts[name]
             counts[name] = count
-    return kept
+        yield kept, total
 
 
 def select_weights(

@@ -84,7 +84,7 @@ class Algorithm:
         attempts: list[float] = []
         before = self._metric() if self.guard is not None else None
         while True:
-            left = pruner.share
+            left = pruner.spent
             snapshot = None if before is None else self._snapshot()
             losses, metric = self._attempt(share, epochs, shrink=before is None)
             worse = snapshot is not None and self._is_worse(metric, before)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils.flop_counter import FlopCounterMode
+
+from pyg_stkd.prune.cost import count_flops, latency
 
 __all__ = ["Batch", "Unpack", "fine_tune", "measure", "recalibrate", "total_loss", "unpack"]
 
@@ -98,38 +98,11 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
             module.training = mode
 
 
-@torch.no_grad()
-def measure(model: nn.Module, batch: Batch, repeats: int = 5) -> tuple[int, float]:
-    """Return the FLOPs of matrix products and convolutions, and the seconds of one forward.
-
-    Propagation over edges is in the seconds alone. The time is the shortest of some calls, CPU
-    time of this process on CPU, wall time elsewhere.
-    """
+def measure(model: nn.Module, batch: Batch) -> tuple[int, float]:
+    """Return the FLOPs and the seconds of one forward (see :mod:`pyg_stkd.prune.cost`)."""
     args, kwargs, _ = batch
     accepted = {name: value for name, value in kwargs.items() if name != "nodes"}
-    device = next(model.parameters()).device
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model(*args, **accepted)
-        seconds = min(_time(model, args, accepted, clock, device) for _ in range(repeats))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return int(counter.get_total_flops()), seconds
-
-
-def _time(model: nn.Module, args: Any, kwargs: Any, clock: Any, device: torch.device) -> float:
-    def wait() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return float(clock())
-
-    start = wait()
-    model(*args, **kwargs)
-    return wait() - start
+    return count_flops(model, args, accepted), latency(model, args, accepted)
 
 
 def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_stkd.functional import knn
+from pyg_stkd.functional.clouds import like_clouds
 from pyg_stkd.functional.knn import knn_graph
-from pyg_stkd.functional.largest import largest, largest_by_keys
+from pyg_stkd.functional.largest import largest, largest_by_groups, largest_by_keys
 
 SIZES = [[1], [2, 2, 2], [300, 5, 1], [260, 260], [40] * 6, [0], [3, 1, 400]]
 
@@ -168,3 +169,34 @@ def test_bad_input(change: dict[str, object], error: type[Exception], match: str
     arguments = {"x": torch.ones(4, 2), "k": 2, **change}
     with pytest.raises(error, match=match):
         knn_graph(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [3, 7])
+@pytest.mark.parametrize("loop", [True, False])
+def test_clouds_of_about_one_size_are_searched_together(width: int, loop: bool) -> None:
+    sizes = [30, 7, 31, 300, 31, 5, 290, 1, 300, 160, 150]
+    groups = [[sizes[i] for i in clouds] for clouds in like_clouds(sizes, 1 << 19)]
+    assert groups == [[300, 300, 290], [160, 150, 31, 31, 30, 7, 5, 1]]
+    batch = batch_of(sizes)
+    x = torch.randn(batch.numel(), width, dtype=torch.float64) + 5.0 * batch[:, None]
+    for k in (4, 20):
+        assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+
+
+def test_large_clouds_are_searched_alone_unless_equal() -> None:
+    assert like_clouds([1024, 1000, 1024, 600], 1 << 19) == [[0, 2], [1], [3]]
+    assert like_clouds([], 1 << 19) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threads_share_the_rows(dtype: torch.dtype) -> None:
+    score = torch.randn(130, 200, generator=torch.manual_seed(0)).to(dtype)
+    score[7] = score[8, :1]  # all equal
+    expected = score.double().sort(dim=1, descending=True, stable=True).indices[:, :5]
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            assert torch.equal(largest_by_groups(score, 5, 16), expected)
+    finally:
+        torch.set_num_threads(threads)

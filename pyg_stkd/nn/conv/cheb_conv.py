@@ -14,6 +14,7 @@ from pyg_stkd.nn.conv.graph_operator import (
     gcn_operator,
     propagate,
 )
+from pyg_stkd.nn.conv.nodes_last import filter_nodes_last, has_short_rows, pays
 
 __all__ = ["ChebConv", "GCNConv", "cheb_filter"]
 
@@ -48,6 +49,8 @@ def cheb_filter(
         >>> cheb_filter(operator, x, torch.ones(2, 1, 1)).flatten().tolist()
         [-1.0, 1.0]
     """
+    if pays(x, *weight.shape[1:], weight, bias) and has_short_rows(operator):
+        return filter_nodes_last(operator, x, weight, bias, first)
     num_batch, num_steps, num_nodes = x.shape[:3]
     columns = x.permute(2, 0, 1, 3).reshape(num_nodes, -1).contiguous()  # [N, B * T * C]
     tensors = operator.tensors

@@ -12,7 +12,7 @@ from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
 
 import pyg_stkd.functional.sparse  # noqa: F401 - registers the operator that propagate() calls
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph import Graph, is_exporting
 
 __all__ = ["GraphOperator", "cheb_operator", "gcn_operator"]
 
@@ -47,6 +47,7 @@ class GraphOperator:
                 f"'propagation' must be 'auto', 'dense' or 'sparse' (got {propagation!r})"
             )
         self.num_nodes = graph.num_nodes
+        self._matrix: Tensor | None = None
         self.is_dense = propagation == "dense" or (
             propagation == "auto" and _dense_is_faster(graph)
         )
@@ -69,6 +70,7 @@ class GraphOperator:
             return self
         out = GraphOperator.__new__(GraphOperator)
         out.__dict__ |= self.__dict__
+        out._matrix = None
         out.tensors = (self.tensors[0].to(dtype), *self.tensors[1:])
         return out
 
@@ -79,6 +81,13 @@ class GraphOperator:
         value, _, col, row = self.tensors[:4]
         matrix = value.new_zeros(self.num_nodes, self.num_nodes)
         return matrix.index_put((row.long(), col.long()), value, accumulate=True)
+
+    def matrix(self) -> Tensor:
+        """Return the matrix, kept from the first call on."""
+        if self._matrix is None:
+            with torch.inference_mode(False):  # it must serve other calls too
+                self._matrix = self.to_dense()
+        return self._matrix
 
     def __repr__(self) -> str:
         kind = "dense" if self.is_dense else "sparse"
@@ -166,6 +175,12 @@ def gcn_operator(
 
 def propagate(x: Tensor, tensors: tuple[Tensor, ...], transpose: bool = False) -> Tensor:
     """Multiply a constant operator (or its transpose) with the columns of :obj:`x` [N, F]."""
+    if len(tensors) > 1 and is_exporting():
+        value, _, source, target = tensors[:4]
+        if transpose:
+            source, target = target, source
+        rows = value.view(-1, 1) * x.index_select(0, source)
+        return torch.zeros_like(x).index_add(0, target.long(), rows)
     return _Propagate.apply(x, transpose, *tensors)
 
 
@@ -314,6 +329,8 @@ def _check_weight(weight: Tensor, graph: Graph) -> None:
 
 def _dense_is_faster(graph: Graph) -> bool:
     num_nodes, num_edges = graph.num_nodes, graph.num_edges
+    if not (isinstance(num_nodes, int) and isinstance(num_edges, int)):
+        return False  # symbols of torch.export, which must not choose
     if graph.edge_index.is_cuda:  # sparse kernels pay their launches
         return num_nodes <= 256 or (num_nodes <= 400 and num_edges > 0.1 * num_nodes**2)
     # Measured with 16 to 64 channels: a sparse entry costs 6 to 12 dense ones.

@@ -14,6 +14,7 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.conv.gated_temporal_conv import Gate, GatedTemporalConv, check_sequence
 from pyg_stkd.nn.conv.graph_operator import GraphOperator, Propagation
+from pyg_stkd.nn.conv.nodes_last import pays
 from pyg_stkd.nn.conv.time_conv import keeps_digits
 from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
 
@@ -179,12 +180,17 @@ class STConv(nn.Module):
     def _graph(self, h: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
         if not isinstance(self.conv, ChebConv):
             out = _on_steps(self.conv, h, edge_index, edge_weight)
-        elif self.residual and not isinstance(self.conv, GCNConv) and keeps_digits(h):
+        elif self.residual and self._adds_identity(self.conv, h):
             identity = torch.eye(h.size(-1), dtype=h.dtype, device=h.device)
             return self.conv(h, edge_index, edge_weight, residual=identity)
         else:
             out = self.conv(h, edge_index, edge_weight)
         return out + h if self.residual else out
+
+    def _adds_identity(self, conv: ChebConv, h: Tensor) -> bool:
+        """Whether the residual is best made a part of the filter's weights."""
+        thin = pays(h, conv.in_channels, conv.out_channels, conv.weight)
+        return not isinstance(conv, GCNConv) and keeps_digits(h) and not thin
 
     def __repr__(self) -> str:
         return (

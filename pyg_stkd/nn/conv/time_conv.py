@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyg_stkd.nn.conv.nodes_last import conv_nodes_last, pays
+
 __all__ = ["TimeConv", "keeps_digits"]
+
+# Maps of each gate for each output channel.
+_PARTS = {"linear": 1, "glu": 2, "pgt": 3}
 
 
 class TimeConv(nn.Conv2d):
@@ -37,6 +42,9 @@ class TimeConv(nn.Conv2d):
     def forward(self, x: Tensor, gate: str = "linear", residual: int = 0) -> Tensor:
         """Convolve and gate; the input's last step is added to the first :obj:`residual` maps."""
         weight, bias = self.weight, self.bias
+        if pays(x, weight.size(1), weight.size(0) // _PARTS[gate], weight, bias):
+            maps = conv_nodes_last(x, weight, bias, residual)
+            return _gate(maps, gate, dim=1).permute(0, 2, 3, 1)
         if residual:
             # One more tap, an identity: no pass over the output is needed.
             weight = torch.cat([_with_identity(weight[:residual]), weight[residual:]])
@@ -67,12 +75,12 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1).contiguous()
 
 
-def _gate(y: Tensor, gate: str) -> Tensor:
+def _gate(y: Tensor, gate: str, dim: int = -1) -> Tensor:
     if gate == "linear":
         return y
     if gate == "glu":
-        return F.glu(y, dim=-1)
-    p, q, r = y.chunk(3, dim=-1)
+        return F.glu(y, dim)
+    p, q, r = y.chunk(3, dim)
     return torch.relu(p * q.sigmoid() + r)
 
 
@@ -85,7 +93,7 @@ class _GatedConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, gate):  # type: ignore[no-untyped-def]
         ctx.gate = gate
-        num_parts = {"linear": 1, "glu": 2, "pgt": 3}[gate]
+        num_parts = _PARTS[gate]
         rows = x.contiguous().flatten(1, 2)  # [B, T * N, C]
         taps = weight[..., 0].permute(2, 1, 0)  # [k, C, C']
         num_nodes, num_steps = x.size(2), x.size(1) - weight.size(2) + 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MLP
 
+from pyg_stkd.graph import is_exporting
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv
 
 __all__ = ["DGCNN"]
@@ -160,6 +161,11 @@ def _cloud_sizes(x: Tensor, batch: Tensor | None) -> Tensor | None:
         raise ValueError("'x' must hold at least one point (got none)")
     if batch is None:
         return None
+    if is_exporting():
+        raise ValueError(
+            "'batch' must be None under torch.export, where the sizes of clouds cannot be read: "
+            "export the model for one cloud (got a tensor)"
+        )
     cloud, sizes = batch.unique_consecutive(return_counts=True)
     if not torch.equal(cloud, torch.arange(cloud.numel(), device=cloud.device, dtype=cloud.dtype)):
         raise ValueError(

@@ -1,0 +1,56 @@
+"""What a forecast costs: operations, and CPU time beside that of the teacher."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from traffic_task import Task
+
+SIZES = (1, 32)  # windows at once
+
+
+def flops(model: nn.Module, task: Task) -> int:
+    """Count the operations for one window, propagation over the edges included."""
+
+    def spmm(csr: Any, value: Any, x: Any, *_: Any, **__: Any) -> int:
+        return 2 * value[0] * x[1]
+
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.pyg_stkd.spmm: spmm})
+    model.eval()
+    with torch.no_grad(), counter:
+        model(task.train_batch([0])[0], *task.graph)
+    return counter.get_total_flops()
+
+
+def cost(model: nn.Module, teacher: nn.Module, task: Task) -> dict[str, list[float]]:
+    """Return the milliseconds of a model and of the teacher, in turn, for each batch size.
+
+    CPU time, so that other work on the machine counts little (wall time elsewhere).
+    """
+    on_cpu = task.device == "cpu"
+    found = {}
+    for size in SIZES:
+        x = task.train_batch(list(range(min(size, len(task.windows["train"])))))[0]
+        times: dict[nn.Module, list[float]] = {model.eval(): [], teacher.eval(): []}
+        with torch.no_grad():
+            for i in range(9 if size > 1 else 25):
+                for each, seconds in times.items():
+                    _synchronize()
+                    start = time.process_time() if on_cpu else time.perf_counter()
+                    each(x, *task.graph)
+                    _synchronize()
+                    end = time.process_time() if on_cpu else time.perf_counter()
+                    if i >= 2:
+                        seconds.append(1e3 * (end - start))
+        found[str(size)] = [round(statistics.median(times[m]), 4) for m in (model, teacher)]
+    return found
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,263 @@
+"""Prune a traffic forecaster to 3 % of its parameters: Algorithm 1, and what it is worth.
+
+    python examples/prune_traffic.py                                  # synthetic, in minutes
+    python examples/prune_traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3
+
+A trained 64-16-64 STGCN is distilled and pruned in stages (40, 15, 6, 3 % of its parameters) and
+compacted. Beside KDIS: magnitude and random scores, all at once, without distillation, the widths
+that KDIS left with new weights (a dense student from scratch) or with the teacher's weights (taken
+from it at once), and masks of single weights. All have the same loss, the same number of epochs in
+all and the same number of tuning trials (the learning rate, on validation). The norms share their
+scales among sensors: a pair for each sensor and channel alone would be more than 3 %. Finished
+runs are kept in --out: an interrupted experiment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import traffic
+from experiment import Run, Store, argument_parser, at_least_one, train, tune_and_run
+from prune_measure import cost, flops
+from prune_report import present
+from prune_student import Batches, Recalling, copy_of
+from torch import Tensor, nn
+from traffic_task import Task, load
+
+from pyg_stkd.prune import (
+    KDIS,
+    Importance,
+    Magnitude,
+    Pruner,
+    Random,
+    distill_and_prune,
+    load_compact,
+    save_compact,
+)
+from pyg_stkd.report import write_atomic
+
+SCORES: dict[str, Callable[[int], Importance]] = {
+    "KDIS": lambda _: KDIS(),
+    "magnitude": lambda _: Magnitude(),
+    "random": Random,
+}
+# What a method is: its score, and what is different from Algorithm 1.
+METHODS: dict[str, dict[str, Any]] = {
+    "KDIS": {},
+    "magnitude": {"score": "magnitude"},
+    "random": {"score": "random"},
+    "KDIS at once": {"stages": "last"},
+    "KDIS without distillation": {"alpha": 0.0},
+    "KDIS's widths from scratch": {"widths_of": "KDIS", "weights": "new"},
+    "KDIS's widths from the teacher": {"widths_of": "KDIS", "weights": "teacher"},
+    "KDIS, masks of weights": {"granularity": "weight"},
+    "magnitude, masks of weights": {"score": "magnitude", "granularity": "weight"},
+}
+DEFAULTS = {"score": "KDIS", "granularity": "channel", "stages": "all"}
+RATES = (8e-3, 1.6e-2, 4e-3, 2e-3)
+CALIBRATION = 16  # batches that scores are averaged over
+
+
+def no_more(out: Tensor, target: Tensor) -> Tensor:
+    """The response loss holds the task's loss."""
+    return out.new_zeros(())
+
+
+def pruned_path(run: Run, store: Store) -> Path:
+    path = store.folder / "models" / f"{run.name}.stages.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def execute(
+    run: Run, task: Task, store: Store, teacher: nn.Module, like: Run | None
+) -> dict[str, Any]:
+    """Prune, train and test one model, unless its result is there already."""
+    if (result := store.result(run)) is not None:
+        return result
+    torch.manual_seed(run.seed)
+    config = run.config
+    batches = Batches(task, config["batch_size"], run.seed)
+    student = copy_of(teacher)
+    distiller = Recalling(teacher, student, config["alpha"])
+
+    def error(model: nn.Module) -> float:
+        return task.score(traffic.forecast(model, task, "val"), "val")["mae/mean"]
+
+    keep, early = tuple(config["keep"]), list(config["stage_epochs"])
+    if config["stages"] == "last":
+        keep, early = keep[-1:], []
+    pruner = Pruner(student, SCORES[config["score"]](run.seed), config["granularity"], keep)
+    stages: list[dict[str, Any]] = []
+    start = time.monotonic()
+    if like is None:
+        steps = distill_and_prune(
+            distiller, pruner, batches, no_more, validate=error, calibration=CALIBRATION,
+            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config["lr"]),
+            epochs=[*early, 0], checkpoint=pruned_path(run, store),
+        )  # fmt: skip
+        stages = [asdict(stage) for stage in steps]
+    else:
+        early = []
+        state = torch.load(pruned_path(like, store), weights_only=True)
+        pruner.load_state_dict(state["pruner"], shrink=True)
+        if config["weights"] == "new":
+            pruner.reset_parameters()
+    begun = time.monotonic() - start
+    result = finish(run, store, distiller, batches, config["epochs"] - sum(early), error)
+    small = pruner.compact()
+    result |= task.score(traffic.forecast(small, task, "test"), "test")
+    result |= {"stages": stages, "parameters": pruner.num_parameters, "flops": flops(small, task)}
+    live = pruner.model if config["granularity"] == "weight" else small
+    path = store.folder / "models" / f"{run.name}.safetensors"
+    save_compact(small, path)
+    result |= {"bytes": path.stat().st_size, "cost": cost(live, teacher, task)}
+    result["seconds_all"] = begun + result["seconds"]
+    result["widths"] = [*small.hidden_channels, small.head_channels]
+    return store.finish(run, result)
+
+
+def time_again(
+    run: Run, task: Task, store: Store, teacher: nn.Module, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure the milliseconds of a finished model anew, with the code of today."""
+    if run.config["granularity"] == "weight":
+        return result  # its file has no masks
+    path = store.folder / "models" / f"{run.name}.safetensors"
+    small = load_compact(path, build=lambda: copy_of(teacher))
+    return store.finish(run, result | {"cost": cost(small, teacher, task)})
+
+
+def finish(
+    run: Run,
+    store: Store,
+    distiller: nn.Module,
+    batches: Batches,
+    epochs: int,
+    error: Callable[[nn.Module], float],
+) -> dict[str, Any]:
+    """Train for the rest of the budget; the best epoch on validation counts."""
+    rate = run.config["lr"]
+    optimizer = torch.optim.Adam([p for p in distiller.parameters() if p.requires_grad], lr=rate)
+
+    def step(epoch: int) -> float:
+        distiller.train()
+        decay = 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * max(decay, 0.02)
+        total = 0.0
+        for *inputs, y in batches:
+            optimizer.zero_grad()
+            loss = sum(distiller(*inputs, target=y)[1].values())
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return total / len(batches)
+
+    def validate() -> float:
+        return -error(distiller.student)
+
+    result = train(run, store, distiller, optimizer, step, validate, epochs, epochs)
+    result["history"] = [[round(a, 4), round(b, 4)] for a, b in result["history"]]
+    return result
+
+
+def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[str, Any]]:
+    """Train the teachers, tune each method on the first seed, then run it from every seed."""
+    names = ("dataset", "batch_size", "stride")
+    common = {name: getattr(args, name) for name in names} | {"norms": "shared"}
+    common |= {"nodes": args.nodes, "steps": args.steps} if args.dataset == "synthetic" else {}
+    of_teacher = common | {
+        "model": "stgcn", "epochs": args.teacher_epochs, "patience": args.patience,
+        "teacher_width": args.teacher_width, "lr": args.teacher_lr, "dropout": 0.1,
+    }  # fmt: skip
+    common |= {
+        "teacher": of_teacher, "epochs": args.epochs, "stage_epochs": args.stage_epochs,
+        "keep": args.keep,
+    }  # fmt: skip
+    results, teachers, done = [], [], {}
+    for seed in range(args.seeds):
+        run = Run("teacher", seed, of_teacher)
+        result = traffic.execute(run, task, store, None)
+        teacher = traffic.build("teacher", task, of_teacher)
+        teacher.load_state_dict(store.load_weights(run))
+        teachers.append(teacher)
+        path = store.folder / "models" / f"{run.name}.safetensors"
+        save_compact(teacher, path)
+        widths = [*teacher.hidden_channels, teacher.head_channels]
+        more = {"flops": flops(teacher, task), "bytes": path.stat().st_size, "widths": widths}
+        more["seconds_all"] = result["seconds"]
+        results.append(result | more)
+
+    def go(method: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
+        like = done.get((config.get("widths_of"), seed))
+        run = Run(method, seed, common | config | ({} if like is None else {"like": like.name}))
+        result = execute(run, task, store, teachers[seed], like)
+        if args.time_again:
+            result = time_again(run, task, store, teachers[seed], result)
+        done[method, seed] = run  # the last run from a seed is not one of tuning
+        return result
+
+    def configs(method: str, _: dict[str, Any] | None) -> list[dict[str, Any]]:
+        fixed = {"alpha": args.alpha} | DEFAULTS | METHODS[method]
+        return [fixed | {"lr": lr} for lr in RATES]
+
+    return results + tune_and_run(configs, go, args.methods, args.seeds, args.trials)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    names = ("synthetic", "metr-la-week", "pemsd7m", "pemsd8", "pemsd4")
+    options = argument_parser(__doc__, names, "runs/prune")
+    options.set_defaults(epochs=16, patience=10)
+    options.add_argument("--nodes", type=int, default=24, help="sensors of the synthetic set")
+    options.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
+    options.add_argument("--teacher-width", type=int, default=64)
+    options.add_argument("--teacher-epochs", type=at_least_one, default=16)
+    options.add_argument("--teacher-lr", type=float, default=4e-3)
+    options.add_argument("--batch-size", type=int, default=16)
+    options.add_argument("--stride", type=int, default=2, help="steps between training windows")
+    options.add_argument("--keep", type=float, nargs="+", default=[0.4, 0.15, 0.06, 0.03])
+    options.add_argument(
+        "--stage-epochs", type=int, nargs="*", default=[2, 1, 1],
+        help="of --epochs: after each stage but the last, which has the rest",
+    )  # fmt: skip
+    options.add_argument("--alpha", type=float, default=0.3, help="weight of the teacher's outputs")
+    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options.add_argument("--time-again", action="store_true", help="also of finished models")
+    args = options.parse_args(argv)
+    if len(args.stage_epochs) != len(args.keep) - 1 or sum(args.stage_epochs) >= args.epochs:
+        options.error("--stage-epochs must hold one less than --keep, and leave some of --epochs")
+    if any("widths_of" in METHODS[m] for m in args.methods) and "KDIS" not in args.methods:
+        options.error("--methods must hold KDIS for those that take its widths")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    if args.redraw is not None:
+        print(present(json.loads(args.redraw.read_text()), args.redraw))
+        return
+    task = load(args)
+    task.num_nodes = None  # for the norms of the models, see above
+    folder = args.out / args.dataset
+    results = {
+        "title": f"Pruning STGCN on {task.name}",
+        "persistence": task.baselines()["persistence"],
+        "unit": task.plain.unit,
+        "runs": experiment(args, task, Store(folder)),
+    }
+    write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
+    print(present(results, folder / "results.json"))
+    print(f"Report: {folder / 'results.html'}")
+
+
+if __name__ == "__main__":
+    main()

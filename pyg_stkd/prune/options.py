@@ -1,0 +1,53 @@
+"""What a pruner is told: checks, and the kind of masks that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+
+from pyg_stkd.prune.cost import Cost
+from pyg_stkd.prune.importance import Importance
+from pyg_stkd.prune.masked_channels import MaskedChannels
+from pyg_stkd.prune.masked_model import MaskedModel
+from pyg_stkd.prune.masked_weights import MaskedWeights
+
+__all__ = ["Granularity", "check_options", "masked_model"]
+
+Granularity: TypeAlias = Literal["weight", "channel", "head"]
+
+
+def check_options(
+    model: Any, importance: Any, granularity: Any, rho: float, min_width: int, ignore: Any
+) -> None:
+    """Raise for options that no pruner takes."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
+    if not isinstance(importance, Importance):
+        raise TypeError(f"'importance' must be KDIS(), Magnitude(), ... (got {importance!r})")
+    if granularity not in ("weight", "channel", "head"):
+        raise ValueError(
+            f"'granularity' must be 'weight', 'channel' or 'head' (got {granularity!r})"
+        )
+    if not 0 <= rho <= 1:
+        raise ValueError(f"'rho' must be between 0 and 1 (got {rho})")
+    if min_width < 1:
+        raise ValueError(f"'min_width' must be at least 1 (got {min_width})")
+    if isinstance(ignore, str):
+        raise TypeError(f"'ignore' must be a list of names (got {ignore!r})")
+
+
+def masked_model(
+    model: nn.Module, granularity: Granularity, ignore: Iterable[str], cost: Cost | None
+) -> MaskedModel:
+    """Return the masks of a granularity.
+
+    Raises:
+        ValueError: If single weights shall save what they cannot, or nothing can be pruned.
+    """
+    if granularity != "weight":
+        return MaskedChannels(model, ignore, granularity == "head", cost)
+    if cost is not None:
+        raise ValueError("'budget' must be 'parameters' for single weights, which save no time")
+    return MaskedWeights(model, ignore)
