@@ -22,7 +22,6 @@ import torch
 from st_conv import neighbours
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from pyg_stkd import Distiller
 from pyg_stkd.distill import ResponseLoss
@@ -32,6 +31,7 @@ from pyg_stkd.nn.conv.graph_operator import propagate
 from pyg_stkd.nn.conv.time_conv import TimeConv
 from pyg_stkd.prune import KDIS, Importance, Magnitude, Pruner, Random
 from pyg_stkd.prune.compact import plain_copy
+from pyg_stkd.prune.cost import count_flops
 
 NODES, STEPS = 170, 12
 SHARE, STAGES = 0.03, (0.4, 0.15, 0.06, 0.03)
@@ -135,18 +135,6 @@ def forward(model: nn.Module, x: Tensor, edges: Tensor, calls: int) -> Callable[
     return run
 
 
-def flops(model: nn.Module, x: Tensor, edges: Tensor) -> int:
-    """Count products, convolutions and the propagation over the edges."""
-
-    def spmm(csr: Any, value: Any, columns: Any, *_: Any, **__: Any) -> int:
-        return 2 * value[0] * columns[1]
-
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.pyg_stkd.spmm: spmm})
-    with torch.no_grad(), counter:
-        model(x, edges)
-    return counter.get_total_flops()
-
-
 def size(model: nn.Module) -> int:
     """Return the bytes of the saved state."""
     buffer = io.BytesIO()
@@ -202,11 +190,11 @@ def main(repeats: int) -> None:
             runs = {name: forward(m, x, edges, CALLS[batch]) for name, (m, _) in models.items()}
             times[batch] = harness.interleave(runs, repeats)
     base = {b: harness.summary(times[b]["teacher"]["cpu"])[0] for b in CALLS}
-    whole = flops(models["teacher"][0], inputs[1], edges)
+    whole = count_flops(models["teacher"][0], (inputs[1], edges))
     rows = []
     for name, (model, left) in models.items():
         # The counter knows dense products: zeros in CSR are skipped, the rest is as without.
-        count = None if "CSR" in name else flops(model, inputs[1], edges)
+        count = None if "CSR" in name else count_flops(model, (inputs[1], edges))
         row = {
             "model": name,
             "parameters": f"{left:,}",

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from traffic_task import Task
+
+from pyg_stkd.prune.cost import count_flops
 
 SIZES = (1, 32)  # windows at once
 
 
 def flops(model: nn.Module, task: Task) -> int:
     """Count the operations for one window, propagation over the edges included."""
-
-    def spmm(csr: Any, value: Any, x: Any, *_: Any, **__: Any) -> int:
-        return 2 * value[0] * x[1]
-
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.pyg_stkd.spmm: spmm})
-    model.eval()
-    with torch.no_grad(), counter:
-        model(task.train_batch([0])[0], *task.graph)
-    return counter.get_total_flops()
+    return count_flops(model, (task.train_batch([0])[0], *task.graph))
 
 
 def cost(model: nn.Module, teacher: nn.Module, task: Task) -> dict[str, list[float]]:
