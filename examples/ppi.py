@@ -303,6 +303,7 @@ def present(results: list[dict[str, Any]], stem: Path) -> str:
 
 def parse() -> argparse.Namespace:
     options = argument_parser(__doc__, ("synthetic", "ppi", "pcg", "humloc", "eukloc"), "runs/ppi")
+    options.set_defaults(epochs=35)  # the demonstration takes minutes
     options.add_argument("--scale", type=float, default=0.1, help="size of the synthetic graphs")
     return options.parse_args()
 
