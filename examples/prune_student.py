@@ -25,22 +25,23 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for i in torch.randperm(len(self._batches)).tolist():
             x, y = self._batches[i]
-            yield x, *self._graph, y
+            yield i, x, *self._graph, y
 
     def __len__(self) -> int:
         return len(self._batches)
 
 
-class Recalling(Distiller):
-    """Asks the teacher once about each batch, which is always the same tensor."""
+def make_distiller(teacher: nn.Module, student: nn.Module, alpha: float) -> tuple[Distiller, Any]:
+    """Return a distiller, and what makes its arguments of a batch, asking the teacher but once."""
+    gate = "outlier" if alpha else None  # without distillation: the task's loss alone
+    distiller = Distiller(teacher, student, [ResponseLoss(alpha, gate, error=traffic.ERROR)])
+    recall = TeacherCache(distiller)
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, alpha: float) -> None:
-        gate = "outlier" if alpha else None  # without distillation: the task's loss alone
-        super().__init__(teacher, student, [ResponseLoss(alpha, gate, error=traffic.ERROR)])
-        self.__dict__["recall"] = TeacherCache(self)
+    def unpack(batch: tuple[Any, ...]) -> tuple[Any, dict[str, Any], Tensor]:
+        i, *inputs, y = batch
+        return inputs, {"teacher": recall(i, *inputs)}, y
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return super().forward(x, *args, teacher=self.recall(id(x), x, *args), **kwargs)
+    return distiller, unpack
 
 
 def copy_of(teacher: nn.Module) -> nn.Module:

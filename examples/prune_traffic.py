@@ -28,7 +28,7 @@ import traffic
 from experiment import Run, Store, argument_parser, at_least_one, train, tune_and_run
 from prune_measure import cost, flops
 from prune_report import present
-from prune_student import Batches, Recalling, copy_of
+from prune_student import Batches, copy_of, make_distiller
 from torch import Tensor, nn
 from traffic_task import Task, load
 
@@ -87,7 +87,7 @@ def execute(
     config = run.config
     batches = Batches(task, config["batch_size"], run.seed)
     student = copy_of(teacher)
-    distiller = Recalling(teacher, student, config["alpha"])
+    distiller, unpack = make_distiller(teacher, student, config["alpha"])
 
     def error(model: nn.Module) -> float:
         return task.score(traffic.forecast(model, task, "val"), "val")["mae/mean"]
@@ -102,7 +102,7 @@ def execute(
         steps = distill_and_prune(
             distiller, pruner, batches, no_more, validate=error, calibration=CALIBRATION,
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config["lr"]),
-            epochs=[*early, 0], checkpoint=pruned_path(run, store),
+            epochs=[*early, 0], checkpoint=pruned_path(run, store), unpack=unpack,
         )  # fmt: skip
         stages = [asdict(stage) for stage in steps]
     else:
@@ -112,7 +112,13 @@ def execute(
         if config["weights"] == "new":
             pruner.reset_parameters()
     begun = time.monotonic() - start
-    result = finish(run, store, distiller, batches, config["epochs"] - sum(early), error)
+
+    def loss(batch: tuple[Any, ...]) -> Tensor:
+        inputs, known, y = unpack(batch)
+        return sum(distiller(*inputs, target=y, **known)[1].values())
+
+    left = config["epochs"] - sum(early)
+    result = finish(run, store, distiller, loss, batches, left, error)
     small = pruner.compact()
     result |= task.score(traffic.forecast(small, task, "test"), "test")
     result |= {"stages": stages, "parameters": pruner.num_parameters, "flops": flops(small, task)}
@@ -140,6 +146,7 @@ def finish(
     run: Run,
     store: Store,
     distiller: nn.Module,
+    loss: Callable[[Any], Tensor],
     batches: Batches,
     epochs: int,
     error: Callable[[nn.Module], float],
@@ -154,12 +161,12 @@ def finish(
         for group in optimizer.param_groups:
             group["lr"] = rate * max(decay, 0.02)
         total = 0.0
-        for *inputs, y in batches:
+        for batch in batches:
             optimizer.zero_grad()
-            loss = sum(distiller(*inputs, target=y)[1].values())
-            loss.backward()
+            value = loss(batch)
+            value.backward()
             optimizer.step()
-            total += loss.item()
+            total += value.item()
         return total / len(batches)
 
     def validate() -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ def load_stages(path: Path, distiller: nn.Module, pruner: Pruner) -> list[dict[s
     """Bring a distiller and a pruner, as they were at first, to the last stage of a file.
 
     Raises:
-        ValueError: If the file is of another model, schedule or granularity, or stages were done
-            already. Both are left as they were.
+        ValueError: If the file is of another model, schedule, granularity or other losses, or
+            stages were done already. Both are left as they were.
     """
     device = next(distiller.parameters()).device
     content = torch.load(path, map_location=device, weights_only=True)
@@ -51,8 +53,21 @@ def load_stages(path: Path, distiller: nn.Module, pruner: Pruner) -> list[dict[s
             f"'checkpoint' must have the first shares of 'keep' {pruner.keep} "
             f"(got {content['keep'][:done]})"
         )
+    # On copies first, since a shrunk student has no way back; the teacher is not touched.
+    teacher = getattr(distiller, "teacher", None)
+    try:
+        _apply(content, *copy.deepcopy((distiller, pruner), {id(teacher): teacher}))
+    except RuntimeError as error:
+        raise ValueError(
+            f"'checkpoint' must be of this distiller's student and losses (got {path.name!r}: "
+            f"{error})"
+        ) from error
+    _apply(content, distiller, pruner)
+    return list(content["stages"])
+
+
+def _apply(content: Mapping[str, Any], distiller: nn.Module, pruner: Pruner) -> None:
     pruner.load_state_dict(content["pruner"])
     narrow_adapters(distiller, pruner)
     pruner.shrink()
     distiller.load_state_dict(content["distiller"])
-    return list(content["stages"])

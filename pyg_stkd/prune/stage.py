@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.adapters import narrow_adapters
-from pyg_stkd.prune.compact import unmask
-from pyg_stkd.prune.compensate import add_means, mean_inputs
+from pyg_stkd.prune.compact import plain_copy, unmask
+from pyg_stkd.prune.compensate import add_means
 from pyg_stkd.prune.pruner import Pruner
 from pyg_stkd.prune.steps import (
     Batch,
@@ -20,6 +20,7 @@ from pyg_stkd.prune.steps import (
     batches_of,
     fine_tune,
     measure,
+    of_models,
     recalibrate,
     total_loss,
 )
@@ -112,12 +113,12 @@ class Algorithm:
     ) -> tuple[dict[str, float], float | None]:
         """Prune to a share and fine-tune; return the losses of the last epoch and the metric."""
         student = self.pruner.model
-        means = mean_inputs(student, self._run_student)
+        whole = plain_copy(student)
         self.pruner.step(self._losses(), share=share)
-        add_means(student, means)
+        add_means(student, whole, self._run)
         if shrink:
             self._shrink()
-        recalibrate(student, self._run_student)
+        recalibrate(student, lambda: self._run(student))
         losses: dict[str, float] = {}
         parameters = (p for p in self.distiller.parameters() if p.requires_grad)
         optimizer = self.optimizer(parameters)
@@ -137,9 +138,9 @@ class Algorithm:
             return self._batches(self.calibration)
         return batches_of(self.calibration, self.unpack)
 
-    def _run_student(self) -> None:
+    def _run(self, model: nn.Module) -> None:
         for args, kwargs, _ in self._calibration():
-            self.pruner.model(*args, **{k: v for k, v in kwargs.items() if k != "nodes"})
+            model(*args, **of_models(kwargs))
 
     def _metric(self) -> float | None:
         if self.validate is None:

@@ -11,11 +11,22 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pyg_stkd.prune.cost import count_flops, latency
 
-__all__ = ["Batch", "Unpack", "fine_tune", "measure", "recalibrate", "total_loss", "unpack"]
+__all__ = [
+    "Batch",
+    "Unpack",
+    "fine_tune",
+    "measure",
+    "of_models",
+    "recalibrate",
+    "total_loss",
+    "unpack",
+]
 
 # Arguments, keyword arguments, target.
 Batch: TypeAlias = tuple[Sequence[Any], Mapping[str, Any], Any]
 Unpack: TypeAlias = Callable[[Any], Batch]
+
+_OF_DISTILLER = ("nodes", "teacher", "teacher_args")
 
 
 def unpack(batch: Any) -> Batch:
@@ -101,8 +112,18 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
 def measure(model: nn.Module, batch: Batch) -> tuple[int, float]:
     """Return the FLOPs and the seconds of one forward (see :mod:`pyg_stkd.prune.cost`)."""
     args, kwargs, _ = batch
-    accepted = {name: value for name, value in kwargs.items() if name != "nodes"}
-    return count_flops(model, args, accepted), latency(model, args, accepted)
+    kwargs = of_models(kwargs)
+    return count_flops(model, args, kwargs), latency(model, args, kwargs)
+
+
+def of_models(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments without those that :class:`Distiller` keeps for itself.
+
+    Example:
+        >>> of_models({"edge_weight": 1, "nodes": [0], "teacher": {}})
+        {'edge_weight': 1}
+    """
+    return {name: value for name, value in kwargs.items() if name not in _OF_DISTILLER}
 
 
 def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN
+from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from pyg_stkd.distill import Distiller, HintLoss, LSPLoss, SoftTargetLoss
 from pyg_stkd.kernels import SquaredEuclidean
+from pyg_stkd.nn import STGCN
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, distill_and_prune
 from pyg_stkd.prune.adapters import narrow_adapters
-from pyg_stkd.prune.compensate import add_means, mean_inputs
+from pyg_stkd.prune.compact import plain_copy
+from pyg_stkd.prune.compensate import add_means
 from pyg_stkd.prune.steps import measure, recalibrate, unpack
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
@@ -141,6 +143,13 @@ def test_checkpoints_of_others_are_refused(tmp_path: Path) -> None:
     other = Distiller(GCN(4, 8, 2, 3), student, [SoftTargetLoss()])
     with pytest.raises(ValueError, match="must be of a model with groups of these widths"):
         run(other, Pruner(student, KDIS(), keep=(0.6, 0.3)), checkpoint=path)
+    distiller, pruner = make()
+    fewer = Distiller(distiller.teacher, pruner.model, [SoftTargetLoss()])
+    with pytest.raises(ValueError, match="must be of this distiller's student and losses"):
+        run(fewer, pruner, checkpoint=path)
+    assert pruner.stage == 0
+    assert pruner.share == 1
+    assert pruner.model.convs[0].out_channels == 16
     torch.save({"x": 1}, path)
     with pytest.raises(ValueError, match=r"must be a file of distill_and_prune \(got 'stages.pt'"):
         run(*make(), checkpoint=path)
@@ -205,13 +214,75 @@ def test_dropped_means_go_into_the_bias() -> None:
     pruner = Pruner(model, Magnitude(), keep=1.0)
     hidden = model[:2](x).detach()
     weight, bias = model[2].weight.detach().clone(), model[2].bias.detach().clone()
-    expected = model(x).mean(0)
-    means = mean_inputs(model, lambda: [model(part) for part in x.split(7)])  # type: ignore[arg-type, return-value]
+    expected, before = model(x).mean(0), plain_copy(model)
     pruner.mask({"0": torch.tensor([1, 0, 0, 1])})
-    add_means(model, means)
+    add_means(model, before, lambda one: [one(part) for part in x.split(7)])  # type: ignore[arg-type, return-value]
     torch.testing.assert_close(model[2].bias, bias + weight[:, 1:3] @ hidden[:, 1:3].mean(0))
     torch.testing.assert_close(model(x).mean(0), expected)
     torch.testing.assert_close(pruner.compact()(x), model(x))
+    assert model.training
+    assert not any(m._forward_hooks for m in before.modules())
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: GCN(4, 8, 2, 3),
+        lambda: GraphSAGE(4, 8, 2, 3, root_weight=False),
+        lambda: GAT(4, 8, 2, 3, heads=2, dropout=0.5),
+        lambda: GIN(4, 8, 1, 3),
+    ],
+)
+def test_mean_outputs_stay_whatever_the_layer(build: Any, granularity: Any) -> None:
+    torch.manual_seed(0)
+    model, x = build().double(), torch.randn(6, 4).double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+    expected, before = model.eval()(x, EDGES).mean(0), plain_copy(model)
+    pruner = Pruner(model, Magnitude(), granularity, keep=1.0)
+    if granularity == "channel":
+        group = pruner.groups[-1]
+        pruner.mask({group.name: torch.arange(group.width) % 4 != 0})
+    else:  # of the last layer, so that its inputs stay
+        name = [n for n in pruner.widths if n.endswith("weight")][-1]
+        shape = dict(before.named_parameters())[name].shape
+        pruner.mask({name: torch.rand(shape) < 0.5})
+    shift = (model(x, EDGES).mean(0) - expected).abs().max()
+    add_means(model, before, lambda one: one(x, EDGES))
+    # A dropped channel of GAT also moves the attention, and with it the channels that stay.
+    tolerance = 0.05 * shift if isinstance(model, GAT) else 1e-7
+    assert (model(x, EDGES).mean(0) - expected).abs().max() < tolerance < shift
+
+
+@pytest.mark.parametrize("gate", ["glu", "gtu", "pgt", "relu"])
+def test_means_stay_before_the_gate_and_on_the_graph(gate: Any) -> None:
+    torch.manual_seed(0)
+    model = STGCN(1, [(4, 4, 4)], 12, gate=gate).double()
+    x = torch.randn(3, 12, 6, 1).double()
+    before = plain_copy(model).eval()
+    pruner = Pruner(model, Magnitude(), keep=1.0)
+    pruner.mask({g.name: torch.arange(g.width) % 3 != 1 for g in pruner.groups})
+    seen: dict[str, Any] = {}
+
+    def note(name: str) -> Any:
+        return lambda _, args, out: seen.update({name: (args, out)})
+
+    names = ("blocks.0.conv", "blocks.0.temporal2.conv", "head_conv.conv")
+    for name in names:
+        before.get_submodule(name).register_forward_hook(note(name))
+    add_means(model, before, lambda one: one(x, EDGES))
+    for name in names:
+        layer, (args, wanted) = model.get_submodule(name), seen[name]
+        if name != "blocks.0.conv":  # gates of their own
+            args, wanted = args[:1], before.get_submodule(name).before_gate(args[0])
+        got = layer(*args)
+        kept = layer.bias_mask.bool()
+        assert not kept.all()
+        mean = (0, 1, 2)
+        torch.testing.assert_close(got.mean(mean)[kept], wanted.mean(mean)[kept])
 
 
 def test_batch_norms_are_estimated_anew() -> None:

@@ -58,6 +58,10 @@ class TimeConv(nn.Conv2d):
             weight = weight.flatten(1)[..., None, None]
         return _GatedConv.apply(x, weight, bias, gate)
 
+    def before_gate(self, x: Tensor) -> Tensor:
+        """Convolve alone: what the gate is applied to, without a residual."""
+        return self.forward(x)
+
 
 def keeps_digits(x: Tensor) -> bool:
     """Whether a product with 1 is exact (not on tensor cores, not in half precision)."""
