@@ -198,31 +198,6 @@ def latency(call: Callable[[], Any], repeats: int = 15) -> float:
     return 1e3 * statistics.median(times)
 
 
-def typical_latency(results: list[dict[str, Any]]) -> dict[int, float]:
-    """Return the median milliseconds of each architecture, known by its number of parameters.
-
-    What a model was trained with does not change its speed, and other work on the machine does.
-    """
-    times: dict[int, list[float]] = {}
-    for result in results:
-        times.setdefault(result["parameters"], []).append(result["latency_ms"])
-    return {size: statistics.median(values) for size, values in times.items()}
-
-
-def remarks(stem: Path) -> str:
-    """Return what raw results do not tell, from the text file beside them, if there is one."""
-    path = stem.with_suffix(".txt")
-    return " " + " ".join(path.read_text().split()) if path.exists() else ""
-
-
-def spread(values: list[float], digits: int = 2, scale: float = 100.0) -> str:
-    """Return mean and standard deviation as text."""
-    mean = scale * statistics.fmean(values)
-    if len(values) == 1:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {scale * statistics.stdev(values):.{digits}f}"
-
-
 def _save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import spread
+import presentation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from modelnet_page import page
-from tabulate import tabulate
+from presentation import spread, typical_latency
 
-from pyg_stkd.report import Report, write_atomic
+from pyg_stkd.report import write_atomic
 
 Results = dict[str, Any]
 Runs = list[dict[str, Any]]
@@ -37,19 +37,7 @@ def label(method: str, variant: str = "") -> str:
     return student if method == "student" else f"{student} + {method}"
 
 
-def latencies(results: Results) -> dict[str, float]:
-    """Return the latency of each architecture, whatever its weights were trained with."""
-    found: dict[str, list[float]] = {}
-    for runs in final(results).values():
-        found.setdefault(sizes(runs[0]), []).extend(run["latency_ms"] for run in runs)
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-def sizes(run: dict[str, Any]) -> str:
-    return str([run["config"][name] for name in ("channels", "mlp_channels", "k")])
-
-
-def row(method: str, variant: str, runs: Runs, latency: dict[str, float]) -> dict[str, str]:
+def row(method: str, variant: str, runs: Runs, latency: dict[int, float]) -> dict[str, str]:
     config = runs[0]["config"]
     tuned = ("weight",) if "weight" in config else ("lr", "dropout")
     return {
@@ -58,7 +46,7 @@ def row(method: str, variant: str, runs: Runs, latency: dict[str, float]) -> dic
         "accuracy (%)": spread([r["acc"] for r in runs]),
         "mean class accuracy (%)": spread([r["macc"] for r in runs]),
         "accuracy on validation (%)": spread([r["val"] for r in runs], 1),
-        "latency of a cloud (ms)": f"{latency[sizes(runs[0])]:.1f}",
+        "latency of a cloud (ms)": f"{latency[runs[0]['parameters']]:.1f}",
         "epochs to the best": spread([r["best_epoch"] + 1 for r in runs], 0, scale=1),
         "tuned": ", ".join(f"{key} {config[key]:g}" for key in tuned),
     }
@@ -76,7 +64,7 @@ def gap_closed(runs: dict[tuple[str, str], Runs], method: str) -> str:
 
 def tables(results: Results) -> dict[str, list[dict[str, str]]]:
     """Return the rows of each table, by title."""
-    runs, latency = final(results), latencies(results)
+    runs, latency = final(results), typical_latency(results["runs"])
     rows = {key: row(*key, group, latency) for key, group in runs.items()}
     for method, variant in rows:
         share = "" if method in BASE or variant else gap_closed(runs, method)
@@ -192,11 +180,6 @@ def describe(results: Results) -> str:
 
 def present(results: Results, stem: Path) -> str:
     """Write tables, plots, page and report beside the raw results; return the tables as text."""
-    note = describe(results)
-    remarks = stem.with_suffix(".txt")  # what the raw results do not tell, kept beside them
-    if remarks.exists():
-        note += " " + " ".join(remarks.read_text().split())
-    found = tables(results)
     figures = {
         "scores": (draw_scores(results), "Test accuracy, and the course of training."),
         "features": (
@@ -206,23 +189,9 @@ def present(results: Results, stem: Path) -> str:
             "r the correlation with the teacher's.",
         ),
     }
-    machine = ", ".join(f"{k} {v}" for k, v in results["runs"][-1]["machine"].items())
-    text = "\n\n".join(
-        f"{title}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
-        for title, rows in found.items()
-    )
-    write_atomic(
-        stem.with_suffix(".md"), f"{note}\n\n{text}\n\nMeasured with {machine}.\n".encode()
-    )
-    report = Report(results["title"])
-    report.text(note)
-    for title, rows in found.items():
-        report.table(rows, title)
-    for name, (figure, caption) in figures.items():
-        report.figure(figure, caption)
-        figure.savefig(stem.with_name(f"{stem.stem}-{name}.png"), dpi=90)
-    report.text(f"To turn the clouds: {stem.stem}-features.html, beside this file.")
-    report.text(f"Measured with {machine}.")
-    report.save(stem.with_suffix(".html"))
     write_atomic(stem.with_name(f"{stem.stem}-features.html"), page(results).encode())
-    return text
+    note = f"{describe(results)} To turn the clouds: {stem.stem}-features.html, beside this file."
+    machine = results["runs"][-1]["machine"]
+    return presentation.present(
+        stem, results["title"], note, tables(results), figures, machine, dpi=60
+    )

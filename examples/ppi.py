@@ -21,19 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import (
-    Run,
-    Store,
-    argument_parser,
-    latency,
-    remarks,
-    spread,
-    train,
-    tune_and_run,
-    typical_latency,
-)
+from experiment import Run, Store, argument_parser, latency, train, tune_and_run
 from matplotlib.figure import Figure
-from tabulate import tabulate
+from presentation import present, spread, typical_latency
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Data
@@ -55,7 +45,7 @@ from pyg_stkd.distill import (
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF
 from pyg_stkd.nn import GAT
-from pyg_stkd.report import Report, write_atomic
+from pyg_stkd.report import write_atomic
 
 LAYERS = ("convs.1", "convs.3")  # what the output layers of teacher and student read
 MEDIAN = RBF(sigma="median")
@@ -277,28 +267,18 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def present(results: list[dict[str, Any]], stem: Path) -> str:
+def show(results: list[dict[str, Any]], stem: Path) -> str:
     """Write table, plot and report beside the raw results; return the table as text."""
     title = f"Distilling a GAT on {results[0]['config']['dataset']}"
-    rows, figure = summarize(results), draw(results)
     seeds = len({r["seed"] for r in results})
     trials = sum("trial" in r and r["method"] == "teacher" for r in results)
     note = (
         f"{title}: test scores, mean ± standard deviation over {seeds} seeds; "
         f"{trials or 'no'} tuning trials for each method, chosen on validation."
-    ) + remarks(stem)
-    text = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-    hardware = ", ".join(f"{k} {v}" for k, v in results[-1]["machine"].items())
-    write_atomic(
-        stem.with_suffix(".md"), f"{note}\n\n{text}\n\nMeasured with {hardware}.\n".encode()
     )
-    report = Report(title)
-    report.table(rows, note)
-    report.figure(figure, "Test scores of every seed, and the course of training.")
-    report.text(f"Measured with {hardware}.")
-    report.save(stem.with_suffix(".html"))
-    figure.savefig(stem.with_suffix(".png"), dpi=110)
-    return text
+    scores = draw(results), "Test scores of every seed, and the course of training."
+    tables = {"Scores": summarize(results)}
+    return present(stem, title, note, tables, {"scores": scores}, results[-1]["machine"])
 
 
 def parse() -> argparse.Namespace:
@@ -311,13 +291,13 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     if args.redraw is not None:
-        print(present(json.loads(args.redraw.read_text()), args.redraw))
+        print(show(json.loads(args.redraw.read_text()), args.redraw))
         return
     task = load(args)
     folder = args.out / args.dataset
     results = experiment(args, task, Store(folder))
     write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
-    print(present(results, folder / "results.json"))
+    print(show(results, folder / "results.json"))
     print(f"Report: {folder / 'results.html'}")
 
 

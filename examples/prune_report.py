@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import spread
+import presentation
 from matplotlib.figure import Figure
-from tabulate import tabulate
+from presentation import spread
 from traffic_report import HORIZONS, final
-
-from pyg_stkd.report import Report, write_atomic
 
 Results = dict[str, Any]
 
@@ -142,24 +140,8 @@ def present(results: Results, stem: Path) -> str:
         "stages": (draw_stages(results), "Validation error, stage by stage and in the last one."),
         "widths": (draw_widths(results), "Channels before and after."),
     }
-    machine = ", ".join(f"{k} {v}" for k, v in results["runs"][-1]["machine"].items())
-    text = "\n\n".join(
-        f"{title}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
-        for title, rows in tables.items()
-    )
-    write_atomic(
-        stem.with_suffix(".md"), f"{note}\n\n{text}\n\nMeasured with {machine}.\n".encode()
-    )
-    report = Report(results["title"])
-    report.text(note)
-    for title, rows in tables.items():
-        report.table(rows, title)
-    for name, (figure, caption) in figures.items():
-        report.figure(figure, caption)
-        figure.savefig(stem.with_name(f"{stem.stem}-{name}.png"), dpi=110)
-    report.text(f"Measured with {machine}.")
-    report.save(stem.with_suffix(".html"))
-    return text
+    machine = results["runs"][-1]["machine"]
+    return presentation.present(stem, results["title"], note, tables, figures, machine)
 
 
 def _chosen(config: dict[str, Any]) -> bool:

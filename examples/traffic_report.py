@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import remarks, spread, typical_latency
+import presentation
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from tabulate import tabulate
-
-from pyg_stkd.report import Report, write_atomic
+from presentation import spread, typical_latency
 
 Results = dict[str, Any]
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE (%)"}
@@ -149,7 +147,7 @@ def present(results: Results, stem: Path) -> str:
         f"{results['title']}. Test errors in original units over observed readings, mean ± "
         f"standard deviation over {seeds} seeds; {trials or 'no'} tuning trials for each method, "
         f"chosen on validation; {budget}."
-    ) + remarks(stem)
+    )
     tables = {"Models": models(results)}
     unit = results["scene"]["unit"]
     for measure, name in MEASURES.items():
@@ -160,21 +158,5 @@ def present(results: Results, stem: Path) -> str:
         "scene": (draw_scene(results), "The worst incident of the test part, an hour ahead."),
         "map": (draw_map(results), "Test MAE of each sensor on the road graph."),
     }
-    machine = ", ".join(f"{k} {v}" for k, v in results["runs"][-1]["machine"].items())
-    text = "\n\n".join(
-        f"{title}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
-        for title, rows in tables.items()
-    )
-    write_atomic(
-        stem.with_suffix(".md"), f"{note}\n\n{text}\n\nMeasured with {machine}.\n".encode()
-    )
-    report = Report(results["title"])
-    report.text(note)
-    for title, rows in tables.items():
-        report.table(rows, title)
-    for name, (figure, caption) in figures.items():
-        report.figure(figure, caption)
-        figure.savefig(stem.with_name(f"{stem.stem}-{name}.png"), dpi=110)
-    report.text(f"Measured with {machine}.")
-    report.save(stem.with_suffix(".html"))
-    return text
+    machine = runs[-1]["machine"]
+    return presentation.present(stem, results["title"], note, tables, figures, machine)

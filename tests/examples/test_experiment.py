@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -83,14 +82,6 @@ def test_results_are_found_by_their_exact_settings(tmp_path: Path) -> None:
     assert "torch" in found["machine"]
     assert store.result(experiment.Run("KD", 1, {"lr": 0.2})) is None
     assert store.result(experiment.Run("KD", 2, {"lr": 0.1})) is None
-
-
-def test_spread() -> None:
-    import experiment
-
-    assert experiment.spread([0.5]) == "50.00"
-    assert experiment.spread([0.5, 0.7]) == "60.00 ± 14.14"
-    assert json.loads(json.dumps({"x": experiment.spread([1.0], 1, 1.0)})) == {"x": "1.0"}
 
 
 def test_tunes_every_method_by_the_same_number_of_trials() -> None:

@@ -32,7 +32,7 @@ OPTIONS += ["--keep", "0.6", "0.4", "--stage-epochs", "1"]
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in (
         "experiment", "traffic", "traffic_task", "traffic_report", "prune_measure", "prune_report",
-        "prune_student", "prune_traffic",
+        "prune_student", "prune_traffic", "presentation",
     ):  # fmt: skip
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("prune_traffic")

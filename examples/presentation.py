@@ -1,0 +1,77 @@
+"""What the examples show of their stored results: a table file, plots and a report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from pyg_stkd.report import Report, write_atomic
+
+Rows = Sequence[dict[str, str]]
+
+
+def present(
+    stem: Path,
+    title: str,
+    note: str,
+    tables: Mapping[str, Rows],
+    figures: Mapping[str, tuple[Figure, str]],
+    machine: Mapping[str, Any],
+    *,
+    dpi: int = 110,
+) -> str:
+    """Write tables, plots and report beside the raw results; return the tables as text.
+
+    Args:
+        stem (Path): The path of the raw results.
+        title (str): The title of the report.
+        note (str): How the figures came about. What the raw results do not tell is added from
+            the text file beside them, if there is one.
+        tables (dict): Rows by title.
+        figures (dict): Figures with their captions, by a name for the file.
+        machine (dict): What the results were measured with.
+        dpi (int): Resolution of the plots. (default: :obj:`110`)
+    """
+    remarks = stem.with_suffix(".txt")
+    if remarks.exists():
+        note += " " + " ".join(remarks.read_text().split())
+    measured = f"Measured with {', '.join(f'{k} {v}' for k, v in machine.items())}."
+    text = "\n\n".join(
+        f"{head}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
+        for head, rows in tables.items()
+    )
+    write_atomic(stem.with_suffix(".md"), f"{note}\n\n{text}\n\n{measured}\n".encode())
+    report = Report(title)
+    report.text(note)
+    for head, rows in tables.items():
+        report.table(rows, head)
+    for name, (figure, caption) in figures.items():
+        report.figure(figure, caption)
+        figure.savefig(stem.with_name(f"{stem.stem}-{name}.png"), dpi=dpi)
+    report.text(measured)
+    report.save(stem.with_suffix(".html"))
+    return text
+
+
+def spread(values: list[float], digits: int = 2, scale: float = 100.0) -> str:
+    """Return mean and standard deviation as text."""
+    mean = scale * statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {scale * statistics.stdev(values):.{digits}f}"
+
+
+def typical_latency(results: list[dict[str, Any]]) -> dict[int, float]:
+    """Return the median milliseconds of each architecture, known by its number of parameters.
+
+    What a model was trained with does not change its speed, and other work on the machine does.
+    """
+    times: dict[int, list[float]] = {}
+    for result in results:
+        times.setdefault(result["parameters"], []).append(result["latency_ms"])
+    return {size: statistics.median(values) for size, values in times.items()}
