@@ -3,10 +3,10 @@
     python examples/ppi.py                                            # synthetic, in minutes
     python examples/ppi.py --dataset ppi --root data/PPI --seeds 5 --trials 4
     python examples/ppi.py --dataset pcg --root data/protein_multilabel --seeds 3 --trials 3 \\
-        --epochs 500 --patience 50
+        --epochs 500 --patience 50 --methods KD FitNet AT LSP LSP-raw
 
 A teacher (3 layers, 4x256 channels), the student alone (5 layers, 2x68 channels), and the student
-with KD, FitNet, AT and LSP (of unit vectors, and of raw features). Each method is tuned on
+with KD, FitNet, AT and LSP (of unit vectors; LSP-raw: of raw features). Each method is tuned on
 validation by the same number of trials, then run from each seed. Finished runs are kept in --out:
 an interrupted experiment goes on where it was.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from experiment import Run, Store, argument_parser, latency, train, tune_and_run
 from matplotlib.figure import Figure
-from presentation import present, spread, typical_latency
+from presentation import by_method, present, spread, typical_latency
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Data
@@ -58,7 +58,7 @@ LOSSES: dict[str, Callable[[float], Any]] = {
     "LSP": lambda weight: LSPLoss(*LAYERS, kernel=MEDIAN, normalize="l2", weight=weight),
     "LSP-raw": lambda weight: LSPLoss(*LAYERS, kernel=MEDIAN, weight=weight),
 }
-METHODS = ("teacher", "student", *LOSSES)
+ALONE = ("teacher", "student")
 # As many trials for each method, in this order; the first is the default without tuning.
 # One graph with few labels overfits, many graphs do not.
 RATES = {
@@ -212,15 +212,15 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
             return [student | {"weight": weight} for weight in WEIGHTS[method]]
         return [{"lr": lr, "dropout": p} for lr, p in RATES[task.kind]]
 
-    return tune_and_run(configs, go, METHODS, args.seeds, args.trials)
+    return tune_and_run(configs, go, (*ALONE, *args.methods), args.seeds, args.trials)
 
 
 def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Return the final table: a row for each method, mean and deviation over the seeds."""
-    final = {m: [r for r in results if r["method"] == m and "trial" not in r] for m in METHODS}
+    final = by_method(results)
     f1 = {m: [r["f1"] for r in runs] for m, runs in final.items()}
     mean = {m: statistics.fmean(values) for m, values in f1.items()}
-    noise = [statistics.stdev(f1[m]) if len(f1[m]) > 1 else 0.0 for m in ("teacher", "student")]
+    noise = [statistics.stdev(f1[m]) if len(f1[m]) > 1 else 0.0 for m in ALONE]
     gap = mean["teacher"] - mean["student"]
     typical = typical_latency(results)
     rows = []
@@ -229,7 +229,7 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
         share = f"{(mean[method] - mean['student']) / gap:.0%}" if gap > max(noise) else "n/a"
         rows.append(
             {
-                "model": method if method in ("teacher", "student") else f"student + {method}",
+                "model": method if method in ALONE else f"student + {method}",
                 "parameters": f"{runs[0]['parameters']:,}",
                 "micro-F1 (%)": spread(f1[method]),
                 "AP (%)": spread([r["ap"] for r in runs]),
@@ -248,18 +248,18 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     """Draw the test scores of every seed, and the validation curves."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for i, method in enumerate(METHODS):
-        runs = [r for r in results if r["method"] == method and "trial" not in r]
+    final = by_method(results)
+    for i, (method, runs) in enumerate(final.items()):
         f1 = [100 * r["f1"] for r in runs]
         left.bar(i, statistics.fmean(f1), color=f"C{i}", alpha=0.35)
         left.plot([i] * len(f1), f1, "o", color=f"C{i}", ms=5)
         for j, run in enumerate(runs):
             curve = [100 * score for _, score in run["history"]]
             right.plot(curve, color=f"C{i}", lw=1, alpha=0.8, label=method if j == 0 else None)
-    values = [100 * r["f1"] for r in results if "trial" not in r]
+    values = [100 * r["f1"] for runs in final.values() for r in runs]
     margin = max(1.0, 0.5 * (max(values) - min(values)))
     left.set_ylim(max(0, min(values) - margin), min(100, max(values) + margin))
-    left.set_xticks(range(len(METHODS)), METHODS)
+    left.set_xticks(range(len(final)), list(final))
     left.set_ylabel("test micro-F1 (%)")
     left.set_title("bars: mean, dots: seeds (the axis does not start at 0)", fontsize=9)
     right.set(xlabel="epoch", ylabel="validation micro-F1 (%)")
@@ -283,7 +283,9 @@ def show(results: list[dict[str, Any]], stem: Path) -> str:
 
 def parse() -> argparse.Namespace:
     options = argument_parser(__doc__, ("synthetic", "ppi", "pcg", "humloc", "eukloc"), "runs/ppi")
-    options.set_defaults(epochs=35)  # the demonstration takes minutes
+    options.add_argument(
+        "--methods", nargs="+", choices=LOSSES, default=["KD", "FitNet", "AT", "LSP"]
+    )
     options.add_argument("--scale", type=float, default=0.1, help="size of the synthetic graphs")
     return options.parse_args()
 

@@ -58,6 +58,15 @@ def present(
     return text
 
 
+def by_method(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the results of each method, without those of tuning."""
+    final: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if "trial" not in result:
+            final.setdefault(result["method"], []).append(result)
+    return final
+
+
 def spread(values: list[float], digits: int = 2, scale: float = 100.0) -> str:
     """Return mean and standard deviation as text."""
     mean = scale * statistics.fmean(values)

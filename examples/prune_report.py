@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import presentation
 from matplotlib.figure import Figure
-from presentation import spread
-from traffic_report import HORIZONS, final
+from presentation import by_method, spread
+from traffic_report import HORIZONS
 
 Results = dict[str, Any]
 
@@ -18,7 +18,7 @@ Results = dict[str, Any]
 def models(results: Results) -> list[dict[str, str]]:
     """Return a row for each model: its size and speed."""
     rows = []
-    groups = final(results)
+    groups = by_method(results["runs"])
     whole = groups["teacher"][0]["parameters"]
     for method, runs in groups.items():
         run = runs[0]
@@ -47,7 +47,7 @@ def models(results: Results) -> list[dict[str, str]]:
 
 def errors(results: Results) -> list[dict[str, str]]:
     """Return a row for each model: its MAE at each horizon, and beside its own teacher's."""
-    groups = final(results)
+    groups = by_method(results["runs"])
     teachers = {run["seed"]: run for run in groups["teacher"]}
     rows = [{"model": "persistence", "validation": ""}]
     rows[0] |= {_head(h): f"{results['persistence'][f'mae/{h}']:.2f}" for h in HORIZONS}
@@ -75,7 +75,7 @@ def draw_stages(results: Results) -> Figure:
     """Draw the validation error against the parameters left after each stage."""
     figure = Figure(figsize=(12, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    groups = final(results)
+    groups = by_method(results["runs"])
     teachers = {run["seed"]: run for run in groups["teacher"]}
     for i, (method, runs) in enumerate(groups.items()):
         color = f"C{i}" if method != "teacher" else "k"
@@ -105,7 +105,7 @@ def draw_widths(results: Results) -> Figure:
     """Draw the channels that are left in each layer."""
     groups = {
         method: runs
-        for method, runs in final(results).items()
+        for method, runs in by_method(results["runs"]).items()
         if method == "teacher" or _chosen(runs[0]["config"])
     }
     figure = Figure(figsize=(12, 3.6), layout="constrained")

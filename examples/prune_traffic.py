@@ -46,6 +46,8 @@ from pyg_stkd.report import write_atomic
 
 SCORES: dict[str, Callable[[int], Importance]] = {
     "KDIS": lambda _: KDIS(),
+    "KDIS, squared": lambda _: KDIS(squared=True),
+    "KDIS, signed": lambda _: KDIS(signed=True),
     "magnitude": lambda _: Magnitude(),
     "random": Random,
 }
@@ -60,6 +62,18 @@ METHODS: dict[str, dict[str, Any]] = {
     "KDIS's widths from the teacher": {"widths_of": "KDIS", "weights": "teacher"},
     "KDIS, masks of weights": {"granularity": "weight"},
     "magnitude, masks of weights": {"score": "magnitude", "granularity": "weight"},
+}
+# What was tried to do better, not run by default.
+TRIED: dict[str, dict[str, Any]] = {
+    "KDIS, later": {"stage_epochs": [1, 0, 0]},
+    "KDIS, smaller steps": {
+        "keep": [0.6, 0.4, 0.25, 0.15, 0.1, 0.065, 0.045, 0.03],
+        "stage_epochs": [1, 1, 1, 1, 0, 0, 0],
+    },
+    "KDIS, even widths": {"rho": 0.9},
+    "KDIS, no floors": {"rho": 0.0},
+    "KDIS, squared": {"score": "KDIS, squared"},
+    "KDIS, signed": {"score": "KDIS, signed"},
 }
 DEFAULTS = {"score": "KDIS", "granularity": "channel", "stages": "all"}
 RATES = (8e-3, 1.6e-2, 4e-3, 2e-3)
@@ -95,7 +109,9 @@ def execute(
     keep, early = tuple(config["keep"]), list(config["stage_epochs"])
     if config["stages"] == "last":
         keep, early = keep[-1:], []
-    pruner = Pruner(student, SCORES[config["score"]](run.seed), config["granularity"], keep)
+    floors = {"rho": config["rho"]} if "rho" in config else {}
+    score = SCORES[config["score"]](run.seed)
+    pruner = Pruner(student, score, config["granularity"], keep, **floors)
     stages: list[dict[str, Any]] = []
     start = time.monotonic()
     if like is None:
@@ -214,7 +230,7 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
         return result
 
     def configs(method: str, _: dict[str, Any] | None) -> list[dict[str, Any]]:
-        fixed = {"alpha": args.alpha} | DEFAULTS | METHODS[method]
+        fixed = {"alpha": args.alpha} | DEFAULTS | (METHODS | TRIED)[method]
         return [fixed | {"lr": lr} for lr in RATES]
 
     return results + tune_and_run(configs, go, args.methods, args.seeds, args.trials)
@@ -237,12 +253,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of --epochs: after each stage but the last, which has the rest",
     )  # fmt: skip
     options.add_argument("--alpha", type=float, default=0.3, help="weight of the teacher's outputs")
-    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options.add_argument("--methods", nargs="+", choices=METHODS | TRIED, default=list(METHODS))
     options.add_argument("--time-again", action="store_true", help="also of finished models")
     args = options.parse_args(argv)
     if len(args.stage_epochs) != len(args.keep) - 1 or sum(args.stage_epochs) >= args.epochs:
         options.error("--stage-epochs must hold one less than --keep, and leave some of --epochs")
-    if any("widths_of" in METHODS[m] for m in args.methods) and "KDIS" not in args.methods:
+    if any("widths_of" in METHODS.get(m, {}) for m in args.methods) and "KDIS" not in args.methods:
         options.error("--methods must hold KDIS for those that take its widths")
     return args
 

@@ -11,20 +11,11 @@ import presentation
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from presentation import spread, typical_latency
+from presentation import by_method, spread, typical_latency
 
 Results = dict[str, Any]
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE (%)"}
 HORIZONS = ("15", "30", "45", "60", "mean")
-
-
-def final(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Return the runs of each method, without those of tuning."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for run in results["runs"]:
-        if "trial" not in run:
-            runs.setdefault(run["method"], []).append(run)
-    return runs
 
 
 def label(method: str) -> str:
@@ -35,7 +26,7 @@ def models(results: Results) -> list[dict[str, str]]:
     """Return a row for each model: its size, speed and what was tuned."""
     rows = []
     latency = typical_latency(results["runs"])
-    for method, runs in final(results).items():
+    for method, runs in by_method(results["runs"]).items():
         config = runs[0]["config"]
         tuned = ("weight",) if "weight" in config else ("lr", "dropout")
         rows.append(
@@ -54,7 +45,7 @@ def models(results: Results) -> list[dict[str, str]]:
 def errors(results: Results, measure: str) -> list[dict[str, str]]:
     """Return a row for each baseline and model: an error at each horizon."""
     groups = {name: [scores] for name, scores in results["baselines"].items()}
-    groups |= {label(method): runs for method, runs in final(results).items()}
+    groups |= {label(method): runs for method, runs in by_method(results["runs"]).items()}
     return [
         {"model": name}
         | {
@@ -74,7 +65,7 @@ def draw_errors(results: Results) -> Figure:
     for i, (name, scores) in enumerate(results["baselines"].items()):
         values = [scores[f"mae/{h}"] for h in HORIZONS[:-1]]
         left.plot(values, color="0.4", ls=("--", ":")[i % 2], label=name)
-    runs = final(results)
+    runs = by_method(results["runs"])
     for i, (method, group) in enumerate(runs.items()):
         points = np.array([[run[f"mae/{h}"] for h in HORIZONS[:-1]] for run in group])
         shift = 0.06 * (i - (len(runs) - 1) / 2)
@@ -96,7 +87,7 @@ def draw_errors(results: Results) -> Figure:
 
 def draw_scene(results: Results) -> Figure:
     """Draw forecasts an hour ahead, and the truth, around an incident."""
-    scene, runs = results["scene"], final(results)
+    scene, runs = results["scene"], by_method(results["runs"])
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     axes = figure.subplots()
     truth = [np.nan if v is None else v for v in scene["truth"]]
@@ -116,7 +107,7 @@ def draw_scene(results: Results) -> Figure:
 
 def draw_map(results: Results) -> Figure:
     """Draw the test MAE of each sensor on the road graph."""
-    scene, runs = results["scene"], final(results)
+    scene, runs = results["scene"], by_method(results["runs"])
     shown = [method for method in ("teacher", "student", "L_STCD") if method in runs]
     pos = np.array(scene["pos"])
     maps = [np.mean([run["node_mae"] for run in runs[method]], axis=0) for method in shown]
