@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.distill import Distiller
-from pyg_stkd.prune.steps import Unpack, total_loss, unpack
+from pyg_stkd.prune.steps import Unpack, of_models, total_loss, unpack
 
 __all__ = ["DistillationModule"]
 
@@ -82,14 +82,14 @@ class DistillationModule(lightning.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         args, kwargs, _ = self.unpack(batch)
-        return self(*args, **kwargs)
+        return self(*args, **of_models(kwargs))
 
     def configure_optimizers(self) -> Any:
         return self.optimizer(p for p in self.parameters() if p.requires_grad)
 
     def _evaluate(self, split: str, batch: Any) -> None:
         args, kwargs, target = self.unpack(batch)
-        loss = self.criterion(self(*args, **kwargs), target)
+        loss = self.criterion(self(*args, **of_models(kwargs)), target)
         self.log(f"{split}/task", loss, batch_size=_size(batch), sync_dist=True)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
-from pyg_stkd.distill import Distiller, HintLoss, LSPLoss, SoftTargetLoss
+from pyg_stkd.distill import Distiller, HintLoss, LSPLoss, SoftTargetLoss, TeacherCache
 from pyg_stkd.kernels import SquaredEuclidean
 from pyg_stkd.nn import STGCN
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, distill_and_prune
@@ -283,6 +283,27 @@ def test_means_stay_before_the_gate_and_on_the_graph(gate: Any) -> None:
         assert not kept.all()
         mean = (0, 1, 2)
         torch.testing.assert_close(got.mean(mean)[kept], wanted.mean(mean)[kept])
+
+
+def test_the_teacher_may_be_asked_once() -> None:
+    expected = run(*make())
+    distiller, pruner = make()
+    recall, calls = TeacherCache(distiller), []
+    distiller.teacher.register_forward_hook(lambda *_: calls.append(1))
+
+    def unpack(batch: Any) -> Any:
+        i, *inputs, y = batch
+        return inputs, {"teacher": recall(i, *inputs), "nodes": range(6)}, y
+
+    torch.manual_seed(5)
+    numbered = [(i, *batch) for i, batch in enumerate(batches())]
+    stages = distill_and_prune(
+        distiller, pruner, numbered, F.cross_entropy, optimizer=adam, epochs=(1, 2), unpack=unpack
+    )
+    for a, b in zip(stages, expected, strict=True):
+        assert a.losses == pytest.approx(b.losses, rel=1e-4)
+        assert a.widths == b.widths
+    assert len(calls) == len(numbered)
 
 
 def test_batch_norms_are_estimated_anew() -> None:
