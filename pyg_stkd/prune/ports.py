@@ -108,6 +108,11 @@ class Ports:
 
     def sized(self, x: Channels | None, width: int) -> Channels:
         """Return channels that are :obj:`width` wide: those given, or frozen ones if unknown."""
+        if isinstance(x, list):
+            raise ValueError(
+                f"No rule says what a function of several inputs, before {self._stack[-1]!r}, makes "
+                "of their channels: make it a module with a rule (pyg_stkd.prune.register)"
+            )
         if x is None:
             first = len(self._parent)
             x = tuple(range(first, first + width))

@@ -230,3 +230,17 @@ def test_what_mixes_channels_without_a_rule_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=f"(?s)(No rule says.*({pattern}))"):
             Ports(nn.Sequential(nn.Linear(2, 4), layer))
+
+
+def test_functions_of_several_inputs_are_refused_where_one_is_taken() -> None:
+    chain = pyg.Sequential(
+        "x",
+        [
+            (nn.Linear(2, 4), "x -> x1"),
+            (nn.Linear(4, 4), "x1 -> x2"),
+            (lambda a, b: a + b, "x1, x2 -> x"),
+            nn.Linear(4, 1),
+        ],
+    )
+    with pytest.raises(ValueError, match="function of several inputs, before 'module_3', makes of"):
+        Ports(chain)
