@@ -46,8 +46,6 @@ from pyg_stkd.report import write_atomic
 
 SCORES: dict[str, Callable[[int], Importance]] = {
     "KDIS": lambda _: KDIS(),
-    "KDIS, squared": lambda _: KDIS(squared=True),
-    "KDIS, signed": lambda _: KDIS(signed=True),
     "magnitude": lambda _: Magnitude(),
     "random": Random,
 }
@@ -71,9 +69,7 @@ TRIED: dict[str, dict[str, Any]] = {
         "stage_epochs": [1, 1, 1, 1, 0, 0, 0],
     },
     "KDIS, even widths": {"rho": 0.9},
-    "KDIS, no floors": {"rho": 0.0},
-    "KDIS, squared": {"score": "KDIS, squared"},
-    "KDIS, signed": {"score": "KDIS, signed"},
+    "KDIS, 4 channels at least": {"min_width": 4},
 }
 DEFAULTS = {"score": "KDIS", "granularity": "channel", "stages": "all"}
 RATES = (8e-3, 1.6e-2, 4e-3, 2e-3)
@@ -109,7 +105,7 @@ def execute(
     keep, early = tuple(config["keep"]), list(config["stage_epochs"])
     if config["stages"] == "last":
         keep, early = keep[-1:], []
-    floors = {"rho": config["rho"]} if "rho" in config else {}
+    floors = {name: config[name] for name in ("rho", "min_width") if name in config}
     score = SCORES[config["score"]](run.seed)
     pruner = Pruner(student, score, config["granularity"], keep, **floors)
     stages: list[dict[str, Any]] = []
