@@ -18,6 +18,7 @@ from pyg_stkd.distill.losses import (
     TemporalCorrelationLoss,
     until_epoch,
 )
+from pyg_stkd.distill.teachers import Teachers
 
 __all__ = [
     "AttentionTransferLoss",
@@ -35,6 +36,7 @@ __all__ = [
     "SpatialCorrelationLoss",
     "TeacherCache",
     "TeacherCaptures",
+    "Teachers",
     "TemporalCorrelationLoss",
     "until_epoch",
 ]

@@ -34,7 +34,8 @@ class TeacherCaptures(Mapping[str, "tuple[Capture, ...]"]):
     """
 
     def __init__(self, captures: Mapping[str, tuple[Capture, ...]]) -> None:
-        self.graphs = GraphCache()
+        # That of the student, and maybe one of its own (and a union) for each of the teachers.
+        self.graphs = GraphCache(size=3 + len(captures))
         self._captures = {
             layer: tuple(capture.at(None, self.graphs) for capture in calls)
             for layer, calls in captures.items()

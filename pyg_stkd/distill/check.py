@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from pyg_stkd.distill.capture import Capture
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.matching import Compared
+from pyg_stkd.distill.runs import Calls, full_name
+from pyg_stkd.distill.teachers import Teachers
 
-__all__ = ["CheckReport", "LossReport", "TapReport", "report_losses", "report_taps"]
+__all__ = ["CheckReport", "LossReport", "TapReport", "TeacherReport", "dry", "report"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,23 @@ class LossReport:
 
 
 @dataclass(frozen=True)
+class TeacherReport:
+    """One teacher: what goes before its layers' names, its class, and its weight on the batch."""
+
+    name: str
+    model: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class CheckReport:
     r"""Every tapped tensor's shape, and every loss's value, of one dry run.
 
     Args:
         taps (tuple): The tapped layers, the teacher's first.
         losses (tuple): The losses.
+        teachers (tuple): The teachers; several are listed with their weights.
+            (default: :obj:`()`)
 
     Example:
         >>> from torch import nn, ones
@@ -61,6 +76,7 @@ class CheckReport:
 
     taps: tuple[TapReport, ...]
     losses: tuple[LossReport, ...]
+    teachers: tuple[TeacherReport, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -72,21 +88,66 @@ class CheckReport:
         for tap in self.taps:
             shapes = [str(list(shape)) for shape in tap.shapes]
             shape = shapes[-1] if len(shapes) == 1 else f"{len(shapes)} calls, last {shapes[-1]}"
-            where = f"{tap.owner} {tap.layer or '(output)'}"
+            places = [teacher.name for teacher in self.teachers if tap.owner == "teacher"]
+            output = "(output)" if tap.layer in ("", *places) else ""
+            where = " ".join(filter(None, (tap.owner, tap.layer, output)))
             taps.append((where, shape, tap.dtype, _yes(tap.finite), ", ".join(tap.losses)))
         rows = [("loss", "value", "factor", "finite")]
         for loss in self.losses:
             rows.append((loss.name, f"{loss.value:.6g}", f"{loss.factor:g}", _yes(loss.finite)))
-        return f"{_table(taps)}\n\n{_table(rows)}"
+        tables = [_table(taps), _table(rows)]
+        if len(self.teachers) > 1:
+            each = [(t.name, t.model, f"{t.weight:.6g}") for t in self.teachers]
+            tables.append(_table([("teacher", "model", "weight"), *each]))
+        return "\n\n".join(tables)
 
 
-def report_taps(
-    owner: str, calls: Mapping[str, tuple[Capture, ...]], layers: Mapping[str, str]
-) -> Iterator[TapReport]:
+@contextmanager
+def dry(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients; modes and random numbers are as before afterwards.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with dry(model):
+        ...     model.training, torch.is_grad_enabled()
+        (False, False)
+        >>> model.training
+        True
+    """
+    modes = {part: part.training for part in module.modules()}
+    cuda = {p.device.index for p in module.parameters() if p.is_cuda}
+    try:
+        module.eval()
+        with torch.random.fork_rng(sorted(cuda)), torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def report(
+    seen: Compared, losses: Mapping[str, DistillationLoss], teachers: Teachers, epoch: int
+) -> CheckReport:
+    """Describe the captures of both sides, the losses and the teachers."""
+    taps: list[TapReport] = []
+    for place in teachers.names:
+        layers = {name: full_name(place, loss.teacher_layer) for name, loss in losses.items()}
+        taps += report_taps("teacher", seen.teacher, layers)
+    layers = {name: loss.student_layer for name, loss in losses.items()}
+    taps += report_taps("student", seen.student, layers)
+    each = (
+        TeacherReport(place, type(model).__name__, float(seen.weights[place]))
+        for place, model in zip(teachers.names, teachers, strict=True)
+    )
+    return CheckReport(tuple(taps), tuple(report_losses(losses, seen.values, epoch)), tuple(each))
+
+
+def report_taps(owner: str, calls: Calls, layers: Mapping[str, str]) -> Iterator[TapReport]:
     """Describe the layers that losses look at, given the layer of each loss.
 
     Example:
         >>> from torch import ones
+        >>> from pyg_stkd.distill import Capture
         >>> calls = {"a": (Capture(ones(3, 2), layer="a"),)}
         >>> next(report_taps("student", calls, {"hint": "a"})).shapes
         ((3, 2),)

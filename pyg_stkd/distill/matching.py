@@ -1,72 +1,34 @@
-"""From what hooks recorded to the values of losses."""
+"""From what was seen of student and teachers to the values of losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.cache import TeacherCaptures
 from pyg_stkd.distill.capture import Call, Capture, Owner
 from pyg_stkd.distill.graph_cache import GraphCache
-from pyg_stkd.distill.inputs import bind_inputs
+from pyg_stkd.distill.inputs import first_tensor
 from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.recorder import Record, Recorder
+from pyg_stkd.distill.runs import Calls, full_name
+from pyg_stkd.distill.teachers import Teachers, Weight, loss_of
 
-__all__ = ["Run", "as_captures", "as_nodes", "compare", "run"]
-
-Calls: TypeAlias = Mapping[str, tuple[Capture, ...]]
+__all__ = ["Compared", "as_captures", "as_nodes", "compare", "device_of", "zero"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One forward of one model: its arguments, its output, and the calls of the tapped layers."""
+class Compared:
+    """The values of losses, the weights of the teachers by name, and what was compared."""
 
-    owner: Owner
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
-    records: dict[str, list[Record]]
-
-    def captures(self, layers: Mapping[str, nn.Module]) -> Calls:
-        """Return the calls of each layer as captures."""
-        context = bind_inputs(self.model, self.args, self.kwargs)
-        return {
-            layer: tuple(
-                Capture(
-                    record.output,
-                    bind_inputs(layers[layer], record.args, record.kwargs),
-                    layer=layer,
-                    owner=self.owner,
-                    context=context,
-                    built=record.built,
-                    call=i,
-                    version=record.version,
-                )
-                for i, record in enumerate(records)
-            )
-            for layer, records in self.records.items()
-        }
-
-
-def run(
-    owner: Owner,
-    model: nn.Module,
-    recorder: Recorder,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Run:
-    """Run a model and take notes; none are left behind if it fails."""
-    recorder.start()
-    try:
-        output = model(*args, **kwargs)
-    finally:
-        records = recorder.stop()
-    return Run(owner, model, args, kwargs, output, records)
+    values: dict[str, Tensor]
+    weights: dict[str, Weight]
+    student: Calls
+    teacher: Calls
 
 
 def as_captures(teacher: Any) -> TeacherCaptures:
@@ -108,17 +70,50 @@ def as_nodes(nodes: Tensor | Sequence[int] | None, device: torch.device) -> Tens
 
 
 def compare(
+    losses: Mapping[str, DistillationLoss],
+    student: Calls,
+    teacher: Calls,
+    teachers: Teachers,
+    target: Any,
+    nodes: Tensor | None,
+    graphs: GraphCache,
+) -> Compared:
+    """Return the values of losses, each the weighted sum over the teachers."""
+    student, teacher = (
+        {layer: tuple(capture.at(nodes, graphs) for capture in seen) for layer, seen in x.items()}
+        for x in (student, teacher)
+    )
+    weights = _weigh(teachers, teacher, target)
+    values: dict[str, Tensor] = {}
+    for name, loss in losses.items():
+        total: Any = 0
+        for k, (place, weight) in enumerate(weights.items()):
+            value = _compare(name, loss_of(loss, k), student, teacher, place, target)
+            total = total + (value * weight).to(value.dtype)
+        values[name] = total
+    return Compared(values, weights, student, teacher)
+
+
+def _weigh(teachers: Teachers, calls: Calls, target: Any) -> dict[str, Weight]:
+    outputs: list[Capture] = []
+    if teachers.gated:
+        for name in teachers.names:
+            outputs += _select(calls, "teacher", name, "last", "weights='confidence'")
+    return dict(zip(teachers.names, teachers.weigh(outputs, target), strict=True))
+
+
+def _compare(
     name: str,
     loss: DistillationLoss,
     student: Calls,
     teacher: Calls,
+    place: str,
     target: Any,
-    nodes: Tensor | None,
-    graphs: GraphCache,
 ) -> Tensor:
-    """Return the value of one loss, the mean over the calls it looks at."""
-    ours = _select(student, "student", loss.student_layer, loss.call, name)
-    theirs = _select(teacher, "teacher", loss.teacher_layer, loss.teacher_call, name)
+    """Return the value of one loss for one teacher, the mean over the calls it looks at."""
+    layer = full_name(place, loss.teacher_layer)
+    ours = _select(student, "student", loss.student_layer, loss.call, f"loss {name!r}")
+    theirs = _select(teacher, "teacher", layer, loss.teacher_call, f"loss {name!r}")
     if len(ours) != len(theirs):
         raise ValueError(
             f"The layers of loss {name!r} must be called equally often for call='all' "
@@ -127,7 +122,7 @@ def compare(
     values = []
     for s, t in zip(ours, theirs, strict=True):
         try:
-            value = loss(s.at(nodes, graphs), t.at(nodes, graphs), target=target)
+            value = loss(s, t, target=target)
         except (TypeError, ValueError) as error:
             if type(error) not in (TypeError, ValueError):
                 raise
@@ -144,17 +139,17 @@ def compare(
     return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
-def _select(calls: Calls, owner: Owner, layer: str, call: Call, loss: str) -> tuple[Capture, ...]:
+def _select(calls: Calls, owner: Owner, layer: str, call: Call, user: str) -> tuple[Capture, ...]:
     where = f"{owner} layer {layer!r}" if layer else f"{owner} output"
     if layer not in calls:
         raise ValueError(
-            f"'{owner}' has no capture of the {where}, which loss {loss!r} needs "
+            f"'{owner}' has no capture of the {where}, which {user} needs "
             f"(got {sorted(calls)}); make it with capture_teacher() of this distiller"
         )
     seen = calls[layer]
     if not seen:
         raise RuntimeError(
-            f"The {where}, which loss {loss!r} needs, was called 0 times in this forward: the "
+            f"The {where}, which {user} needs, was called 0 times in this forward: the "
             f"model skips it, calls its forward() past the hooks, or was compiled and run before "
             f"the distiller was built"
         )
@@ -163,7 +158,19 @@ def _select(calls: Calls, owner: Owner, layer: str, call: Call, loss: str) -> tu
     index = len(seen) - 1 if call == "last" else call
     if not -len(seen) <= index < len(seen):
         raise IndexError(
-            f"'call' of loss {loss!r} must be below the {len(seen)} calls of the {where} "
-            f"(got {call})"
+            f"'call' of {user} must be below the {len(seen)} calls of the {where} (got {call})"
         )
     return (seen[index],)
+
+
+def device_of(output: Any) -> torch.device:
+    """Return the device of a model's output."""
+    tensor = first_tensor(output)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def zero(loss: nn.Module, output: Any) -> Tensor:
+    """Return 0 with gradients 0 for the loss's own parameters, which DDP waits for."""
+    start = torch.zeros((), device=device_of(output))
+    own = (parameter for parameter in loss.parameters() if not is_lazy(parameter))
+    return sum((parameter.sum() * 0 for parameter in own), start=start)

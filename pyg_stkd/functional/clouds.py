@@ -44,17 +44,25 @@ def centred(x: Tensor, starts: Sequence[int], move: bool, more: int) -> Tensor:
 
     If :obj:`move` is set, each cloud goes to the origin, where float32 has more digits.
     """
-    out = x.new_zeros(x.size(0) + more, x.size(1))
-    if move and x.size(0) > 0:
-        every = torch.arange(x.size(0), device=x.device)
+    num_points, width = x.shape
+    if move and num_points > 0:
+        every = torch.arange(num_points, device=x.device)
         start = torch.tensor(starts, device=x.device)
         mean = embedding_bag(every, x, start, mode="mean", include_last_offset=True)
-        mean = mean.repeat_interleave(start.diff(), dim=0, output_size=x.size(0))
-        torch.sub(x, mean, out=out[: x.size(0)])
+        size = start.diff()
+        size[-1] += more
+        out = mean.repeat_interleave(size, dim=0, output_size=num_points + more)
+        torch.sub(x, out[:num_points], out=out[:num_points])
+        out[num_points:] = 0
     else:
-        out[: x.size(0)] = x
+        out = x.new_zeros(num_points + more, width)
+        out[:num_points] = x
+    # No copy of all points is needed to see that the usual ones are far from overflow.
+    low, high = out.aminmax() if out.numel() > 0 else (out.new_zeros(()), out.new_zeros(()))
+    reach = float(torch.maximum(-low, high))
+    usual = 8 * width * reach * reach < torch.finfo(x.dtype).max
     # Twice: a sum of four such numbers must not overflow either.
-    if not bool((out.square().sum(-1) * 4).isfinite().all()):
+    if not usual and not bool((out.square().sum(-1) * 4).isfinite().all()):
         raise ValueError(
             "'x' must be finite, with squared distances within the range of its dtype "
             "(got NaN, infinite or too large values)"

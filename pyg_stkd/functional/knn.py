@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from itertools import accumulate
-
 import torch
-import torch_geometric.typing
 from torch import Tensor
 
-from pyg_stkd.functional.clouds import centred, cloud_sizes, like_clouds
-from pyg_stkd.functional.largest import largest, largest_by_groups, num_groups
+from pyg_stkd.functional import knn_search  # noqa: F401  (the operator is defined there)
 from pyg_stkd.functional.plain import plain_knn
 from pyg_stkd.graph import is_exporting
 
 __all__ = ["knn_graph"]
-
-# Distances that are alive at once, about: 2**19 floats stay in the cache of a CPU core.
-_CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
-# Kernels are faster on rows that are aligned in memory.
-_ALIGN = 16
-# Up to this width, distances are summed coordinate by coordinate: without cancellation, and no
-# slower than a matrix product.
-_DIRECT = 4
-# pyg-lib searches a k-d tree: it wins in low dimensions, the more points the more.
-_TREE_WIDTH = 3
-_TREE_POINTS = 1024
 
 
 def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False) -> Tensor:
@@ -97,147 +81,3 @@ def _check(x: Tensor, k: int, batch: Tensor | None) -> None:
         )
     if batch.device != x.device:
         raise ValueError(f"'batch' must be on the device of 'x', {x.device} (got {batch.device})")
-
-
-_library = torch.library.Library("pyg_stkd", "FRAGMENT")
-_library.define("knn_graph(Tensor x, int k, Tensor? batch, bool loop) -> Tensor")
-
-
-@torch.library.impl(_library, "knn_graph", "CompositeExplicitAutograd")
-def _knn_graph(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
-    sizes = cloud_sizes(x.size(0), batch)
-    starts = [0, *accumulate(sizes)]
-    # Moved where distances come from inner products, with points to be masked behind the last.
-    behind = centred(x, starts, x.size(1) > _DIRECT, _ALIGN)
-    x = behind[: x.size(0)]
-    degree = [min(k, n - (not loop)) for n in sizes]
-    width = max(degree, default=0)
-    edge_index = torch.empty(2, x.size(0), width, dtype=torch.int64, device=x.device)
-    edge_index[1] = torch.arange(x.size(0), device=x.device).view(-1, 1)
-    groups = like_clouds(sizes, _limit(x.device)) if width > 0 else []
-    most = [_shares(len(clouds), sizes[clouds[0]], x.device)[2] for clouds in groups]
-    buffer = x.new_empty(2, max(most, default=0))
-    for clouds in groups:
-        first, n = starts[clouds[0]], sizes[clouds[0]]
-        last, near, wide = starts[clouds[-1]], degree[clouds[0]], _wide(x, n)
-        if last == first + (len(clouds) - 1) * n and sizes[clouds[-1]] == n:  # side by side
-            points = behind[first : last + wide].unfold(0, wide, n).transpose(1, 2)
-            out = edge_index[0, first : last + n].view(len(clouds), n, width)[..., :near]
-            start = torch.arange(first, last + 1, n, device=x.device).view(-1, 1, 1)
-            _search(points, loop, start, None, buffer, out)
-            continue
-        size, start = torch.tensor(
-            [[sizes[i] for i in clouds], [starts[i] for i in clouds]], device=x.device
-        )[..., None]
-        column = torch.arange(wide, device=x.device)
-        index = torch.minimum(column, size - 1) + start
-        out = index.new_empty(len(clouds), n, near)
-        _search(x[index], loop, start[..., None], size, buffer, out)
-        used = column[:n] < size
-        edge_index[0, index[:, :n][used], :near] = out[used]
-    if width == min(degree, default=0):
-        return edge_index.view(2, -1)
-    count = torch.tensor([degree, sizes], device=x.device)
-    count = count[0].repeat_interleave(count[1], output_size=x.size(0))
-    return edge_index[:, torch.arange(width, device=x.device) < count.view(-1, 1)]
-
-
-@torch.library.register_fake("pyg_stkd::knn_graph", lib=_library)
-def _(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
-    size: int | torch.SymInt
-    if batch is None:
-        size = x.size(0) * min(k, max(0, x.size(0) - (not loop)))
-    else:
-        size = torch.library.get_ctx().new_dynamic_size()
-    return x.new_empty(2, size, dtype=torch.int64)
-
-
-def _limit(device: torch.device) -> int:
-    return _CHUNK.get(device.type, 1 << 24)
-
-
-def _shares(clouds: int, n: int, device: torch.device) -> tuple[int, int, int]:
-    """Return how many clouds, and points of each, are searched at once, and the distances then."""
-    limit = _limit(device) * (torch.get_num_threads() if device.type == "cpu" else 1)
-    step = min(clouds, max(1, round(limit / (n * n))))
-    rows = -(-n // max(1, round(n * n / limit)))
-    return step, rows, step * rows * (n + _ALIGN)
-
-
-def _wide(x: Tensor, n: int) -> int:
-    return n if n < 8 * _ALIGN or _use_tree(x, n) else -(-n // _ALIGN) * _ALIGN
-
-
-def _search(
-    x: Tensor, loop: bool, start: Tensor, size: Tensor | None, buffer: Tensor, out: Tensor
-) -> None:
-    """Write the neighbours within each of several clouds: [B, m, C] -> [B, n, k], counted on.
-
-    Where m > n, or clouds differ in size [B, 1], points are repeated behind the last one. Rows of
-    such points mean nothing, nor do neighbours beyond the number that a cloud can give.
-    """
-    (num_clouds, n, k), m = out.shape, x.size(1)
-    if size is None and _use_tree(x, n):
-        torch.add(_search_tree(x, k, loop), start, out=out)
-        return
-    groups = num_groups(m, k) if x.device.type == "cpu" else 0
-    norm = x.square().sum(-1) if x.size(2) > _DIRECT else x
-    pad = None if size is None else (torch.arange(m, device=x.device) >= size)[:, None]
-    step, rows, _ = _shares(num_clouds, n, x.device)
-    for b in range(0, num_clouds, step):
-        clouds = slice(b, b + step)
-        for r in range(0, n, rows):
-            shape = (min(step, num_clouds - b), min(rows, n - r), m)
-            score, gap = (part[: math.prod(shape)].view(shape) for part in buffer)
-            _score(x[clouds], norm[clouds], slice(r, r + shape[1]), score, gap)
-            if n < m:
-                score[..., n:] = -math.inf
-            if pad is not None:
-                score.masked_fill_(pad[clouds], -math.inf)
-            score.diagonal(r, 1, 2).fill_(math.inf if loop else -math.inf)
-            flat = score.view(-1, m)
-            best = largest_by_groups(flat, k, groups) if groups else largest(flat, k)
-            torch.add(best.view(*shape[:2], k), start[clouds], out=out[clouds, r : r + shape[1]])
-
-
-def _score(x: Tensor, norm: Tensor, rows: slice, out: Tensor, gap: Tensor) -> None:
-    """Write what falls with the distance, and differs from its negative square by row at most."""
-    if x.size(2) <= _DIRECT:
-        out.zero_()
-        for axis in x.unbind(-1):
-            axis = axis.contiguous()
-            torch.sub(axis[:, rows, None], axis[:, None], out=gap)
-            out.addcmul_(gap, gap, value=-1)
-    elif out.size(0) == 1:
-        torch.addmm(norm[0], x[0, rows], x[0].t(), beta=-1, alpha=2, out=out[0])
-    else:
-        torch.baddbmm(norm[:, None], x[:, rows], x.transpose(1, 2), beta=-1, alpha=2, out=out)
-
-
-def _use_tree(x: Tensor, n: int) -> bool:
-    small = x.size(-1) <= _TREE_WIDTH and n >= _TREE_POINTS
-    return getattr(torch_geometric.typing, "WITH_KNN", False) and x.device.type == "cpu" and small
-
-
-def _search_tree(x: Tensor, k: int, loop: bool) -> Tensor:
-    """Do the same with pyg-lib, whose ties at the last distance fall as its tree has them."""
-    clouds, n, width = x.shape
-    x = x.reshape(-1, width)
-    ptr = torch.arange(0, clouds * n + 1, n)
-    wanted = min(k + (not loop), n)
-    index = torch.ops.pyg.knn(x, x, ptr, ptr, wanted, False, 1)[1].view(-1, wanted)
-    centre = torch.arange(x.size(0)).view(-1, 1)
-    index = index.sort(dim=1).values
-    own = index == centre
-    gap = (
-        (x.index_select(0, index.view(-1)).view(*index.shape, width) - x[:, None]).square().sum(-1)
-    )
-    if loop:  # among many duplicates the tree may leave out the point itself
-        last = gap.argmax(dim=1, keepdim=True)
-        index = torch.where(own.any(dim=1, keepdim=True), index, index.scatter(1, last, centre))
-        own = index == centre
-    gap.masked_fill_(own, -1 if loop else math.inf)
-    order = gap.sort(dim=1, stable=True).indices[:, :k]
-    return (index.gather(1, order) % n).view(clouds, n, k)

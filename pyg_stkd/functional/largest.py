@@ -70,9 +70,10 @@ def _above_bound(score: Array, top: Array, k: int) -> Array:
     groups = top.shape[1]
     bound = np.partition(top, groups - k, axis=1)[:, groups - k, None]
     # Few scores are left: look for words of eight flags before looking for flags.
-    wide = -(-n // 8) * 8
-    left = np.zeros((num_rows, wide), dtype=bool)
-    np.greater_equal(score, bound, out=left[:, :n])
+    left = score >= bound
+    if n % 8:
+        left = np.pad(left, ((0, 0), (0, -n % 8)))
+    wide = left.shape[1]
     words = left.view(np.int64).ravel()
     word = np.flatnonzero(words != 0)
     flag = np.flatnonzero(words[word].view(bool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,18 +35,23 @@ class NodeLayerNorm(nn.LayerNorm):
             _check_nodes(x, self.num_nodes)
         weight: Tensor = self.weight
         bias: Tensor = self.bias
-        if x.stride(-1) > x.stride(-2) == 1:  # [B, C, T, N] in memory: no channel is moved
-            x = x.transpose(-1, -2)
-            weight, bias = (
-                (weight.unsqueeze(1), bias.unsqueeze(1))
-                if self.num_nodes is None
-                else (weight.t(), bias.t())
-            )
-            shape = x.shape[-2:]
-            weight, bias = weight.expand(shape), bias.expand(shape)
-            return F.layer_norm(x, shape, weight, bias, self.eps).transpose(-1, -2)
         shape = x.shape[-2:]
         return F.layer_norm(x, shape, weight.expand(shape), bias.expand(shape), self.eps)
+
+    def on_rows(self, rows: Tensor, num_batch: int) -> Tensor:
+        """Normalise rows [T, C, B * N]."""
+        num_steps, width, size = rows.shape
+        x = rows.view(num_steps, width, num_batch, -1).transpose(1, 2)  # [T, B, C, N]
+        shape = x.shape[-2:]
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if self.num_nodes is None:
+            weight, bias = weight.unsqueeze(1), bias.unsqueeze(1)
+        else:
+            _check_nodes(x.mT, self.num_nodes)
+            weight, bias = weight.t(), bias.t()
+        x = torch.layer_norm(x, shape, weight.expand(shape), bias.expand(shape), self.eps)
+        return x.transpose(1, 2).reshape(num_steps, width, size)
 
 
 class NodeBatchNorm(nn.BatchNorm1d):

@@ -110,8 +110,9 @@ class Ports:
         """Return channels that are :obj:`width` wide: those given, or frozen ones if unknown."""
         if isinstance(x, list):
             raise ValueError(
-                f"No rule says what a function of several inputs, before {self._stack[-1]!r}, makes "
-                "of their channels: make it a module with a rule (pyg_stkd.prune.register)"
+                "No rule says what a function of several inputs, before "
+                f"{self._stack[-1]!r}, makes of their channels: make it a module with a rule "
+                "(pyg_stkd.prune.register)"
             )
         if x is None:
             first = len(self._parent)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyg_stkd.functional import knn
+from pyg_stkd.functional import knn_search
 from pyg_stkd.functional.clouds import like_clouds
 from pyg_stkd.functional.knn import knn_graph
 from pyg_stkd.functional.largest import largest, largest_by_groups, largest_by_keys
@@ -76,7 +76,7 @@ def test_the_chunk_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
     x = torch.randn(350, 6, dtype=torch.float64)
     expected = knn_graph(x, 9, batch)
     for chunk in (2000, 1 << 14, 1 << 24):
-        monkeypatch.setitem(knn._CHUNK, "cpu", chunk)
+        monkeypatch.setitem(knn_search._CHUNK, "cpu", chunk)
         assert torch.equal(knn_graph(x, 9, batch), expected)
 
 
@@ -86,7 +86,7 @@ def test_the_search_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         x = torch.randn(390, 3).round(decimals=1).to(dtype)
         expected = knn_graph(x, 9, batch)
         with monkeypatch.context() as patch:
-            patch.setattr(knn, "num_groups", lambda n, k: 0)
+            patch.setattr(knn_search, "num_groups", lambda n, k: 0)
             assert torch.equal(knn_graph(x, 9, batch), expected)
 
 
@@ -113,6 +113,27 @@ def test_one_point_and_none() -> None:
     assert knn_graph(torch.ones(0, 3), 4, loop=True).shape == (2, 0)
 
 
+def test_points_without_coordinates_are_all_equally_near() -> None:
+    assert knn_graph(torch.ones(3, 0), 1).tolist() == [[1, 0, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_the_points_given_stay_as_they_are(width: int) -> None:
+    x = torch.randn(230, width, dtype=torch.float64)
+    given = x.clone()
+    knn_graph(x, 3, batch_of([140, 60, 30]))
+    assert torch.equal(x, given)
+
+
+def test_distances_just_below_overflow() -> None:
+    x = torch.tensor([[0.0], [3e18], [5e18], [9e18]])
+    for width in (1, 6):
+        wide = torch.cat([x, torch.zeros(4, width - 1)], dim=1)
+        assert knn_graph(wide, 1).tolist() == [[1, 2, 1, 2], [0, 1, 2, 3]]
+    far = wide + 1e19  # as near to each other as before
+    assert knn_graph(far, 1, torch.tensor([0, 0, 1, 1])).tolist() == [[1, 0, 3, 2], [0, 1, 2, 3]]
+
+
 def test_no_gradient_flows() -> None:
     x = torch.randn(9, 2, requires_grad=True)
     assert not knn_graph(x, 3).requires_grad
@@ -132,7 +153,7 @@ def stand_in(x: Tensor, y: Tensor, ptr_x: Tensor, ptr_y: Tensor, k: int, *_: obj
 def test_pyg_lib_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, loop: bool) -> None:
     monkeypatch.setattr(torch_geometric.typing, "WITH_KNN", True, raising=False)
     monkeypatch.setattr(torch.ops, "pyg", type("pyg", (), {"knn": staticmethod(stand_in)}))
-    monkeypatch.setattr(knn, "_TREE_POINTS", 50)
+    monkeypatch.setattr(knn_search, "_TREE_POINTS", 50)
     batch = batch_of([60, 60, 80])
     x = torch.randn(200, 3)
     assert torch.equal(knn_graph(x, 7, batch, loop), brute_force(x, 7, batch, loop))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyg_stkd.nn.conv.time_conv import TimeConv, keeps_digits
+from pyg_stkd.nn.conv.time_conv import TimeConv, apply_gate, keeps_digits
 
 __all__ = ["GatedTemporalConv"]
 
@@ -121,11 +121,14 @@ class GatedTemporalConv(nn.Module):
                 f"'x' [B, T, N, C] must have at least kernel_size={self.kernel_size} time steps "
                 f"(got {x.size(1)})"
             )
-        fused = self.gate if self.gate in ("glu", "pgt") else "linear"
+        # The convolution applies some gates itself.
+        fused, rest = self.gate, "linear"
+        if self.gate not in ("glu", "pgt"):
+            fused, rest = "linear", self.gate
         if not self.residual:
-            return self._gate(self.conv(x, fused))
+            return apply_gate(self.conv(x, fused), rest)
         if self.align is None and keeps_digits(x):
-            return self._gate(self.conv(x, fused, residual=self.out_channels))
+            return apply_gate(self.conv(x, fused, residual=self.out_channels), rest)
         r = x[:, self.kernel_size - 1 :]  # [B, T', N, C]
         if self.align is not None:
             r = self.align(r)
@@ -134,16 +137,7 @@ class GatedTemporalConv(nn.Module):
         p, *q = self.conv(x).split(self.out_channels, dim=-1)
         if self.gate == "glu":
             return (p + r) * q[0].sigmoid()
-        return self._gate(torch.cat([p + r, *q], dim=-1))
-
-    def _gate(self, y: Tensor) -> Tensor:
-        """Apply those gates that the convolution does not apply itself."""
-        if self.gate == "gtu":
-            p, q = y.chunk(2, dim=-1)
-            return p.tanh() * q.sigmoid()
-        if self.gate == "relu":
-            return torch.relu(y)
-        return torch.sigmoid(y) if self.gate == "sigmoid" else y
+        return apply_gate(torch.cat([p + r, *q], dim=-1), self.gate)
 
     def __repr__(self) -> str:
         return (

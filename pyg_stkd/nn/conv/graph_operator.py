@@ -47,7 +47,7 @@ class GraphOperator:
                 f"'propagation' must be 'auto', 'dense' or 'sparse' (got {propagation!r})"
             )
         self.num_nodes = graph.num_nodes
-        self._matrix: Tensor | None = None
+        self._polynomials: dict[tuple[int, int], Tensor] = {}
         self.is_dense = propagation == "dense" or (
             propagation == "auto" and _dense_is_faster(graph)
         )
@@ -70,7 +70,7 @@ class GraphOperator:
             return self
         out = GraphOperator.__new__(GraphOperator)
         out.__dict__ |= self.__dict__
-        out._matrix = None
+        out._polynomials = {}
         out.tensors = (self.tensors[0].to(dtype), *self.tensors[1:])
         return out
 
@@ -82,12 +82,20 @@ class GraphOperator:
         matrix = value.new_zeros(self.num_nodes, self.num_nodes)
         return matrix.index_put((row.long(), col.long()), value, accumulate=True)
 
-    def matrix(self) -> Tensor:
-        """Return the matrix, kept from the first call on."""
-        if self._matrix is None:
-            with torch.inference_mode(False):  # it must serve other calls too
-                self._matrix = self.to_dense()
-        return self._matrix
+    def polynomials(self, first: int, last: int) -> Tensor:
+        """Return the transposed Chebyshev polynomials of these orders below each other, kept."""
+        kept = self._polynomials.get((first, last))
+        if kept is None:
+            # In full precision, once; and they must serve training too.
+            with torch.inference_mode(False), torch.no_grad():
+                matrix = self.to_dense().t().double()
+                terms = [torch.eye(self.num_nodes, dtype=matrix.dtype, device=matrix.device)]
+                terms.append(matrix)
+                while len(terms) <= last:
+                    terms.append(2.0 * matrix @ terms[-1] - terms[-2])
+                kept = torch.cat(terms[first : last + 1]).to(self.tensors[0].dtype)
+            self._polynomials[first, last] = kept
+        return kept
 
     def __repr__(self) -> str:
         kind = "dense" if self.is_dense else "sparse"

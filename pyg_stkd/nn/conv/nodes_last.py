@@ -1,28 +1,41 @@
-"""Inference in memory order [B, C, T, N]: thin layers become products with long rows of nodes.
+"""Inference on rows [T, C, B * N]: thin layers become products with long rows of nodes.
 
-Sequences keep their shape [B, T, N, C]; only their strides tell. Kernels for matrices of a few
-columns are slow, those for a few long rows are not, and calls are few: small models pay for
-calls more than for arithmetic.
+Kernels for matrices of a few columns are slow, those for a few long rows are not. In this order
+windows of time are in one piece, and a linear map is one product for each time step.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from pyg_stkd.nn.conv.graph_operator import GraphOperator
 
-__all__ = ["conv_nodes_last", "filter_nodes_last", "has_short_rows", "pays"]
+__all__ = [
+    "conv_rows",
+    "filter_rows",
+    "from_rows",
+    "has_short_rows",
+    "linear_rows",
+    "pays",
+    "to_rows",
+]
 
 # Measured: at this width products of either order take the same time.
 _WIDEST = 32
 # A product with the whole matrix needs no transpose, which outweighs zeros up to here.
 _MOST_NODES = 256
+# Polynomials of a larger dense matrix are better not kept.
+_MOST_DENSE_NODES = 1024
 
 
 def pays(x: Tensor, in_channels: int, out_channels: int, *weights: Tensor | None) -> bool:
     """Whether a layer is thin, on CPU and in full precision, and no gradient is wanted."""
-    if max(in_channels, out_channels) > _WIDEST or x.device.type != "cpu":
+    if in_channels > _WIDEST or out_channels > _WIDEST or x.device.type != "cpu":
+        return False
+    if type(x) is not Tensor or not x.numel():
         return False
     if torch.is_grad_enabled() and (
         x.requires_grad or any(w is not None and w.requires_grad for w in weights)
@@ -35,56 +48,86 @@ def pays(x: Tensor, in_channels: int, out_channels: int, *weights: Tensor | None
 
 def has_short_rows(operator: GraphOperator) -> bool:
     """Whether a constant operator is best applied as a dense matrix here."""
-    small = operator.is_dense or operator.num_nodes <= _MOST_NODES
-    return small and not operator.requires_grad
+    most = _MOST_DENSE_NODES if operator.is_dense else _MOST_NODES
+    return operator.num_nodes <= most and not operator.requires_grad
 
 
-def conv_nodes_last(x: Tensor, weight: Tensor, bias: Tensor | None, residual: int = 0) -> Tensor:
-    """Convolve [B, T, N, C] along time; returns maps [B, C', T', N]. Arguments as in TimeConv."""
+def to_rows(x: Tensor) -> Tensor:
+    """Return sequences [B, T, N, C] as rows [T, C, B * N]."""
     num_batch, num_steps, num_nodes, width = x.shape
-    num_taps = weight.size(2)
-    size = num_steps - num_taps + 1
-    b, t, n, c = x.stride()
-    rows = x.as_strided((num_batch, width, num_taps, size, num_nodes), (b, c, t, t, n))
-    rows = rows.reshape(num_batch, width * num_taps, size * num_nodes)
-    weight = weight.flatten(1)  # [C', C * k]
+    rows = x.permute(1, 3, 0, 2).reshape(num_steps, width, num_batch * num_nodes)
+    return rows.contiguous()  # reshape may have made a view
+
+
+def from_rows(rows: Tensor, num_batch: int) -> Tensor:
+    """Return rows [T, C, B * N] as sequences [B, T, N, C]."""
+    num_steps, width, _ = rows.shape
+    return rows.view(num_steps, width, num_batch, -1).permute(2, 0, 3, 1).contiguous()
+
+
+def conv_rows(rows: Tensor, weight: Tensor, bias: Tensor | None, residual: int = 0) -> Tensor:
+    """Convolve along time, [T, C, L] to [T', C', L]; arguments as in TimeConv."""
+    num_steps, width, size = rows.shape
+    num_maps, num_taps = weight.size(0), weight.size(2)
+    length = num_taps * width
+    # Windows overlap in memory; none is copied.
+    shape, stride = (num_steps - num_taps + 1, length, size), (width * size, size, 1)
+    taps = weight.squeeze(3).transpose(1, 2)  # [C', k, C]
     if residual:
         # The last tap of the first maps gets an identity: no pass over the output is needed.
-        weight = weight.clone(memory_format=torch.contiguous_format)
-        count, step = min(residual, width), width * num_taps + num_taps
-        weight.as_strided((count,), (step,), num_taps - 1).add_(1.0)
+        taps = _identity(num_maps, num_taps, width, min(residual, width), weight.dtype) + taps
+    return linear_rows(rows.as_strided(shape, stride), taps.reshape(num_maps, length), bias)
+
+
+@lru_cache(64)
+def _identity(num_maps: int, num_taps: int, width: int, count: int, dtype: torch.dtype) -> Tensor:
+    """Return taps [C', k, C] that give the last step of the first inputs."""
+    with torch.inference_mode(False):
+        taps = torch.zeros(num_maps, num_taps, width, dtype=dtype)
+        taps[:count, -1, :count].fill_diagonal_(1.0)
+    return taps
+
+
+def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return weight [C', C] times each of the rows [T, C, L], plus bias [C']."""
+    weight = weight.expand(rows.size(0), -1, -1)
     if bias is None:
-        maps = torch.bmm(weight.expand(num_batch, -1, -1), rows)
-    elif num_batch == 1:
-        maps = torch.addmm(bias.unsqueeze(1), weight, rows[0])
-    else:
-        maps = torch.bmm(weight.expand(num_batch, -1, -1), rows).add_(bias.unsqueeze(1))
-    return maps.view(num_batch, weight.size(0), size, num_nodes)
+        return torch.bmm(weight, rows)
+    return torch.baddbmm(bias.unsqueeze(1), weight, rows)
 
 
-def filter_nodes_last(
-    operator: GraphOperator, x: Tensor, weight: Tensor, bias: Tensor | None, first: int
+def filter_rows(
+    operator: GraphOperator,
+    rows: Tensor,
+    num_batch: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    first: int,
 ) -> Tensor:
-    r"""Filter as :func:`cheb_filter` does, by Clenshaw's recurrence: project, then propagate.
+    r"""Filter as :func:`cheb_filter` does: project, then propagate all orders at once.
 
     .. math::
-        \mathbf{b}_k = \mathbf{x} \mathbf{W}_k + 2 \hat{\mathbf{L}} \mathbf{b}_{k+1}
-        - \mathbf{b}_{k+2}, \qquad
-        \mathbf{y} = \mathbf{x} \mathbf{W}_0 + \hat{\mathbf{L}} \mathbf{b}_1 - \mathbf{b}_2
+        \mathbf{y} = \mathbf{x} \mathbf{W}_0 + \mathbf{b} +
+        \left[ T_1(\hat{\mathbf{L}}), T_2(\hat{\mathbf{L}}), \ldots \right]
+        \left[ \mathbf{x} \mathbf{W}_1; \mathbf{x} \mathbf{W}_2; \ldots \right]
     """
-    num_batch, num_steps, num_nodes, width = x.shape
+    num_steps, width, size = rows.shape
     num_terms, _, out_channels = weight.shape
-    rows = x.permute(0, 3, 1, 2).reshape(num_batch, width, num_steps * num_nodes)
-    maps = weight.transpose(1, 2).reshape(-1, width).expand(num_batch, -1, -1)  # [B, K * C', C]
-    terms = torch.bmm(maps, rows)  # [B, K * C', T * N]
-    terms = terms.view(num_batch, num_terms, out_channels * num_steps, num_nodes)
-    matrix = operator.matrix().t().expand(num_batch, -1, -1)
-    after, term = None, terms[:, -1]
-    for k in reversed(range(first + num_terms - 1)):
-        own = terms[:, k - first] if k >= first else torch.zeros_like(term)
-        own.baddbmm_(term, matrix, alpha=2.0 if k else 1.0)
-        after, term = term, own if after is None else own.sub_(after)
-    out = term.view(num_batch, out_channels, num_steps, num_nodes)
-    if bias is not None:
-        out.add_(bias.view(-1, 1, 1))
-    return out.permute(0, 2, 3, 1)
+    num_nodes, last = size // num_batch, first + num_terms - 1
+    if first == 0:  # the polynomial of order 0 is the identity
+        out = linear_rows(rows, weight[0].t(), bias)
+        if last == 0:
+            return out
+        out, weight = out.view(-1, num_nodes), weight[1:]
+    maps = weight.permute(2, 0, 1).reshape(-1, width)  # [C' * K, C]
+    terms = torch.bmm(maps.expand(num_steps, -1, -1), rows)
+    terms = terms.view(num_steps * out_channels, -1, num_batch, num_nodes).transpose(1, 2)
+    matrix = operator.polynomials(max(first, 1), last)  # [K * N, N]
+    terms = terms.reshape(-1, matrix.size(0))  # [T * C' * B, K * N]
+    if first == 0:
+        out.addmm_(terms, matrix)
+    else:
+        out = terms @ matrix
+        if bias is not None:
+            out.view(num_steps, out_channels, size).add_(bias.unsqueeze(1))
+    return out.view(num_steps, out_channels, size)

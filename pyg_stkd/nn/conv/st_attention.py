@@ -72,8 +72,9 @@ class SpatialAttention(_Attention):
         - **output:** :math:`(B, N, N)`
 
     Example:
-        >>> SpatialAttention(2, num_nodes=3, num_steps=4)(torch.randn(1, 4, 3, 2)).sum(1)
-        tensor([[1., 1., 1.]], grad_fn=<SumBackward1>)
+        >>> p = SpatialAttention(2, num_nodes=3, num_steps=4)(torch.randn(1, 4, 3, 2))
+        >>> p.shape, torch.allclose(p.sum(1), torch.ones(1, 3))
+        (torch.Size([1, 3, 3]), True)
     """
 
     def __init__(self, in_channels: int, num_nodes: int, num_steps: int) -> None:

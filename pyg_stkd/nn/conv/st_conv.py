@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.conv.gated_temporal_conv import Gate, GatedTemporalConv, check_sequence
-from pyg_stkd.nn.conv.graph_operator import GraphOperator, Propagation
-from pyg_stkd.nn.conv.nodes_last import pays
+from pyg_stkd.nn.conv.graph_operator import Propagation
+from pyg_stkd.nn.conv.nodes_last import from_rows, pays, to_rows
+from pyg_stkd.nn.conv.on_steps import on_steps
+from pyg_stkd.nn.conv.thin_block import run_block, runs_thin
 from pyg_stkd.nn.conv.time_conv import keeps_digits
 from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
 
@@ -166,6 +166,8 @@ class STConv(nn.Module):
                 f"'x' [B, T, N, C] must have at least {shortest} time steps for two windows of "
                 f"kernel_size={self.kernel_size} (got {x.size(1)})"
             )
+        if runs_thin(self, x):
+            return from_rows(run_block(self, to_rows(x), x, edge_index, edge_weight), x.size(0))
         h = self.temporal1(x)  # [B, T', N, C']
         if self.align is not None:
             h = self.align(h)
@@ -179,7 +181,7 @@ class STConv(nn.Module):
 
     def _graph(self, h: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
         if not isinstance(self.conv, ChebConv):
-            out = _on_steps(self.conv, h, edge_index, edge_weight)
+            out = on_steps(self.conv, h, edge_index, edge_weight)
         elif self.residual and self._adds_identity(self.conv, h):
             identity = torch.eye(h.size(-1), dtype=h.dtype, device=h.device)
             return self.conv(h, edge_index, edge_weight, residual=identity)
@@ -228,25 +230,3 @@ def _make_conv(
         if isinstance(given, int) and given not in (width, -1):
             raise ValueError(f"'conv' must have {name}={width} here (got {given})")
     return module
-
-
-def _on_steps(conv: nn.Module, x: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
-    """Run a layer of PyG once on [B, T, N, C], the time steps as disjoint copies of the graph."""
-    if isinstance(edge_index, GraphOperator):
-        raise TypeError(f"'edge_index' must hold edges for {conv} (got a GraphOperator)")
-    num_nodes, num_steps = x.size(2), x.size(0) * x.size(1)
-    edges, weight = edge_index, edge_weight
-    if not isinstance(edges, Tensor) or edges.layout != torch.strided:
-        graph = Graph.of(Graph.of(edges), num_nodes)
-        edges = graph.edge_index
-        weight = graph.value if edge_weight is None else edge_weight
-    Graph.of(edges, num_nodes)  # checks the range: a copy must not reach into the next
-    offset = torch.arange(num_steps, device=x.device) * num_nodes
-    edges = (edges[:, None] + offset[:, None]).flatten(1)  # [2, S * E]
-    kwargs = {}
-    if weight is not None:
-        if "edge_weight" not in inspect.signature(conv.forward).parameters:
-            raise ValueError(f"'edge_weight' must be None for {conv}, which takes no weights")
-        kwargs["edge_weight"] = weight.repeat(num_steps)
-    out = conv(x.reshape(num_steps * num_nodes, -1), edges, **kwargs)
-    return out.view(*x.shape[:3], -1)

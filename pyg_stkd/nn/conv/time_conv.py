@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyg_stkd.nn.conv.nodes_last import conv_nodes_last, pays
+from pyg_stkd.nn.conv.nodes_last import conv_rows, from_rows, pays, to_rows
 
-__all__ = ["TimeConv", "keeps_digits"]
+__all__ = ["TimeConv", "apply_gate", "keeps_digits"]
 
 # Maps of each gate for each output channel.
 _PARTS = {"linear": 1, "glu": 2, "pgt": 3}
@@ -43,13 +43,13 @@ class TimeConv(nn.Conv2d):
         """Convolve and gate; the input's last step is added to the first :obj:`residual` maps."""
         weight, bias = self.weight, self.bias
         if pays(x, weight.size(1), weight.size(0) // _PARTS[gate], weight, bias):
-            maps = conv_nodes_last(x, weight, bias, residual)
-            return _gate(maps, gate, dim=1).permute(0, 2, 3, 1)
+            rows = conv_rows(to_rows(x), weight, bias, residual)
+            return from_rows(apply_gate(rows, gate, dim=1), x.size(0))
         if residual:
             # One more tap, an identity: no pass over the output is needed.
             weight = torch.cat([_with_identity(weight[:residual]), weight[residual:]])
         if not keeps_digits(x):
-            return _gate(_convolve(x, weight, bias), gate)
+            return apply_gate(_convolve(x, weight, bias), gate)
         if bias is None:
             bias = weight.new_zeros(weight.size(0))
         if weight.size(1) * weight.size(2) <= 16:
@@ -79,11 +79,19 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1).contiguous()
 
 
-def _gate(y: Tensor, gate: str, dim: int = -1) -> Tensor:
+def apply_gate(y: Tensor, gate: str, dim: int = -1) -> Tensor:
+    """Gate maps whose parts lie one after the other."""
     if gate == "linear":
         return y
     if gate == "glu":
         return F.glu(y, dim)
+    if gate == "relu":
+        return torch.relu(y)
+    if gate == "sigmoid":
+        return torch.sigmoid(y)
+    if gate == "gtu":
+        p, q = y.chunk(2, dim)
+        return p.tanh() * q.sigmoid()
     p, q, r = y.chunk(3, dim)
     return torch.relu(p * q.sigmoid() + r)
 
@@ -126,7 +134,7 @@ class _GatedConv(torch.autograd.Function):
         x, weight, bias, *kept = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # Derivatives of this derivative are wanted.
-            out = _gate(_convolve(x, weight, bias), ctx.gate)
+            out = apply_gate(_convolve(x, weight, bias), ctx.gate)
             needs = ctx.needs_input_grad[:3]
             inputs = [i for i, need in zip((x, weight, bias), needs, strict=True) if need]
             grads = iter(torch.autograd.grad(out, inputs, grad, create_graph=True))

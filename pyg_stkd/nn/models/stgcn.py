@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv, check_sequence
+from pyg_stkd.nn.conv.nodes_last import linear_rows, pays, to_rows
 from pyg_stkd.nn.conv.st_conv import STConv
+from pyg_stkd.nn.conv.thin_block import (
+    is_plain,
+    run_block,
+    run_temporal,
+    runs_thin,
+    temporal_runs_thin,
+)
 from pyg_stkd.nn.norm import NodeLayerNorm
 
 __all__ = ["STGCN"]
@@ -138,11 +146,36 @@ class STGCN(nn.Module):
             raise ValueError(
                 f"'x' [B, T, N, C] must have T={self.num_steps} time steps (got {x.size(1)})"
             )
+        if self._runs_thin(x):
+            return self._on_rows(x, edge_index, edge_weight)
         for block in self.blocks:
             x = block(x, edge_index, edge_weight)
         x = self.head_norm(self.head_conv(x))[:, -1]  # [B, N, C]
         x = self.dropout(torch.relu(self.lin1(x)))
-        return self.lin2(x).transpose(1, 2)  # [B, C', N]
+        return self.lin2(x).transpose(1, 2).contiguous()  # [B, C', N]
+
+    def _runs_thin(self, x: Tensor) -> bool:
+        """Whether all layers may run on rows."""
+        return (
+            pays(x, self.lin1.in_features, max(self.lin1.out_features, self.out_channels))
+            and all(is_plain(block, STConv) and runs_thin(block, x) for block in self.blocks)
+            and temporal_runs_thin(self.head_conv)
+            and is_plain(self.head_norm, NodeLayerNorm)
+            and is_plain(self.lin1, nn.Linear)
+            and is_plain(self.lin2, nn.Linear)
+            and is_plain(self.dropout, nn.Dropout)
+            and not self.dropout.training
+        )
+
+    def _on_rows(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
+        """Run on rows [T, C, B * N]."""
+        rows, num_batch, num_nodes = to_rows(x), x.size(0), x.size(2)
+        for block in self.blocks:
+            rows = run_block(block, rows, x, edge_index, edge_weight)
+        rows = self.head_norm.on_rows(run_temporal(self.head_conv, rows), num_batch)
+        rows = linear_rows(rows, self.lin1.weight, self.lin1.bias).relu_()
+        rows = linear_rows(rows, self.lin2.weight, self.lin2.bias)  # [1, C', B * N]
+        return rows.view(-1, num_batch, num_nodes).transpose(0, 1).contiguous()  # [B, C', N]
 
     def __repr__(self) -> str:
         return (

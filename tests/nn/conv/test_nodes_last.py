@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyg_stkd.nn import STGCN
+from pyg_stkd.nn import ASTGCN, STGCN, STConv
 from pyg_stkd.nn.conv import nodes_last
 from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv
 from pyg_stkd.nn.conv.graph_operator import cheb_operator
-from pyg_stkd.nn.conv.nodes_last import conv_nodes_last, filter_nodes_last, pays
-from pyg_stkd.nn.norm import NodeLayerNorm
+from pyg_stkd.nn.conv.nodes_last import conv_rows, filter_rows, from_rows, pays, to_rows
+from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
 
 EDGES = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 4, 2]])
 
@@ -22,7 +22,7 @@ def layouts(x: Tensor) -> list[Tensor]:
     return [x, x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1), x.mT.contiguous().mT]
 
 
-@pytest.mark.parametrize("num_batch", [0, 1, 3])
+@pytest.mark.parametrize("num_batch", [1, 3])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("residual", [0, 4])
 def test_convolves_along_time(num_batch: int, bias: bool, residual: int) -> None:
@@ -38,14 +38,14 @@ def test_convolves_along_time(num_batch: int, bias: bool, residual: int) -> None
     expected += 0 if b is None else b
     before = weight.clone()
     for one in layouts(x):
-        out = conv_nodes_last(one, weight, b, residual).permute(0, 2, 3, 1)
+        out = from_rows(conv_rows(to_rows(one), weight, b, residual), num_batch)
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-13)
     assert torch.equal(weight, before)
 
 
-@pytest.mark.parametrize("num_batch", [0, 1, 3])
+@pytest.mark.parametrize("num_batch", [1, 3])
 @pytest.mark.parametrize(("first", "num_terms"), [(0, 1), (0, 2), (0, 4), (1, 1), (2, 1)])
-def test_filters_by_clenshaw(num_batch: int, first: int, num_terms: int) -> None:
+def test_filters_all_orders_at_once(num_batch: int, first: int, num_terms: int) -> None:
     operator = cheb_operator(EDGES, torch.rand(5).double(), 5, dtype=torch.float64)
     matrix = operator.to_dense()
     basis = [torch.eye(5, dtype=torch.float64), matrix]
@@ -56,8 +56,10 @@ def test_filters_by_clenshaw(num_batch: int, first: int, num_terms: int) -> None
     bias = torch.randn(4, dtype=torch.float64)
     expected = bias + sum(basis[first + k] @ x @ w for k, w in enumerate(weight))
     for one in layouts(x):
-        out = filter_nodes_last(operator, one, weight, bias, first)
-        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+        for b in (bias, None):
+            rows = filter_rows(operator, to_rows(one), num_batch, weight, b, first)
+            out = from_rows(rows, num_batch) + (bias if b is None else 0)
+            torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("gate", ["glu", "gtu", "pgt", "relu", "sigmoid", "linear"])
@@ -85,25 +87,101 @@ def test_filters_agree_with_and_without_gradients(cls: Any) -> None:
         torch.testing.assert_close(conv(x, EDGES), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("num_batch", [1, 3])
 @pytest.mark.parametrize("num_nodes", [None, 5])
-def test_norms_take_any_order_of_memory(num_nodes: int | None) -> None:
+def test_norms_of_rows(num_nodes: int | None, num_batch: int) -> None:
     norm = NodeLayerNorm(3, num_nodes).double()
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
-    x, *others = layouts(torch.randn(2, 4, 5, 3, dtype=torch.float64))
-    mean = x.mean((2, 3), keepdim=True)
-    variance = x.var((2, 3), keepdim=True, unbiased=False)
-    expected = (x - mean) / (variance + 1e-12).sqrt() * norm.weight + norm.bias
-    for one in (x, *others):
-        torch.testing.assert_close(norm(one), expected, rtol=0, atol=1e-12)
+    x = torch.randn(num_batch, 4, 5, 3, dtype=torch.float64)
+    out = from_rows(norm.on_rows(to_rows(x), num_batch), num_batch)
+    torch.testing.assert_close(out, norm(x), rtol=0, atol=1e-12)
 
 
-def test_models_agree_with_and_without_gradients() -> None:
-    model = STGCN(2, [(6, 3, 5), (3, 4, 7)], 3, head_channels=8, num_nodes=5).double().eval()
-    x = torch.randn(2, 12, 5, 2, dtype=torch.float64)
+@pytest.mark.parametrize("num_batch", [0, 1, 3])
+@pytest.mark.parametrize("num_nodes", [None, 5])
+def test_models_agree_with_and_without_gradients(num_nodes: int | None, num_batch: int) -> None:
+    widths = [(6, 3, 5), (3, 4, 7)]
+    model = STGCN(2, widths, 3, head_channels=8, num_nodes=num_nodes).double().eval()
+    x = torch.randn(num_batch, 12, 5, 2, dtype=torch.float64)
     expected = model(x, EDGES)
+    assert expected.requires_grad
     with torch.no_grad():
-        torch.testing.assert_close(model(x, EDGES), expected, rtol=0, atol=1e-12)
+        out = model(x, EDGES)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    assert out.is_contiguous()
+    assert expected.is_contiguous()
+
+
+BLOCKS: dict[str, dict[str, Any]] = {
+    "gcn": {"conv": "gcn"},
+    "K=1": {"K": 1},
+    "no residual": {"residual": False, "norm": None},
+    "widens": {"temporal_channels": 2},
+    "pgt": {"gate": ("pgt", "relu")},
+    "gtu": {"gate": ("gtu", "sigmoid")},
+    "same": {"padding": "same"},
+    "batch norm": {"norm": "batch", "num_nodes": 5},
+    "no bias": {"bias": False},
+}
+
+
+@pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize("most", [4, 256])
+def test_blocks_agree_with_and_without_gradients(
+    options: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_last, "_MOST_NODES", most)
+    block = STConv(2, 3, 6, propagation="sparse", **options).double().eval()
+    x = torch.randn(2, 6, 5, 2, dtype=torch.float64)
+    expected = block(x, EDGES)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, EDGES), expected, rtol=0, atol=1e-12)
+
+
+def test_changed_weights_and_hooks_are_seen() -> None:
+    model = STGCN(2, [(6, 3, 5)], 3, num_steps=6, head_channels=8).double().eval()
+    x = torch.randn(2, 6, 5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        model(x, EDGES)
+        for parameter in model.parameters():
+            parameter.data.mul_(1.5)
+        out = model(x, EDGES)
+        seen: list[str] = []
+        for name, module in model.named_modules():
+            handle = module.register_forward_hook(lambda *_, name=name: seen.append(name))
+            torch.testing.assert_close(model(x, EDGES), out, rtol=0, atol=1e-12)
+            handle.remove()
+        model.dropout.p = model.blocks[0].dropout.p = 0.5
+        model.dropout.train()
+        assert not torch.equal(model(x, EDGES), model(x, EDGES))
+    torch.testing.assert_close(model.eval()(x, EDGES), out, rtol=0, atol=1e-12)
+    assert seen == [name for name, _ in model.named_modules() if name != "blocks"]
+
+
+LAYERS: dict[str, tuple[torch.nn.Module, bool]] = {
+    "GatedTemporalConv": (GatedTemporalConv(2, 6), False),
+    "GatedTemporalConv, narrower": (GatedTemporalConv(2, 1, gate="gtu"), False),
+    "STConv": (STConv(2, 3, 4), True),
+    "ChebConv": (ChebConv(2, 4), True),
+    "GCNConv": (GCNConv(2, 4), True),
+    "NodeLayerNorm": (NodeLayerNorm(2), False),
+    "NodeBatchNorm": (NodeBatchNorm(5), False),
+    "STGCN": (STGCN.student(2, 3), True),
+    "STGCN, wide": (STGCN.teacher(2, 3), True),
+    "ASTGCN": (ASTGCN(2, 4, 3, 5), True),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_can_be_viewed_in_eval_mode(name: str) -> None:
+    layer, takes_edges = LAYERS[name]
+    x = torch.randn(2, 12, 5, 2)
+    args: tuple[Any, ...] = (x, EDGES) if takes_edges else (x,)
+    for one in layouts(x):
+        with torch.no_grad():
+            out = layer.eval()(one, *args[1:])
+        assert out.view(-1).shape == (out.numel(),)
 
 
 def test_pays_for_thin_layers_without_gradients() -> None:
@@ -125,4 +203,4 @@ def test_large_sparse_graphs_are_not_made_dense(monkeypatch: pytest.MonkeyPatch)
     operator = cheb_operator(EDGES, None, 5, propagation="sparse")
     with torch.no_grad():
         conv(torch.randn(1, 2, 5, 2), operator)
-    assert operator._matrix is None
+    assert not operator._polynomials

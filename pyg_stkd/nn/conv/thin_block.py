@@ -1,0 +1,98 @@
+"""A whole block of thin layers on rows [T, C, B * N], without a copy between its layers.
+
+Small models pay for calls more than for arithmetic. Modules with hooks (masks, captures), those
+that took the place of ours and dropout at work are left to the block's own :obj:`forward`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules import module as _hooks
+
+from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
+from pyg_stkd.nn.conv.cheb_filter import cheb_filter
+from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv
+from pyg_stkd.nn.conv.nodes_last import (
+    conv_rows,
+    filter_rows,
+    from_rows,
+    has_short_rows,
+    linear_rows,
+    pays,
+    to_rows,
+)
+from pyg_stkd.nn.conv.time_conv import TimeConv, apply_gate
+from pyg_stkd.nn.norm import NodeLayerNorm
+
+__all__ = ["is_plain", "run_block", "run_temporal", "runs_thin", "temporal_runs_thin"]
+
+
+def is_plain(module: nn.Module | None, *classes: type[nn.Module]) -> bool:
+    """Whether a module is :obj:`None` or of one of the classes, with nothing hooked to it."""
+    if module is None:
+        return True
+    if type(module) not in classes or "forward" in module.__dict__:
+        return False
+    return not (module._forward_hooks or module._forward_pre_hooks)
+
+
+def runs_thin(block: Any, x: Tensor) -> bool:
+    """Whether the layers of an STConv may run on rows."""
+    widest = max(block.temporal_channels, block.hidden_channels, block.out_channels)
+    if not pays(x, block.in_channels, widest) or torch.is_grad_enabled():
+        return False
+    if _hooks._global_forward_hooks or _hooks._global_forward_pre_hooks:
+        return False
+    return (
+        is_plain(block.conv, ChebConv, GCNConv)
+        and is_plain(block.align, nn.Linear)
+        and is_plain(block.norm, NodeLayerNorm)
+        and is_plain(block.dropout, nn.Dropout)
+        and not block.dropout.training
+        and temporal_runs_thin(block.temporal1)
+        and temporal_runs_thin(block.temporal2)
+    )
+
+
+def temporal_runs_thin(layer: Any) -> bool:
+    """Whether a temporal convolution may run on rows."""
+    return (
+        is_plain(layer, GatedTemporalConv)
+        and is_plain(layer.conv, TimeConv)
+        and layer.align is None
+        and layer.padding == "valid"
+    )
+
+
+def run_block(
+    block: Any, rows: Tensor, x: Tensor, edge_index: Any, edge_weight: Tensor | None
+) -> Tensor:
+    """Run an STConv on rows [T, C, B * N], with the graph of sequences x [B, T, N, C]."""
+    num_batch, operator = x.size(0), block.conv.checked_operator(x, edge_index, edge_weight)
+    h = run_temporal(block.temporal1, rows)
+    if block.align is not None:
+        h = linear_rows(h, block.align.weight, block.align.bias)
+    elif block.residual and h.size(1) < block.hidden_channels:
+        h = F.pad(h, (0, 0, 0, block.hidden_channels - h.size(1)))
+    conv = block.conv
+    if has_short_rows(operator):
+        out = filter_rows(operator, h, num_batch, conv.weight, conv.bias, conv.first)
+    else:
+        h_steps = from_rows(h, num_batch)
+        out = to_rows(cheb_filter(operator, h_steps, conv.weight, conv.bias, conv.first))
+    if block.residual:
+        out = out.add_(h)
+    h = run_temporal(block.temporal2, out.relu_())
+    return h if block.norm is None else block.norm.on_rows(h, num_batch)
+
+
+def run_temporal(layer: GatedTemporalConv, rows: Tensor) -> Tensor:
+    """Run a temporal convolution on rows."""
+    residual = layer.out_channels if layer.residual else 0
+    conv = layer.conv
+    maps = conv_rows(rows, conv.weight, conv.bias, residual)
+    return apply_gate(maps, layer.gate, dim=1)
