@@ -63,13 +63,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # What was tried to do better, not run by default.
 TRIED: dict[str, dict[str, Any]] = {
-    "KDIS, later": {"stage_epochs": [1, 0, 0]},
+    "KDIS, 4 channels at least": {"min_width": 4},
+    "KDIS, 4 channels at least, later": {"min_width": 4, "stage_epochs": [1, 0, 0]},
     "KDIS, smaller steps": {
         "keep": [0.6, 0.4, 0.25, 0.15, 0.1, 0.065, 0.045, 0.03],
         "stage_epochs": [1, 1, 1, 1, 0, 0, 0],
     },
-    "KDIS, even widths": {"rho": 0.9},
-    "KDIS, 4 channels at least": {"min_width": 4},
 }
 DEFAULTS = {"score": "KDIS", "granularity": "channel", "stages": "all"}
 RATES = (8e-3, 1.6e-2, 4e-3, 2e-3)
@@ -105,9 +104,8 @@ def execute(
     keep, early = tuple(config["keep"]), list(config["stage_epochs"])
     if config["stages"] == "last":
         keep, early = keep[-1:], []
-    floors = {name: config[name] for name in ("rho", "min_width") if name in config}
-    score = SCORES[config["score"]](run.seed)
-    pruner = Pruner(student, score, config["granularity"], keep, **floors)
+    score, floor = SCORES[config["score"]](run.seed), config.get("min_width", 2)
+    pruner = Pruner(student, score, config["granularity"], keep, min_width=floor)
     stages: list[dict[str, Any]] = []
     start = time.monotonic()
     if like is None:
