@@ -261,8 +261,9 @@ def _build(
 
 def _dense_is_faster(graph: Graph) -> bool:
     num_nodes, num_edges = graph.num_nodes, graph.num_edges
-    if not (isinstance(num_nodes, int) and isinstance(num_edges, int)):
-        return False  # symbols of torch.export, which must not choose
+    symbols = not (isinstance(num_nodes, int) and isinstance(num_edges, int))
+    if symbols or (is_exporting() and torch.compiler.is_dynamo_compiling()):
+        return False  # torch.export must not choose; its strict mode shows symbols as integers
     if graph.edge_index.is_cuda:  # sparse kernels pay their launches
         return num_nodes <= 256 or (num_nodes <= 400 and num_edges > 0.1 * num_nodes**2)
     # Measured with 16 to 64 channels: a sparse entry costs 6 to 12 dense ones.
