@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pyg_stkd.nn.conv.graph_operator import GraphOperator
+from pyg_stkd.nn.conv.graph_operator import GraphOperator, propagate
 
 __all__ = [
     "conv_rows",
@@ -29,6 +29,8 @@ _WIDEST = 32
 _MOST_NODES = 256
 # Polynomials of a larger dense matrix are better not kept.
 _MOST_DENSE_NODES = 1024
+# From so many rows on, sparse products are faster in spite of their transposes.
+_MANY_ROWS = 1024
 
 
 def pays(x: Tensor, in_channels: int, out_channels: int, *weights: Tensor | None) -> bool:
@@ -114,6 +116,13 @@ def filter_rows(
     num_steps, width, size = rows.shape
     num_terms, _, out_channels = weight.shape
     num_nodes, last = size // num_batch, first + num_terms - 1
+    many = num_steps * out_channels * num_batch >= _MANY_ROWS
+    if many and first <= 1 and not operator.is_dense:
+        maps = weight.transpose(1, 2).reshape(-1, width)  # [K * C', C]
+        terms = torch.bmm(maps.expand(num_steps, -1, -1), rows)
+        terms = terms.view(num_steps, num_terms, -1, num_nodes)  # [T, K, C' * B, N]
+        out = _clenshaw(operator, [*[None] * first, *terms.unbind(1)])
+        return _add_bias(out.view(num_steps, out_channels, size), bias)
     if first == 0:  # the polynomial of order 0 is the identity
         out = linear_rows(rows, weight[0].t(), bias)
         if last == 0:
@@ -125,9 +134,34 @@ def filter_rows(
     matrix = operator.polynomials(max(first, 1), last)  # [K * N, N]
     terms = terms.reshape(-1, matrix.size(0))  # [T * C' * B, K * N]
     if first == 0:
-        out.addmm_(terms, matrix)
-    else:
-        out = terms @ matrix
-        if bias is not None:
-            out.view(num_steps, out_channels, size).add_(bias.unsqueeze(1))
-    return out.view(num_steps, out_channels, size)
+        return out.addmm_(terms, matrix).view(num_steps, out_channels, size)
+    return _add_bias((terms @ matrix).view(num_steps, out_channels, size), bias)
+
+
+def _clenshaw(operator: GraphOperator, terms: list[Tensor | None]) -> Tensor:
+    """Return the sum of T_k(L) x_k over the orders k, for signals [T, C' * B, N], as rows [., N].
+
+    By Clenshaw's recurrence, a product less than with the polynomials themselves.
+    """
+    after: Tensor | None = None
+    last: Tensor | None = None
+    for term in terms[:0:-1]:
+        assert term is not None
+        columns = term.reshape(-1, operator.num_nodes).t()
+        if last is None:
+            after, last = last, columns.contiguous()
+            continue
+        total = propagate(last, operator.tensors).mul_(2.0).add_(columns)
+        after, last = last, total if after is None else total.sub_(after)
+    zero = terms[0]
+    out = None if zero is None else zero.reshape(-1, operator.num_nodes)
+    if last is not None:
+        total = propagate(last, operator.tensors)
+        total = total if after is None else total.sub_(after)
+        out = total.t().contiguous() if out is None else out.add_(total.t())
+    assert out is not None
+    return out
+
+
+def _add_bias(rows: Tensor, bias: Tensor | None) -> Tensor:
+    return rows if bias is None else rows.add_(bias.unsqueeze(1))

@@ -14,7 +14,7 @@ from pyg_stkd.nn.conv.gated_temporal_conv import Gate, GatedTemporalConv, check_
 from pyg_stkd.nn.conv.graph_operator import Propagation
 from pyg_stkd.nn.conv.nodes_last import from_rows, pays, to_rows
 from pyg_stkd.nn.conv.on_steps import on_steps
-from pyg_stkd.nn.conv.thin_block import run_block, runs_thin
+from pyg_stkd.nn.conv.thin_block import is_thin, run_block, thin_pays
 from pyg_stkd.nn.conv.time_conv import keeps_digits
 from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
 
@@ -166,8 +166,11 @@ class STConv(nn.Module):
                 f"'x' [B, T, N, C] must have at least {shortest} time steps for two windows of "
                 f"kernel_size={self.kernel_size} (got {x.size(1)})"
             )
-        if runs_thin(self, x):
-            return from_rows(run_block(self, to_rows(x), x, edge_index, edge_weight), x.size(0))
+        widest = max(self.temporal_channels, self.hidden_channels, self.out_channels)
+        if thin_pays(x, self.in_channels, widest) and is_thin(self):
+            assert isinstance(self.conv, ChebConv)
+            operator = self.conv.checked_operator(x, edge_index, edge_weight)
+            return from_rows(run_block(self, to_rows(x), x.size(0), operator), x.size(0))
         h = self.temporal1(x)  # [B, T', N, C']
         if self.align is not None:
             h = self.align(h)

@@ -16,6 +16,7 @@ from torch.nn.modules import module as _hooks
 from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.conv.cheb_filter import cheb_filter
 from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv
+from pyg_stkd.nn.conv.graph_operator import GraphOperator
 from pyg_stkd.nn.conv.nodes_last import (
     conv_rows,
     filter_rows,
@@ -28,7 +29,14 @@ from pyg_stkd.nn.conv.nodes_last import (
 from pyg_stkd.nn.conv.time_conv import TimeConv, apply_gate
 from pyg_stkd.nn.norm import NodeLayerNorm
 
-__all__ = ["is_plain", "run_block", "run_temporal", "runs_thin", "temporal_runs_thin"]
+__all__ = [
+    "is_plain",
+    "is_thin",
+    "is_thin_temporal",
+    "run_block",
+    "run_temporal",
+    "thin_pays",
+]
 
 
 def is_plain(module: nn.Module | None, *classes: type[nn.Module]) -> bool:
@@ -40,42 +48,48 @@ def is_plain(module: nn.Module | None, *classes: type[nn.Module]) -> bool:
     return not (module._forward_hooks or module._forward_pre_hooks)
 
 
-def runs_thin(block: Any, x: Tensor) -> bool:
-    """Whether the layers of an STConv may run on rows."""
-    widest = max(block.temporal_channels, block.hidden_channels, block.out_channels)
-    if not pays(x, block.in_channels, widest) or torch.is_grad_enabled():
-        return False
-    if _hooks._global_forward_hooks or _hooks._global_forward_pre_hooks:
-        return False
+def thin_pays(x: Tensor, in_channels: int, widest: int) -> bool:
+    """Whether rows pay for layers up to this width; not with gradients or hooks on all modules."""
     return (
-        is_plain(block.conv, ChebConv, GCNConv)
-        and is_plain(block.align, nn.Linear)
-        and is_plain(block.norm, NodeLayerNorm)
-        and is_plain(block.dropout, nn.Dropout)
-        and not block.dropout.training
-        and temporal_runs_thin(block.temporal1)
-        and temporal_runs_thin(block.temporal2)
+        pays(x, in_channels, widest)
+        and not torch.is_grad_enabled()
+        and not _hooks._global_forward_hooks
+        and not _hooks._global_forward_pre_hooks
     )
 
 
-def temporal_runs_thin(layer: Any) -> bool:
+def is_thin(block: nn.Module) -> bool:
+    """Whether the layers of an STConv may run on rows."""
+    parts = block._modules  # direct: attributes of modules are slow
+    dropout = parts["dropout"]
+    return (
+        is_plain(parts["conv"], ChebConv, GCNConv)
+        and is_plain(parts.get("align"), nn.Linear)
+        and is_plain(parts.get("norm"), NodeLayerNorm)
+        and is_plain(dropout, nn.Dropout)
+        and dropout is not None
+        and not dropout.training
+        and is_thin_temporal(parts["temporal1"])
+        and is_thin_temporal(parts["temporal2"])
+    )
+
+
+def is_thin_temporal(layer: Any) -> bool:
     """Whether a temporal convolution may run on rows."""
     return (
         is_plain(layer, GatedTemporalConv)
-        and is_plain(layer.conv, TimeConv)
-        and layer.align is None
+        and is_plain(layer._modules["conv"], TimeConv)
+        and layer._modules.get("align") is None
         and layer.padding == "valid"
     )
 
 
-def run_block(
-    block: Any, rows: Tensor, x: Tensor, edge_index: Any, edge_weight: Tensor | None
-) -> Tensor:
-    """Run an STConv on rows [T, C, B * N], with the graph of sequences x [B, T, N, C]."""
-    num_batch, operator = x.size(0), block.conv.checked_operator(x, edge_index, edge_weight)
+def run_block(block: Any, rows: Tensor, num_batch: int, operator: GraphOperator) -> Tensor:
+    """Run an STConv on rows [T, C, B * N]."""
     h = run_temporal(block.temporal1, rows)
-    if block.align is not None:
-        h = linear_rows(h, block.align.weight, block.align.bias)
+    align, norm = block.align, block.norm
+    if align is not None:
+        h = linear_rows(h, align.weight, align.bias)
     elif block.residual and h.size(1) < block.hidden_channels:
         h = F.pad(h, (0, 0, 0, block.hidden_channels - h.size(1)))
     conv = block.conv
@@ -87,7 +101,7 @@ def run_block(
     if block.residual:
         out = out.add_(h)
     h = run_temporal(block.temporal2, out.relu_())
-    return h if block.norm is None else block.norm.on_rows(h, num_batch)
+    return h if norm is None else norm.on_rows(h, num_batch)
 
 
 def run_temporal(layer: GatedTemporalConv, rows: Tensor) -> Tensor:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv, check_sequence
-from pyg_stkd.nn.conv.nodes_last import linear_rows, pays, to_rows
+from pyg_stkd.nn.conv.graph_operator import GraphOperator
+from pyg_stkd.nn.conv.nodes_last import linear_rows, to_rows
 from pyg_stkd.nn.conv.st_conv import STConv
 from pyg_stkd.nn.conv.thin_block import (
     is_plain,
+    is_thin,
+    is_thin_temporal,
     run_block,
     run_temporal,
-    runs_thin,
-    temporal_runs_thin,
+    thin_pays,
 )
 from pyg_stkd.nn.norm import NodeLayerNorm
 
@@ -146,7 +148,7 @@ class STGCN(nn.Module):
             raise ValueError(
                 f"'x' [B, T, N, C] must have T={self.num_steps} time steps (got {x.size(1)})"
             )
-        if self._runs_thin(x):
+        if self._is_thin(x):
             return self._on_rows(x, edge_index, edge_weight)
         for block in self.blocks:
             x = block(x, edge_index, edge_weight)
@@ -154,12 +156,13 @@ class STGCN(nn.Module):
         x = self.dropout(torch.relu(self.lin1(x)))
         return self.lin2(x).transpose(1, 2).contiguous()  # [B, C', N]
 
-    def _runs_thin(self, x: Tensor) -> bool:
+    def _is_thin(self, x: Tensor) -> bool:
         """Whether all layers may run on rows."""
+        widest = max(max(map(max, self.hidden_channels)), *self.head_channels, self.out_channels)
         return (
-            pays(x, self.lin1.in_features, max(self.lin1.out_features, self.out_channels))
-            and all(is_plain(block, STConv) and runs_thin(block, x) for block in self.blocks)
-            and temporal_runs_thin(self.head_conv)
+            thin_pays(x, self.in_channels, widest)
+            and all(is_plain(block, STConv) and is_thin(block) for block in self.blocks)
+            and is_thin_temporal(self.head_conv)
             and is_plain(self.head_norm, NodeLayerNorm)
             and is_plain(self.lin1, nn.Linear)
             and is_plain(self.lin2, nn.Linear)
@@ -170,8 +173,14 @@ class STGCN(nn.Module):
     def _on_rows(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
         """Run on rows [T, C, B * N]."""
         rows, num_batch, num_nodes = to_rows(x), x.size(0), x.size(2)
-        for block in self.blocks:
-            rows = run_block(block, rows, x, edge_index, edge_weight)
+        operators: dict[tuple[type, str], GraphOperator] = {}
+        blocks: Iterable[Any] = self.blocks
+        for block in blocks:
+            conv = block.conv
+            kind = type(conv), conv.propagation
+            if kind not in operators:
+                operators[kind] = conv.checked_operator(x, edge_index, edge_weight)
+            rows = run_block(block, rows, num_batch, operators[kind])
         rows = self.head_norm.on_rows(run_temporal(self.head_conv, rows), num_batch)
         rows = linear_rows(rows, self.lin1.weight, self.lin1.bias).relu_()
         rows = linear_rows(rows, self.lin2.weight, self.lin2.bias)  # [1, C', B * N]

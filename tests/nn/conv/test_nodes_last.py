@@ -44,12 +44,25 @@ def test_convolves_along_time(num_batch: int, bias: bool, residual: int) -> None
 
 
 @pytest.mark.parametrize("num_batch", [1, 3])
-@pytest.mark.parametrize(("first", "num_terms"), [(0, 1), (0, 2), (0, 4), (1, 1), (2, 1)])
-def test_filters_all_orders_at_once(num_batch: int, first: int, num_terms: int) -> None:
-    operator = cheb_operator(EDGES, torch.rand(5).double(), 5, dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("first", "num_terms"), [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 1), (1, 3), (2, 1)]
+)
+@pytest.mark.parametrize("propagation", ["dense", "sparse"])
+@pytest.mark.parametrize("many", [1, 1000])
+def test_filters_all_orders_at_once(
+    num_batch: int,
+    first: int,
+    num_terms: int,
+    propagation: Any,
+    many: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nodes_last, "_MANY_ROWS", many)
+    weight = torch.rand(5).double()
+    operator = cheb_operator(EDGES, weight, 5, dtype=torch.float64, propagation=propagation)
     matrix = operator.to_dense()
     basis = [torch.eye(5, dtype=torch.float64), matrix]
-    for _ in range(4):
+    for _ in range(5):
         basis.append(2 * matrix @ basis[-1] - basis[-2])
     x = torch.randn(num_batch, 2, 5, 3, dtype=torch.float64)
     weight = torch.randn(num_terms, 3, 4, dtype=torch.float64)

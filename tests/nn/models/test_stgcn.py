@@ -120,3 +120,22 @@ def test_errors() -> None:
         STGCN(1)(torch.zeros(2, 11, 5, 1), EDGES)
     with pytest.raises(ValueError, match="the channels seem to be on axis 1"):
         STGCN(1)(torch.zeros(2, 1, 12, 5), EDGES)
+
+
+def test_other_layers_may_take_the_place_of_ours() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self, lin: torch.nn.Linear) -> None:
+            super().__init__()
+            self.inner = lin
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * self.inner(x)
+
+    edges, x = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.randn(2, 12, 3, 1)
+    model = STGCN(1, 4, 12, temporal_channels=8, head_channels=8).eval()
+    for name in ("lin1", "lin2"):
+        setattr(model, name, Scaled(getattr(model, name)))
+        expected = model(x, edges)
+        assert expected.requires_grad
+        with torch.no_grad():
+            torch.testing.assert_close(model(x, edges), expected)
