@@ -237,6 +237,6 @@ def check(models: dict[str, tuple[nn.Module, int]], x: Tensor, edges: Tensor) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=31)
     torch.set_num_threads(1)
     main(parser.parse_args().repeats)

@@ -90,13 +90,14 @@ def draw_stages(results: Results) -> Figure:
             if method != "teacher":
                 right.plot([-v for _, v in run["history"]], lw=1, color=color, label=name)
     unit = results["unit"]
-    left.set(xscale="log", xlabel="parameters", ylabel=f"validation MAE ({unit})")
+    left.set(xscale="log", yscale="log", xlabel="parameters", ylabel=f"validation MAE ({unit})")
     left.invert_xaxis()
     left.legend(fontsize=7)
-    last = [-run["val"] for method, runs in groups.items() for run in runs]
+    last = sorted(-run["val"] for runs in groups.values() for run in runs)
+    top = 1.25 * last[len(last) // 2]  # a run that died is beyond it
     right.set(
         xlabel="epoch of the last fine-tuning", ylabel=f"validation MAE ({unit})",
-        ylim=(min(last) * 0.98, max(last) * 1.15),
+        ylim=(last[0] * 0.98, top),
     )  # fmt: skip
     return figure
 
