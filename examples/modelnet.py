@@ -25,6 +25,7 @@ import torch
 from experiment import Run, Store, argument_parser, at_least_one, latency, train, tune_and_run
 from modelnet_report import present
 from modelnet_task import LOADERS, Clouds, Task, load
+from presentation import conclude
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -288,23 +289,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    if args.redraw is not None:
-        print(present(json.loads(args.redraw.read_text()), args.redraw))
-        return
-    task = load(args)
     folder = args.out / args.dataset
-    experiment = Experiment(args, task, Store(folder))
-    runs = experiment()
-    results = {
-        "title": f"Distilling DGCNN on {task.name}",
-        "data": task.about(),
-        "runs": runs,
-        "scene": task.scene(),
-        "features": experiment.features(),
-    }
-    write_atomic(folder / "results.json", json.dumps(results, separators=(",", ":")).encode())
-    print(present(results, folder / "results.json"))
-    print(f"Report: {folder / 'results.html'}")
+
+    def collect() -> dict[str, Any]:
+        task = load(args)
+        experiment = Experiment(args, task, Store(folder))
+        runs = experiment()
+        return {
+            "title": f"Distilling DGCNN on {task.name}",
+            "data": task.about(),
+            "runs": runs,
+            "scene": task.scene(),
+            "features": experiment.features(),
+        }
+
+    conclude(args, folder, collect, present)
 
 
 if __name__ == "__main__":

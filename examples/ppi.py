@@ -14,7 +14,6 @@ an interrupted experiment goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from experiment import Run, Store, argument_parser, latency, train, tune_and_run
 from matplotlib.figure import Figure
-from presentation import by_method, present, spread, typical_latency
+from presentation import by_method, conclude, present, spread, typical_latency
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Data
@@ -45,7 +44,6 @@ from pyg_stkd.distill import (
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF
 from pyg_stkd.nn import GAT
-from pyg_stkd.report import write_atomic
 
 LAYERS = ("convs.1", "convs.3")  # what the output layers of teacher and student read
 MEDIAN = RBF(sigma="median")
@@ -302,15 +300,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    if args.redraw is not None:
-        print(show(json.loads(args.redraw.read_text()), args.redraw))
-        return
-    task = load(args)
     folder = args.out / args.dataset
-    results = experiment(args, task, Store(folder))
-    write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
-    print(show(results, folder / "results.json"))
-    print(f"Report: {folder / 'results.html'}")
+    conclude(args, folder, lambda: experiment(args, load(args), Store(folder)), show)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,22 @@ from tabulate import tabulate
 from pyg_stkd.report import Report, write_atomic
 
 Rows = Sequence[dict[str, str]]
+
+
+def conclude(
+    args: argparse.Namespace,
+    folder: Path,
+    collect: Callable[[], Any],
+    show: Callable[[Any, Path], str],
+) -> None:
+    """Store and show what an experiment collects, or show stored results again (``--redraw``)."""
+    if args.redraw is not None:
+        print(show(json.loads(args.redraw.read_text()), args.redraw))
+        return
+    results, path = collect(), folder / "results.json"
+    write_atomic(path, json.dumps(results, separators=(",", ":")).encode())
+    print(show(results, path))
+    print(f"Report: {path.with_suffix('.html')}")
 
 
 def present(

@@ -22,8 +22,17 @@ def flops(model: nn.Module, task: Task) -> int:
 def cost(model: nn.Module, teacher: nn.Module, task: Task) -> dict[str, list[float]]:
     """Return the milliseconds of a model and of the teacher, in turn, for each batch size.
 
-    CPU time, so that other work on the machine counts little (wall time elsewhere).
+    CPU time of one thread, so that other work on the machine counts little (wall time elsewhere).
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _in_turn(model, teacher, task)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_turn(model: nn.Module, teacher: nn.Module, task: Task) -> dict[str, list[float]]:
     on_cpu = task.device == "cpu"
     found = {}
     for size in SIZES:

@@ -132,7 +132,7 @@ def present(results: Results, stem: Path) -> str:
     note = (
         f"{results['title']}. Test MAE in original units over observed readings, mean ± standard "
         "deviation over seeds; epochs and learning rates chosen on validation. Times are CPU "
-        "times, in turn with the teacher; minutes are wall time of training."
+        "times of one thread, in turn with the teacher; minutes are wall time of training."
     )
     tables = {"Models": models(results), f"MAE ({results['unit']})": errors(results)}
     if trials := tuning(results):

@@ -15,7 +15,6 @@ runs are kept in --out: an interrupted experiment goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 import traffic
 from experiment import Run, Store, argument_parser, at_least_one, train, tune_and_run
+from presentation import conclude
 from prune_measure import cost, flops
 from prune_report import present
 from prune_student import Batches, copy_of, make_distiller
@@ -42,7 +42,6 @@ from pyg_stkd.prune import (
     load_compact,
     save_compact,
 )
-from pyg_stkd.report import write_atomic
 
 SCORES: dict[str, Callable[[int], Importance]] = {
     "KDIS": lambda _: KDIS(),
@@ -259,21 +258,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    if args.redraw is not None:
-        print(present(json.loads(args.redraw.read_text()), args.redraw))
-        return
-    task = load(args)
-    task.num_nodes = None  # for the norms of the models, see above
     folder = args.out / args.dataset
-    results = {
-        "title": f"Pruning STGCN on {task.name}",
-        "persistence": task.baselines()["persistence"],
-        "unit": task.plain.unit,
-        "runs": experiment(args, task, Store(folder)),
-    }
-    write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
-    print(present(results, folder / "results.json"))
-    print(f"Report: {folder / 'results.html'}")
+
+    def collect() -> dict[str, Any]:
+        task = load(args)
+        task.num_nodes = None  # for the norms of the models, see above
+        return {
+            "title": f"Pruning STGCN on {task.name}",
+            "persistence": task.baselines()["persistence"],
+            "unit": task.plain.unit,
+            "runs": experiment(args, task, Store(folder)),
+        }
+
+    conclude(args, folder, collect, present)
 
 
 if __name__ == "__main__":

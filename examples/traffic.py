@@ -13,13 +13,13 @@ Finished runs are kept in --out: an interrupted experiment goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from experiment import Run, Store, argument_parser, latency, train, tune_and_run
+from presentation import conclude
 from torch import Tensor, nn
 from traffic_report import present
 from traffic_task import Task, load
@@ -36,7 +36,6 @@ from pyg_stkd.distill import (
 from pyg_stkd.kernels import RBF
 from pyg_stkd.metrics import masked_mae
 from pyg_stkd.nn import ASTGCN, STGCN
-from pyg_stkd.report import write_atomic
 
 LAYER = {"stgcn": "blocks.1", "astgcn": "parts.recent.blocks.1"}  # what the head reads
 KERNEL = RBF(sigma="median")
@@ -187,21 +186,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
-    if args.redraw is not None:
-        print(present(json.loads(args.redraw.read_text()), args.redraw))
-        return
-    task = load(args)
     folder = args.out / f"{args.dataset}-{args.model}"
-    runs = experiment(args, task, Store(folder))
-    results = {
-        "title": f"Distilling {args.model.upper()} on {task.name}",
-        "baselines": task.baselines(),
-        "scene": task.scene(),
-        "runs": runs,
-    }
-    write_atomic(folder / "results.json", json.dumps(results, indent=0).encode())
-    print(present(results, folder / "results.json"))
-    print(f"Report: {folder / 'results.html'}")
+
+    def collect() -> dict[str, Any]:
+        task = load(args)
+        runs = experiment(args, task, Store(folder))
+        return {
+            "title": f"Distilling {args.model.upper()} on {task.name}",
+            "baselines": task.baselines(),
+            "scene": task.scene(),
+            "runs": runs,
+        }
+
+    conclude(args, folder, collect, present)
 
 
 if __name__ == "__main__":

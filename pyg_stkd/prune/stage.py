@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyg_stkd.prune.adapters import narrow_adapters
 from pyg_stkd.prune.compact import plain_copy, unmask
 from pyg_stkd.prune.compensate import add_means
+from pyg_stkd.prune.pruned import Pruned
 from pyg_stkd.prune.pruner import Pruner
 from pyg_stkd.prune.steps import (
     Batch,
@@ -32,16 +33,10 @@ Validate = Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)
-class Stage:
-    r"""The report of one stage.
+class Stage(Pruned):
+    r"""The report of one stage: what :class:`Pruned` tells, and what came of it.
 
     Args:
-        stage (int): The stage, from 1.
-        target (float): The share of the parameters that it may keep.
-        num_parameters (int): The number of parameters left.
-        share (float): The same as a share of all parameters at first.
-        prunable_share (float): The share left of the parameters that can be pruned.
-        widths (dict): The number of channels (or weights) left in each group.
         losses (dict): The mean loss of the last epoch and its terms.
         metric (float, optional): What :obj:`validate` said after fine-tuning.
         flops (int): Operations of the model's matrix products and convolutions for a batch.
@@ -49,12 +44,6 @@ class Stage:
         attempts (tuple of float): Shares that were tried and rolled back.
     """
 
-    stage: int
-    target: float
-    num_parameters: int
-    share: float
-    prunable_share: float
-    widths: dict[str, int]
     losses: dict[str, float]
     metric: float | None
     flops: int
@@ -101,11 +90,10 @@ class Algorithm:
             share = target
         pruner.stage += 1
         flops, seconds = measure(pruner.model, next(self._batches(1)))
-        left_now = pruner.report(target)
+        left_now = asdict(pruner.report(target))
         return Stage(
-            pruner.stage, target, left_now.num_parameters, left_now.share,
-            left_now.prunable_share, left_now.widths, losses, metric, flops, seconds,
-            tuple(attempts),
+            **left_now, losses=losses, metric=metric, flops=flops, seconds=seconds,
+            attempts=tuple(attempts),
         )  # fmt: skip
 
     def _attempt(
