@@ -47,7 +47,8 @@ class GraphOperator:
                 f"'propagation' must be 'auto', 'dense' or 'sparse' (got {propagation!r})"
             )
         self.num_nodes = graph.num_nodes
-        self._polynomials: dict[tuple[int, int], Tensor] = {}
+        # Shared with the same operator in other types.
+        self._polynomials: dict[tuple[int, int, torch.dtype], Tensor] = {}
         self.is_dense = propagation == "dense" or (
             propagation == "auto" and _dense_is_faster(graph)
         )
@@ -70,7 +71,6 @@ class GraphOperator:
             return self
         out = GraphOperator.__new__(GraphOperator)
         out.__dict__ |= self.__dict__
-        out._polynomials = {}
         out.tensors = (self.tensors[0].to(dtype), *self.tensors[1:])
         return out
 
@@ -84,7 +84,8 @@ class GraphOperator:
 
     def polynomials(self, first: int, last: int) -> Tensor:
         """Return the transposed Chebyshev polynomials of these orders below each other, kept."""
-        kept = self._polynomials.get((first, last))
+        dtype = self.tensors[0].dtype
+        kept = self._polynomials.get((first, last, dtype))
         if kept is None:
             # In full precision, once; and they must serve training too.
             with torch.inference_mode(False), torch.no_grad():
@@ -93,8 +94,8 @@ class GraphOperator:
                 terms.append(matrix)
                 while len(terms) <= last:
                     terms.append(2.0 * matrix @ terms[-1] - terms[-2])
-                kept = torch.cat(terms[first : last + 1]).to(self.tensors[0].dtype)
-            self._polynomials[first, last] = kept
+                kept = torch.cat(terms[first : last + 1]).to(dtype)
+            self._polynomials[first, last, dtype] = kept
         return kept
 
     def __repr__(self) -> str:

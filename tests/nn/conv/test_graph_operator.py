@@ -156,3 +156,15 @@ def test_errors() -> None:
     matrix = torch.eye(3).to_sparse_csr()
     with pytest.raises(ValueError, match="'edge_weight' must be None where"):
         cheb_operator(matrix, torch.ones(3), 3)
+
+
+def test_polynomials_are_kept_for_each_type() -> None:
+    operator = cheb_operator(torch.tensor([[0, 1, 2], [1, 2, 0]]))
+    single, double = operator.polynomials(1, 2), operator.to(torch.float64).polynomials(1, 2)
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    matrix = operator.to_dense().t().double()
+    expected = torch.cat([matrix, 2 * matrix @ matrix - torch.eye(3).double()])
+    torch.testing.assert_close(double, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-6)
+    assert operator.polynomials(1, 2) is single
+    assert operator.to(torch.float64).polynomials(1, 2) is double
