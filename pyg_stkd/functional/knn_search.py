@@ -14,15 +14,11 @@ import torch_geometric.typing
 from torch import Tensor
 
 from pyg_stkd.functional.clouds import centred, cloud_sizes, like_clouds
+from pyg_stkd.functional.knn_cloud import ALIGN, DIRECT, Cloud, Space, search_cloud
 from pyg_stkd.functional.largest import largest, largest_by_groups, num_groups
 
 # Distances that are alive at once, about: 2**19 floats stay in the cache of a CPU core.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
-# Kernels are faster on rows that are aligned in memory.
-_ALIGN = 16
-# Up to this width, distances are summed coordinate by coordinate: without cancellation, and no
-# slower than a matrix product.
-_DIRECT = 4
 # pyg-lib searches a k-d tree: it wins in low dimensions, the more points the more.
 _TREE_WIDTH = 3
 _TREE_POINTS = 1024
@@ -40,14 +36,18 @@ def _knn_graph(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     sizes = cloud_sizes(x.size(0), batch)
     starts = [0, *accumulate(sizes)]
     # Moved where distances come from inner products, with points to be masked behind the last.
-    behind = centred(x, starts, x.size(1) > _DIRECT, _ALIGN)
+    behind = centred(x, starts, x.size(1) > DIRECT, ALIGN)
     x = behind[: x.size(0)]
     degree = [min(k, n - (not loop)) for n in sizes]
     width = max(degree, default=0)
     edge_index = torch.empty(2, x.size(0), width, dtype=torch.int64, device=x.device)
     edge_index[1] = torch.arange(x.size(0), device=x.device).view(-1, 1)
-    groups = like_clouds(sizes, _limit(x.device)) if width > 0 else []
-    most = [_shares(len(clouds), sizes[clouds[0]], x.device)[2] for clouds in groups]
+    limit = _limit(x)
+    large = [i for i, n in enumerate(sizes) if width > 0 and _is_large(x, n, limit)]
+    _search_large(behind, [Cloud(starts[i], sizes[i], degree[i]) for i in large], loop, edge_index)
+    groups = like_clouds(sizes, limit) if width > 0 else []
+    groups = [clouds for clouds in groups if not _is_large(x, sizes[clouds[0]], limit)]
+    most = [_shares(len(clouds), sizes[clouds[0]], limit)[2] for clouds in groups]
     buffer = x.new_empty(2, max(most, default=0))
     for clouds in groups:
         first, n = starts[clouds[0]], sizes[clouds[0]]
@@ -84,20 +84,37 @@ def _(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     return x.new_empty(2, size, dtype=torch.int64)
 
 
-def _limit(device: torch.device) -> int:
-    return _CHUNK.get(device.type, 1 << 24)
+def _limit(x: Tensor) -> int:
+    threads = torch.get_num_threads() if x.device.type == "cpu" else 1
+    return _CHUNK.get(x.device.type, 1 << 24) * threads
 
 
-def _shares(clouds: int, n: int, device: torch.device) -> tuple[int, int, int]:
+def _is_large(x: Tensor, n: int, limit: int) -> bool:
+    return x.device.type == "cpu" and 2 * n * n > limit and not _use_tree(x, n)
+
+
+def _search_large(x: Tensor, clouds: list[Cloud], loop: bool, edge_index: Tensor) -> None:
+    if not clouds:
+        return
+    limit = _limit(x) << (x.size(1) > DIRECT)  # differences of a coordinate need no memory there
+    if x.size(1) > DIRECT:
+        columns = torch.linalg.vector_norm(x, dim=1).square_().unsqueeze(0)
+    else:
+        columns = x.t().contiguous()
+    space, out = Space.of(x, clouds, limit), edge_index[0].numpy()
+    for cloud in clouds:
+        search_cloud(x, columns, cloud, loop, limit, space, out)
+
+
+def _shares(clouds: int, n: int, limit: int) -> tuple[int, int, int]:
     """Return how many clouds, and points of each, are searched at once, and the distances then."""
-    limit = _limit(device) * (torch.get_num_threads() if device.type == "cpu" else 1)
     step = min(clouds, max(1, round(limit / (n * n))))
     rows = -(-n // max(1, round(n * n / limit)))
-    return step, rows, step * rows * (n + _ALIGN)
+    return step, rows, step * rows * (n + ALIGN)
 
 
 def _wide(x: Tensor, n: int) -> int:
-    return n if n < 8 * _ALIGN or _use_tree(x, n) else -(-n // _ALIGN) * _ALIGN
+    return n if n < 8 * ALIGN or _use_tree(x, n) else -(-n // ALIGN) * ALIGN
 
 
 def _search(
@@ -115,7 +132,7 @@ def _search(
     groups = num_groups(m, k) if x.device.type == "cpu" else 0
     behind = (torch.arange(m, device=x.device) >= (n if size is None else size)).unsqueeze(-2)
     behind = behind.expand(num_clouds, 1, m)
-    step, rows, _ = _shares(num_clouds, n, x.device)
+    step, rows, _ = _shares(num_clouds, n, _limit(x))
     for b in range(0, num_clouds, step):
         clouds = slice(b, b + step)
         points, columns = x[clouds], _columns(x[clouds], behind[clouds])
@@ -125,7 +142,10 @@ def _search(
             _score(points, columns, slice(r, r + shape[1]), score, gap)
             score.diagonal(r, 1, 2).fill_(math.inf if loop else -math.inf)
             flat = score.view(-1, m)
-            best = largest_by_groups(flat, k, groups) if groups else largest(flat, k)
+            if groups:
+                best = torch.from_numpy(largest_by_groups(flat, k, groups))
+            else:
+                best = largest(flat, k)
             torch.add(best.view(*shape[:2], k), start[clouds], out=out[clouds, r : r + shape[1]])
 
 
@@ -134,7 +154,7 @@ def _columns(x: Tensor, behind: Tensor) -> Tensor:
 
     So no score of theirs has to be masked.
     """
-    if x.size(2) > _DIRECT:
+    if x.size(2) > DIRECT:
         return x.square().sum(-1).unsqueeze(1).masked_fill_(behind, math.inf)
     columns = x.transpose(1, 2).clone(memory_format=torch.contiguous_format)
     return columns.masked_fill_(behind, math.inf)
@@ -142,13 +162,11 @@ def _columns(x: Tensor, behind: Tensor) -> Tensor:
 
 def _score(x: Tensor, columns: Tensor, rows: slice, out: Tensor, gap: Tensor) -> None:
     """Write what falls with the distance, and differs from its negative square by row at most."""
-    if x.size(2) <= _DIRECT:
+    if x.size(2) <= DIRECT:
         total = x.new_zeros(())
         for i, column in enumerate(columns.split(1, dim=1)):
             torch.sub(x[:, rows, i, None], column, out=gap)
             total = torch.addcmul(total, gap, gap, value=-1, out=out)
-    elif out.size(0) == 1:
-        torch.addmm(columns[0], x[0, rows], x[0].t(), beta=-1, alpha=2, out=out[0])
     else:
         torch.baddbmm(columns, x[:, rows], x.transpose(1, 2), beta=-1, alpha=2, out=out)
 

@@ -16,6 +16,8 @@ __all__ = ["largest", "largest_by_groups", "largest_by_keys", "num_groups"]
 Array = np.ndarray[Any, Any]
 _LAST = np.iinfo(np.int64).max
 _COLUMN = 0xFFFFFFFF
+# Threads take turns at Python's lock and cost time to start: each wants as many scores, about.
+_SHARE = 1 << 21
 
 
 def largest(score: Tensor, k: int) -> Tensor:
@@ -45,45 +47,49 @@ def num_groups(n: int, k: int) -> int:
     return groups if n >= 4 * groups else 0
 
 
-def largest_by_groups(score: Tensor, k: int, groups: int) -> Tensor:
+def largest_by_groups(score: Tensor, k: int, groups: int, left: Array | None = None) -> Array:
     """Do the same on CPU in two exact steps: the k-th largest group maximum bounds the k-th score.
 
-    Groups are strided, since near points are often stored side by side.
+    Groups are strided, since near points are often stored side by side. What is left above the
+    bound is flagged in :obj:`left`, if that is given.
     """
     num_rows, n = score.shape
     rest = n % groups
     top = score[:, : n - rest].unflatten(1, (-1, groups)).amax(dim=1)
     if rest:
         torch.maximum(top[:, :rest], score[:, n - rest :], out=top[:, :rest])
-    num_threads = min(torch.get_num_threads(), num_rows)
-    if num_threads == 1:
-        return torch.from_numpy(_above_bound(score.numpy(), top.numpy(), k))
-    parts = (np.array_split(part.numpy(), num_threads) for part in (score, top))
+    left = np.empty((num_rows, n), dtype=bool) if left is None else left
+    num_threads = min(torch.get_num_threads(), num_rows, score.numel() // _SHARE)
+    if num_threads <= 1:
+        return _above_bound(score.numpy(), top.numpy(), left, k)
+    parts = (np.array_split(part, num_threads) for part in (score.numpy(), top.numpy(), left))
     with ThreadPoolExecutor(num_threads) as pool:
-        found = pool.map(_above_bound, *parts, [k] * num_threads)
-        return torch.from_numpy(np.concatenate(list(found)))
+        return np.concatenate(list(pool.map(_above_bound, *parts, [k] * num_threads)))
 
 
-def _above_bound(score: Array, top: Array, k: int) -> Array:
+def _above_bound(score: Array, top: Array, left: Array, k: int) -> Array:
     """Sort only the scores from the k-th largest group maximum on."""
     num_rows, n = score.shape
     groups = top.shape[1]
-    bound = np.partition(top, groups - k, axis=1)[:, groups - k, None]
+    top.partition(groups - k, axis=1)
+    np.greater_equal(score, top[:, groups - k, None], out=left)
     # Few scores are left: look for words of eight flags before looking for flags.
-    left = score >= bound
     if n % 8:
         left = np.pad(left, ((0, 0), (0, -n % 8)))
     wide = left.shape[1]
-    words = left.view(np.int64).ravel()
-    word = np.flatnonzero(words != 0)
-    flag = np.flatnonzero(words[word].view(bool))
-    place = (word << 3)[flag >> 3] + (flag & 7)
-    row = place // wide
-    count = np.bincount(row, minlength=num_rows)
+    words = left.reshape(-1).view(np.int64)
+    word = (words != 0).nonzero()[0]
+    flag = words[word].view(bool).nonzero()[0]
+    place = word[flag >> 3]
+    place <<= 3
+    place += flag & 7
+    ends = place.searchsorted(np.arange(wide, num_rows * wide + 1, wide))
+    count = np.diff(ends, prepend=0)
     width = int(count.max())
     if width > n // 2:
         return _largest(score, k)
-    value = score.ravel().take(place - (wide - n) * row)
+    row = place // wide
+    value = score.reshape(-1).take(place - (wide - n) * row if n % 8 else place)
     column = place - wide * row
     used = np.arange(width) < count[:, None]
     if score.dtype == np.float32:
