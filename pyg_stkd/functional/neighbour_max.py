@@ -67,7 +67,7 @@ def _neighbour_max(x: Tensor, pointer: Tensor, col: Tensor, argmax: bool) -> tup
         node = torch.arange(x.size(0)).view(-1, 1)
         key = x.double().add_(_TINY).view(torch.int64).bitwise_or_(node).view(torch.float64)
         key = _sparse_max(key, pointer, col).view(torch.int64)
-        index = (key & _FREE).to(col.dtype)
+        index = key.to(torch.int32).bitwise_and_(_FREE).to(col.dtype)
         value = key.bitwise_and_(~_FREE).view(torch.float64).float()
         return value, index
     value, _, _, index = torch.embedding_bag(x, col, pointer, mode=2, include_last_offset=True)
@@ -88,7 +88,7 @@ def _sparse_max(x: Tensor, pointer: Tensor, col: Tensor) -> Tensor:
 def scatter_to_argmax(grad: Tensor, index: Tensor, num_src: int) -> Tensor:
     """Add each value to the row that its maximum came from."""
     width = grad.size(1)
-    flat = index.long().mul_(width).add_(torch.arange(width, device=grad.device))
+    flat = torch.add(torch.arange(width, device=grad.device), index, alpha=width)
     out = grad.new_zeros(num_src * width)
     return out.index_add_(0, flat.view(-1), grad.reshape(-1)).view(num_src, width)
 
