@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.graph import Graph, _pointer, is_exporting
+from pyg_stkd.graph import Graph, is_exporting
+from pyg_stkd.graph.order import pointers
 
 __all__ = ["HeadBlocks", "head_blocks", "with_self_loops"]
 
@@ -52,7 +53,7 @@ class LoopedGraph(Graph):
             given[perm] = keep
             perm = (given.cumsum(0) - 1)[perm[keep]]
             col, row = col[keep], row[keep]
-            pointer = _pointer(row, self.size[1])
+            pointer = pointers(row, self.size[1])
         num_loops = min(self.size)
         loops = torch.arange(num_loops, dtype=col.dtype, device=col.device)
         place, self._loops, self._rowptr = _places(pointer, row, loops)
@@ -74,7 +75,7 @@ class LoopedGraph(Graph):
                 keep = self._keep.index_select(0, perm)
                 row, perm = row[keep], perm[keep]
                 col = self._base.csr()[1].index_select(0, perm)
-                pointer = _pointer(col, self.size[0])
+                pointer = pointers(col, self.size[0])
             else:
                 col = torch.repeat_interleave(pointer.diff(), output_size=row.numel())
             loops = torch.arange(min(self.size), dtype=row.dtype, device=row.device)

@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyg_stkd.graph import Graph, _usable_in_training
+from pyg_stkd.graph import Graph
+from pyg_stkd.graph.order import usable_in_training
 
 __all__ = ["SliceBlocks", "slice_blocks"]
 
@@ -68,7 +69,7 @@ class SliceBlocks(Graph):
         if self._transposed is None:
             pointer, row, perm = self._base.csc()
             num_edges, dtype = self._base.num_edges, self._col.dtype
-            with _usable_in_training():
+            with usable_in_training():
                 self._transposed = (
                     _tile_pointer(pointer.to(dtype), num_edges, self._num_slices),
                     _tile(row.to(dtype), self._base.size[1], self._num_slices),
@@ -100,7 +101,7 @@ def slice_blocks(graph: Graph, num_slices: int) -> Graph:
     if num_slices == 1:
         return graph
     kept: dict[int, SliceBlocks] = graph._derived.setdefault("slices", {})
-    with _usable_in_training():
+    with usable_in_training():
         blocks = kept.pop(num_slices, None) or SliceBlocks(graph, num_slices)
     kept[num_slices] = blocks  # last again
     while len(kept) > 2:  # full batches and the last one of an epoch

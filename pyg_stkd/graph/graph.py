@@ -1,0 +1,177 @@
+"""The graph that layers and losses share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.graph.exporting import is_exporting
+from pyg_stkd.graph.order import is_sorted, pointers, sort, usable_in_training
+from pyg_stkd.graph.read import Size, as_pair, read, resolve_size
+
+__all__ = ["Graph", "edges_of"]
+
+
+class Graph:
+    r"""An immutable set of directed edges in the order that the sparse primitives need.
+
+    Edges are stored sorted by target (CSR of the transposed adjacency matrix, rows are targets);
+    the same edges sorted by source are derived on first use and kept. Building a graph costs one
+    radix sort of :math:`|\mathcal{E}|` integers, so build it once and hand it to every layer and
+    loss. Duplicate edges and self-loops are kept as given.
+
+    Args:
+        edge_index (Tensor, EdgeIndex or SparseTensor): Edges in COO format
+            :math:`(2, |\mathcal{E}|)` (row 0 sources, row 1 targets), or a sparse :obj:`adj_t`
+            (a :class:`torch_sparse.SparseTensor`, or a :mod:`torch.sparse` matrix, whose rows are
+            targets) in PyG's convention. Values of a sparse matrix are kept in :attr:`value`.
+        num_nodes (int or (int, int), optional): Number of nodes, or
+            :obj:`(num_sources, num_targets)` of a bipartite graph. (default: the size of the
+            sparse matrix, else the largest index plus one)
+
+    Attributes:
+        edge_index: Edges :math:`(2, |\mathcal{E}|)`, sorted by target; edge scalars of all
+            primitives follow this order.
+        perm: Place of each edge in the given :obj:`edge_index`, so that
+            :obj:`graph.edge_index == edge_index[:, graph.perm]`.
+        rowptr: Edges :obj:`rowptr[i]:rowptr[i + 1]` enter node :obj:`i`.
+        col: Sources of the edges, :obj:`edge_index[0]`.
+
+    Raises:
+        TypeError: If :obj:`edge_index` is of another type or not of integers.
+        ValueError: If its shape is not :math:`(2, |\mathcal{E}|)`, or :obj:`num_nodes` is negative.
+        IndexError: If an index is negative or not below the number of nodes.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[1, 2, 0], [2, 0, 1]]))
+        >>> graph
+        Graph(num_nodes=3, num_edges=3)
+        >>> graph.edge_index.tolist(), graph.perm.tolist()
+        ([[2, 0, 1], [0, 1, 2]], [1, 2, 0])
+        >>> graph.rowptr.tolist()
+        [0, 1, 2, 3]
+    """
+
+    edge_index: Tensor
+    perm: Tensor
+    rowptr: Tensor
+    value: Tensor | None
+    size: tuple[int, int]
+
+    def __init__(self, edge_index: Any, num_nodes: Size = None) -> None:
+        edges, value, given_size = edges_of(edge_index)
+        self.size = resolve_size(edges, num_nodes, given_size)
+        with usable_in_training():
+            self._sort(edges, value)
+        self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
+        self._derived: dict[Any, Any] = {}  # graphs made from this one (functional/blocks.py)
+
+    def _sort(self, edges: Tensor, value: Tensor | None) -> None:
+        exporting = is_exporting()
+        # int32 keys halve the cost of the sort and of every later pass over the indices.
+        fits = not exporting and max(*self.size, edges.size(1)) < 2**31
+        col, row = edges.to(torch.int32) if fits else edges
+        if exporting:
+            self.perm = sort(row)[1]
+            self.edge_index = edges.index_select(1, self.perm)
+            col, row = self.edge_index
+        elif edges.size(1) < 2 or (not torch.compiler.is_compiling() and is_sorted(row)):
+            self.perm = torch.arange(edges.size(1), device=edges.device)
+            # A copy: the graph must not change with the caller's tensor.
+            self.edge_index = edges.clone(memory_format=torch.contiguous_format)
+        else:
+            row, self.perm = sort(row)
+            col = col.index_select(0, self.perm)
+            self.edge_index = torch.stack([col, row]).long()
+        self.value = None if value is None else value.index_select(0, self.perm)
+        self._row, self._col = row.contiguous(), col.contiguous()
+        self._rowptr = pointers(self._row, self.size[1])
+        self.rowptr = self._rowptr.long()
+
+    @classmethod
+    def of(cls, edge_index: Any, num_nodes: Size = None) -> Graph:
+        """Return :obj:`edge_index` as a graph, itself if it already is one of that size."""
+        if not isinstance(edge_index, Graph):
+            return cls(edge_index, num_nodes)
+        if num_nodes is not None and edge_index.size != as_pair(num_nodes):
+            raise ValueError(
+                f"'edge_index' is a graph whose (sources, targets) must be {as_pair(num_nodes)}, "
+                f"the number of rows of the features (got {edge_index.size})"
+            )
+        return edge_index
+
+    @property
+    def col(self) -> Tensor:
+        return self.edge_index[0]
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of target nodes (of all nodes, unless the graph is bipartite)."""
+        return self.size[1]
+
+    @property
+    def num_edges(self) -> int:
+        return self.edge_index.size(1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.edge_index.device
+
+    @property
+    def degree(self) -> Tensor:
+        """In-degree of each target node."""
+        return self.rowptr.diff()
+
+    def csr(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pointers, sources and targets in the index type of the kernels."""
+        return self._rowptr, self._col, self._row
+
+    def csc(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the transpose: pointers per source, targets, each edge's place in the graph."""
+        if self._transposed is None:
+            with usable_in_training():
+                by_source, perm = sort(self._col)
+                pointer = pointers(by_source, self.size[0])
+                transposed = pointer, self._row.index_select(0, perm), perm
+            if is_exporting():  # which must not leave its stand-ins for tensors behind
+                return transposed
+            self._transposed = transposed
+        return self._transposed
+
+    def sort_edges(self, value: Tensor) -> Tensor:
+        """Bring edge values from the order of the given :obj:`edge_index` into the graph's."""
+        if value.size(0) != self.num_edges:
+            raise ValueError(
+                f"'value' must have one row for each of the {self.num_edges} edges "
+                f"(got {value.size(0)})"
+            )
+        return value.index_select(0, self.perm)
+
+    def to(self, device: torch.device | str) -> Graph:
+        """Return the graph on :obj:`device` (itself if it is there)."""
+        if torch.empty(0, device=device).device == self.device:
+            return self
+        out = Graph.__new__(Graph)
+        for name, item in self.__dict__.items():
+            if isinstance(item, Tensor):
+                item = item.to(device)
+            elif name == "_transposed" and item is not None:
+                item = tuple(part.to(device) for part in item)
+            elif name == "_derived":
+                item = {}
+            setattr(out, name, item)
+        return out
+
+    def __repr__(self) -> str:
+        num_src, num_dst = self.size
+        nodes = f"{num_dst}" if num_src == num_dst else f"({num_src}, {num_dst})"
+        return f"{type(self).__name__}(num_nodes={nodes}, num_edges={self.num_edges})"
+
+
+def edges_of(adj: Any) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:
+    """Return edges, their values and, if known, the numbers of sources and targets."""
+    if isinstance(adj, Graph):
+        return adj.edge_index, adj.value, adj.size
+    return read(adj)
