@@ -1,6 +1,6 @@
 """Distillation: a teacher, a student and the losses between their layers."""
 
-from pyg_stkd.distill.cache import TeacherCache, TeacherCaptures
+from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.capture import Capture
 from pyg_stkd.distill.check import CheckReport
 from pyg_stkd.distill.distiller import Distiller
@@ -18,6 +18,7 @@ from pyg_stkd.distill.losses import (
     TemporalCorrelationLoss,
     until_epoch,
 )
+from pyg_stkd.distill.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teachers import Teachers
 
 __all__ = [

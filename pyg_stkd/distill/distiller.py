@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.distill.cache import TeacherCaptures
 from pyg_stkd.distill.check import CheckReport, dry, report
 from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.matching import Compared, as_captures, as_nodes, compare, device_of, zero
 from pyg_stkd.distill.recorder import Recorder
 from pyg_stkd.distill.runs import Calls, Run, TeacherArgs, inputs_of, run
+from pyg_stkd.distill.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teachers import Teachers, spread
 from pyg_stkd.distill.validate import check_loss, check_models, name_losses
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyg_stkd.distill.cache import TeacherCaptures
 from pyg_stkd.distill.capture import Call, Capture, Owner
 from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.inputs import first_tensor
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.runs import Calls, full_name
+from pyg_stkd.distill.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teachers import Teachers, Weight, loss_of
 
 __all__ = ["Compared", "as_captures", "as_nodes", "compare", "device_of", "zero"]
