@@ -80,6 +80,21 @@ def test_the_chunk_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
         assert torch.equal(knn_graph(x, 9, batch), expected)
 
 
+@pytest.mark.parametrize("width", [1, 3, 7])
+@pytest.mark.parametrize("loop", [True, False])
+def test_large_clouds_equal_brute_force(
+    width: int, loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(knn_search._CHUNK, "cpu", 1 << 14)
+    batch = batch_of([310, 2, 150, 257])
+    x = torch.randn(batch.numel(), width, dtype=torch.float64) + 3.0 * batch[:, None]
+    lattice = (x[:, :4] * 2).round().float()
+    for k in (1, 20, 140):  # 140: sorted whole
+        assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+        given, expected = (f(lattice, k, batch, loop) for f in (knn_graph, brute_force))
+        assert torch.equal(given, expected)
+
+
 def test_the_search_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of([300, 90])
     for dtype in (torch.float32, torch.float64):
