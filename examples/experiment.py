@@ -92,8 +92,10 @@ def train(
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
         first, best, best_epoch = state["epoch"] + 1, state["best"], state["best_epoch"]
         best_state, history, seconds = state["best_state"], state["history"], state["seconds"]
+    cuda = torch.cuda.is_available()
     saved = start = time.monotonic()
     bar = tqdm(range(first, epochs), initial=first, total=epochs, desc=run.name[:28], leave=False)
     for epoch in bar:
@@ -114,6 +116,7 @@ def train(
                     "module": module.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "rng": torch.get_rng_state(),
+                    "cuda_rng": torch.cuda.get_rng_state_all() if cuda else [],
                     "epoch": epoch,
                     "best": best,
                     "best_epoch": best_epoch,

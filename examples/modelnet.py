@@ -4,7 +4,8 @@
     python examples/modelnet.py --dataset modelnet40-h5 --root data --points 1024 --augment \\
         --teacher-width 64 --student-width 32 --epochs 250 --seeds 5 --trials 4 --device cuda
     python examples/modelnet.py --dataset modelnet10-vox24 --root data/modelnet10_voxel30 \\
-        --points 512 --shapes-per-class 101 --seeds 3 --trials 2 --kernels
+        --points 512 --teacher-width 32 --student-width 16 --epochs 10 --patience 8 \\
+        --teacher-epochs 8 --one-teacher --seeds 3 --trials 2 --kernels
 
 A teacher (4 edge convolutions, k = 20), the student alone (3, k = 10), and the student with KD,
 FitNet, AT and LSP over the union of the two dynamic graphs; with --kernels LSP with each kernel

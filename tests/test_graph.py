@@ -240,6 +240,7 @@ BAD = {
     "size": (EDGES["none"], -1, ValueError, r"'num_nodes' must not be negative \(got -1\)"),
     "size type": (RANDOM, 5.0, TypeError, r"'num_nodes' must be an integer.*\(got 5.0\)"),
     "size pair": (RANDOM, (5, 5, 5), TypeError, r"'num_nodes' must be .* \(got \(5, 5, 5\)\)"),
+    "matrix": (torch.ones(9, 9).to_sparse(), 4, ValueError, r"the \(9, 9\) .*\(got 4\)"),
     "batch": (torch.ones(2, 2, 2).to_sparse(), None, ValueError, r"two dimensions \(got 3\)"),
     "hybrid": (torch.ones(2, 2).to_sparse(1), None, ValueError, r"sparse in both dimensions"),
 }

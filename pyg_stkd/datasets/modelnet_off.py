@@ -108,7 +108,8 @@ class ModelNetOFF(PointClouds):
         with torch.random.fork_rng(devices=[]):
             for i, path in enumerate(paths):
                 entropy = np.random.SeedSequence([seed, int(train), i])
-                torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+                # Not torch.manual_seed, which would seed the caller's GPUs too.
+                torch.default_generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
                 pos[i] = sample(read_mesh(path)).pos
         sizes = np.full(len(paths), points)
         self._fill(unit_sphere(pos.view(-1, 3).numpy(), sizes), sizes, np.array(y))

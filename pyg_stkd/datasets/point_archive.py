@@ -81,8 +81,10 @@ def check_points(array: NDArray[np.generic], name: str, path: Path) -> NDArray[n
             f"{name!r} of '{path}' must be numbers [S, P, 3]: shapes, points, coordinates "
             f"(got shape {array.shape} of {array.dtype})"
         )
-    check_finite(array, name, path)
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        points = array.astype(np.float32)
+    check_finite(points, name, path)
+    return points
 
 
 def check_finite(array: NDArray[np.generic], name: str, path: Path) -> None:
@@ -108,7 +110,9 @@ def check_labels(
             f"{name!r} of '{path}' must have a label for each of the {num_shapes} shapes "
             f"(got shape {array.shape})"
         )
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= num_classes:
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name!r} of '{path}' must be of integers (got {array.dtype})")
+    if array.min() < 0 or array.max() >= num_classes:
         raise ValueError(
             f"{name!r} of '{path}' must hold the classes 0 to {num_classes - 1} "
             f"(got {array.dtype} values from {array.min()} to {array.max()})"

@@ -40,6 +40,8 @@ class UnitSphere(BaseTransform):
         if not pos.isfinite().all():
             raise ValueError("'data.pos' must be finite (got NaN or infinite values)")
         pos = pos - pos.mean(dim=0)
+        largest = pos.abs().amax()
+        pos = pos / torch.where(largest > 0, largest, 1.0)  # squares of any size are then in range
         radius = pos.norm(dim=1).max()
         data.pos = pos / torch.where(radius > 0, radius, 1.0)
         return data

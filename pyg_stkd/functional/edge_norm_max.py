@@ -19,7 +19,7 @@ def edge_norm_max(
     weight: Tensor,
     bias: Tensor,
     eps: float = 1e-5,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""Normalise :math:`y_e = \mathbf{a}_{dst(e)} + \mathbf{b}_{src(e)}` over edges, take maxima.
 
     .. math::
@@ -31,8 +31,9 @@ def edge_norm_max(
     Exactly batch normalisation in training mode on an :math:`(|\mathcal{E}|, F)` array, without
     that array: with :math:`\mathbf{a}` and :math:`\mathbf{b}` centred over the edges,
     :math:`|\mathcal{E}| \sigma^2 = \sum_i d_i \mathbf{a}_i^2 + \sum_j o_j \mathbf{b}_j^2 +
-    2 \sum_i \mathbf{a}_i \sum_{j \to i} \mathbf{b}_j`. The sign of :math:`\gamma` goes into
-    :math:`\mathbf{b}`, so that only a maximum is needed.
+    2 \sum_i \mathbf{a}_i \sum_{j \to i} \mathbf{b}_j`. Where that sum is far below its first two
+    terms, digits are lost; they are returned, for the caller to see. The sign of :math:`\gamma`
+    goes into :math:`\mathbf{b}`, so that only a maximum is needed.
 
     Args:
         graph (Graph): The edges, at least one.
@@ -47,16 +48,22 @@ def edge_norm_max(
         - **b:** :math:`(N_{src}, F)`
         - **weight**, **bias:** :math:`(F)`
         - **output:** :math:`(N_{dst}, F)` (meaningless where a node has no in-edges); mean and
-          biased variance :math:`(F)`, which carry no gradient
+          biased variance :math:`(F)`, and the latter's first two terms, which carry no gradient
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [0, 0]]), num_nodes=(2, 1))
         >>> a, b = torch.tensor([[1.0]]), torch.tensor([[2.0], [4.0]])
         >>> edge_norm_max(graph, a, b, torch.ones(1), torch.zeros(1), eps=0.0)
-        (tensor([[1.]]), tensor([4.]), tensor([1.]))
+        (tensor([[1.]]), tensor([4.]), tensor([1.]), tensor([1.]))
     """
-    transposed = graph.csc() if _needs_grad(a, b, weight) else ()
-    return _EdgeNormMax.apply(a, b, weight, bias, eps, *graph.csr(), *transposed[:2])
+    transposed = graph.csc() if _needs_grad(a, b, weight, bias) else ()
+    with _full_precision(a):
+        return _EdgeNormMax.apply(a, b, weight, bias, eps, *graph.csr(), *transposed[:2])
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Keep autocast from summing over all edges in half precision."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _needs_grad(*inputs: Tensor) -> bool:
@@ -81,23 +88,29 @@ class _EdgeNormMax(torch.autograd.Function):
         top, index = torch.ops.pyg_stkd.neighbour_max(b * sign, pointer, col, bool(transposed))
         top.mul_(sign).add_(a)  # y - mean at the maximum
         total = _neighbour_sum(pointer, col, b)
-        var = 2 * (a * total).sum(0)
+        var = (a * total).sum(0).mul_(2 / num_edges)
         total.addcmul_(a, degree.view(-1, 1))  # sum of y - mean over the edges of each node
-        var = (var + degree @ a.square() + count @ b.square()).div_(num_edges).clamp_(min=0)
+        parts = (degree @ a.square() + count @ b.square()).div_(num_edges)
+        var = var.add_(parts).clamp_(min=0)
         scale = (var + eps).rsqrt()
         out = torch.addcmul(bias, top, weight * scale)
         mean = mean_a + mean_b
-        ctx.mark_non_differentiable(mean, var)
+        ctx.mark_non_differentiable(mean, var, parts)
         if transposed:
             ctx.save_for_backward(
                 a, b, weight, top, index, total, scale, degree, count, *transposed
             )
             ctx.num_edges = num_edges
-        return out, mean, var
+        return out, mean, var, parts
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+        with _full_precision(grad):
+            return _EdgeNormMax._gradients(ctx, grad)
+
+    @staticmethod
+    def _gradients(ctx, grad):  # type: ignore[no-untyped-def]
         a, b, weight, top, index, total, scale, degree, count, *source = ctx.saved_tensors
         grad = grad.contiguous()
         grad_bias = grad.sum(0)

@@ -58,6 +58,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
                 "read: export the model for one cloud (got a tensor)"
             )
         return plain_knn(x.detach(), k, loop)
+    k = min(k, 2**31)  # more than any cloud has, but no more than an operator takes
     # Sizes of the clouds are read on the host; under torch.compile the operator does it.
     return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, bool(loop))
 
@@ -72,6 +73,8 @@ def _check(x: Tensor, k: int, batch: Tensor | None) -> None:
         raise ValueError(f"'k' must be an integer of at least 1 (got {k!r})")
     if batch is None:
         return
+    if not isinstance(batch, Tensor):
+        raise TypeError(f"'batch' must be a tensor (got {type(batch).__name__})")
     if batch.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"'batch' must be of dtype torch.int64 or torch.int32 (got {batch.dtype})")
     if list(batch.shape) != [x.size(0)]:

@@ -47,19 +47,19 @@ class Space(NamedTuple):
         return cls(x.new_empty(most), gap, np.empty(most, dtype=bool))
 
 
-def search_cloud(
-    x: Tensor, columns: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, out: Array
-) -> None:
+def search_cloud(x: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, out: Array) -> None:
     """Write the neighbours of each point of a cloud into its rows of :obj:`out`, [N, near].
 
-    :obj:`columns` has the coordinates of all points, or their squared norms. Both go on behind the
-    last point, for at most :obj:`limit` scores at a time are of aligned rows, the rest masked.
+    At most about :obj:`limit` scores exist at a time. Their rows are aligned, for which :obj:`x`
+    goes on behind the last point; what is behind is masked.
     """
     first, n, near = cloud
     wide, known = _wide(cloud), -(-n // ALIGN) * ALIGN
     groups = num_groups(n, near)
-    x, columns = x[first : first + known], columns[:, first : first + known]
+    x = x[first : first + known]
     direct = x.size(1) <= DIRECT
+    # Whole numbers stay whole, so that equal distances are equal: no roots.
+    columns = x.t().contiguous() if direct else x.square().sum(1).unsqueeze(0)
     centres = (x[:n].t().unsqueeze(-1) if direct else x[:n]).split(_rows(n, limit), -2)
     start = rows = 0
     for centre in centres:

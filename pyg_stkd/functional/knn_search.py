@@ -28,6 +28,7 @@ _library.define("knn_graph(Tensor x, int k, Tensor? batch, bool loop) -> Tensor"
 
 
 @torch.library.impl(_library, "knn_graph", "CompositeExplicitAutograd")
+@torch.compiler.disable  # where a graph breaks, Dynamo would look into NumPy's part
 def _knn_graph(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
@@ -97,13 +98,9 @@ def _search_large(x: Tensor, clouds: list[Cloud], loop: bool, edge_index: Tensor
     if not clouds:
         return
     limit = _limit(x) << (x.size(1) > DIRECT)  # differences of a coordinate need no memory there
-    if x.size(1) > DIRECT:
-        columns = torch.linalg.vector_norm(x, dim=1).square_().unsqueeze(0)
-    else:
-        columns = x.t().contiguous()
     space, out = Space.of(x, clouds, limit), edge_index[0].numpy()
     for cloud in clouds:
-        search_cloud(x, columns, cloud, loop, limit, space, out)
+        search_cloud(x, cloud, loop, limit, space, out)
 
 
 def _shares(clouds: int, n: int, limit: int) -> tuple[int, int, int]:

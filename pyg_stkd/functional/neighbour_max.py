@@ -16,6 +16,8 @@ __all__ = ["neighbour_max"]
 _FREE = (1 << 29) - 1
 # Keeps zeros from becoming denormal numbers, which a CPU may flush; no other float32 notices it.
 _TINY = 2.0**-300
+# Stands for infinity, whose other bits must be zero; as a float32 it is infinite again.
+_HUGE = 2.0**200
 
 
 def neighbour_max(graph: Graph, x: Tensor) -> Tensor:
@@ -65,13 +67,18 @@ def _neighbour_max(x: Tensor, pointer: Tensor, col: Tensor, argmax: bool) -> tup
         return _sparse_max(x, pointer, col), col.new_empty(0)
     if plain and x.dtype == torch.float32 and x.size(0) <= _FREE:
         node = torch.arange(x.size(0)).view(-1, 1)
-        key = x.double().add_(_TINY).view(torch.int64).bitwise_or_(node).view(torch.float64)
-        key = _sparse_max(key, pointer, col).view(torch.int64)
+        wide = x.double().clamp_(-_HUGE, _HUGE).add_(_TINY)
+        wide.view(torch.int64).bitwise_or_(node)
+        key = _sparse_max(wide, pointer, col).view(torch.int64)
         index = key.to(torch.int32).bitwise_and_(_FREE).to(col.dtype)
         value = key.bitwise_and_(~_FREE).view(torch.float64).float()
         return value, index
-    value, _, _, index = torch.embedding_bag(x, col, pointer, mode=2, include_last_offset=True)
-    return value, index.clamp(min=0).to(col.dtype)
+    # Infinity in place of NaN, which the maximum would pass over.
+    shown = torch.where(x.isnan(), torch.inf, x)
+    _, _, _, index = torch.embedding_bag(shown, col, pointer, mode=2, include_last_offset=True)
+    index = index.clamp_(min=0).long()
+    value = x.gather(0, index).masked_fill_((pointer.diff() == 0).view(-1, 1), 0)
+    return value, index.to(col.dtype)
 
 
 @torch.library.register_fake("pyg_stkd::neighbour_max", lib=_library)
@@ -88,6 +95,8 @@ def _sparse_max(x: Tensor, pointer: Tensor, col: Tensor) -> Tensor:
 def scatter_to_argmax(grad: Tensor, index: Tensor, num_src: int) -> Tensor:
     """Add each value to the row that its maximum came from."""
     width = grad.size(1)
+    if num_src == 0:
+        return grad.new_zeros(0, width)
     flat = torch.add(torch.arange(width, device=grad.device), index, alpha=width)
     out = grad.new_zeros(num_src * width)
     return out.index_add_(0, flat.view(-1), grad.reshape(-1)).view(num_src, width)

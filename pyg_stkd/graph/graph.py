@@ -62,6 +62,11 @@ class Graph:
 
     def __init__(self, edge_index: Any, num_nodes: Size = None) -> None:
         edges, value, given_size = edges_of(edge_index)
+        if None not in (num_nodes, given_size) and as_pair(num_nodes) != given_size:
+            raise ValueError(
+                f"'num_nodes' must be the {given_size} (sources, targets) of the matrix or graph "
+                f"(got {num_nodes})"
+            )
         self.size = resolve_size(edges, num_nodes, given_size)
         with usable_in_training():
             self._sort(edges, value)

@@ -22,6 +22,13 @@ def test_unit_sphere() -> None:
     assert repr(UnitSphere()) == "UnitSphere()"
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_unit_sphere_of_any_size(scale: float) -> None:
+    pos = torch.randn(20, 3)
+    out = UnitSphere()(Data(pos=pos * scale)).pos
+    torch.testing.assert_close(out, UnitSphere()(Data(pos=pos)).pos)
+
+
 def test_unit_sphere_of_one_place() -> None:
     assert UnitSphere()(Data(pos=torch.full((3, 3), 5.0))).pos.tolist() == [[0, 0, 0]] * 3
 

@@ -28,12 +28,15 @@ def make(dtype: torch.dtype) -> tuple[Graph, list[Tensor]]:
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
 def test_equals_batch_normalisation_of_edges(dtype: torch.dtype, tol: float) -> None:
     graph, inputs = make(dtype)
-    out, mean, var = edge_norm_max(graph, *inputs)
+    out, mean, var, parts = edge_norm_max(graph, *inputs)
     expected = gathered(graph, *inputs)
     y = inputs[0][graph.edge_index[1]] + inputs[1][graph.edge_index[0]]
     torch.testing.assert_close(out, expected, rtol=tol, atol=tol)
     torch.testing.assert_close(mean, y.mean(0).detach(), rtol=tol, atol=tol)
     torch.testing.assert_close(var, y.var(0, unbiased=False).detach(), rtol=tol, atol=tol)
+    ends = zip(inputs[:2], graph.edge_index.flip(0), strict=True)
+    terms = [z.detach()[index].var(0, unbiased=False) for z, index in ends]
+    torch.testing.assert_close(parts, sum(terms), rtol=tol, atol=tol)
     weight = torch.randn_like(out)
     grads = (torch.autograd.grad((z * weight).sum(), inputs) for z in (out, expected))
     for one, other in zip(*grads, strict=True):

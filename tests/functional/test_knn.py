@@ -95,6 +95,17 @@ def test_large_clouds_equal_brute_force(
         assert torch.equal(given, expected)
 
 
+@pytest.mark.parametrize("chunk", [1 << 14, 1 << 24])
+def test_whole_numbers_tie_in_any_number_of_columns(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(knn_search._CHUNK, "cpu", chunk)
+    half = torch.randint(-2, 3, (150, 6)).float()
+    x = torch.cat([half, -half])  # with its mean at 0
+    batch = batch_of([300])
+    assert torch.equal(knn_graph(x, 10, batch), brute_force(x, 10, batch, False))
+
+
 def test_the_search_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of([300, 90])
     for dtype in (torch.float32, torch.float64):
@@ -123,6 +134,7 @@ def test_a_skipped_number_is_an_empty_cloud() -> None:
 
 
 def test_one_point_and_none() -> None:
+    assert knn_graph(torch.ones(2, 3), 10**30).tolist() == [[1, 0], [0, 1]]
     assert knn_graph(torch.ones(1, 3), 4).tolist() == [[], []]
     assert knn_graph(torch.ones(1, 3), 4, loop=True).tolist() == [[0], [0]]
     assert knn_graph(torch.ones(0, 3), 4, loop=True).shape == (2, 0)
@@ -181,7 +193,7 @@ def test_pyg_lib_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, loop: bo
 
 @pytest.mark.full
 def test_compiles() -> None:
-    x, batch = torch.randn(30, 3), batch_of([10, 20])
+    x, batch = torch.randn(990, 3), batch_of([10, 20, 160, 800])
     compiled = torch.compile(lambda x, batch: knn_graph(x, 4, batch) + 0, backend="eager")
     assert torch.equal(compiled(x, batch), knn_graph(x, 4, batch))
 
@@ -190,6 +202,7 @@ def test_compiles() -> None:
     ("change", "error", "match"),
     [
         ({"k": 0}, ValueError, r"'k' must be an integer of at least 1 \(got 0\)"),
+        ({"batch": [0, 0, 0, 0]}, TypeError, r"'batch' must be a tensor \(got list\)"),
         ({"k": 2.0}, ValueError, r"'k' must be an integer of at least 1 \(got 2.0\)"),
         ({"x": torch.ones(4)}, ValueError, r"'x' must have shape \[N, C\] \(got \[4\]\)"),
         ({"x": torch.ones(4, 2).long()}, TypeError, "'x' must be a tensor of real floating"),

@@ -22,6 +22,9 @@ from pyg_stkd.nn.conv.knn_graph import KNNGraph
 
 __all__ = ["DynamicEdgeConv", "EdgeConv"]
 
+# What rounding may do to a variance, relative to it.
+_PRECISION = 1e-4
+
 
 class EdgeConv(torch_geometric.nn.EdgeConv):
     r"""The edge convolutional operator from the `"Dynamic Graph CNN for Learning on Point Clouds"
@@ -37,7 +40,9 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
     :math:`(\mathbf{W}_1 - \mathbf{W}_2) \mathbf{x}_i + \mathbf{W}_2 \mathbf{x}_j`, the statistics
     over edges follow from those of nodes and one sparse product, and the maximum comes before the
     activation. That path is exact, running statistics included, and differentiates once. All
-    else, hooks inside :obj:`nn` for example, runs PyG's own message passing.
+    else runs PyG's own message passing: hooks inside :obj:`nn` for example, or, in training,
+    features that differ so much less between neighbours than between places that the two terms
+    above would cancel (checked unless compiled).
 
     Unlike PyG's layer, this one keeps the weights of :obj:`nn` as they are given (they may be
     pre-trained); :meth:`reset_parameters` draws new ones.
@@ -99,7 +104,9 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
             graph = Graph.of(edge_index, (pair[0].size(0), pair[1].size(0)))
             # Batch normalisation has its own word on a single edge.
             if graph.num_edges > 1:
-                return _fused_edge_conv(block, pair, graph)
+                out = _fused_edge_conv(block, pair, graph)
+                if out is not None:
+                    return out
         if isinstance(edge_index, Graph):
             edge_index = edge_index.edge_index
         # propagate_type: (x: PairTensor)
@@ -186,13 +193,15 @@ def _check(x: tuple[Tensor, Tensor], block: EdgeBlock) -> None:
             )
 
 
-def _fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) -> Tensor:
+def _fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) -> Tensor | None:
+    """Return the output, :obj:`None` where too many digits would be lost."""
     linear, norm, act = block
     for hook in linear._forward_pre_hooks.values():  # masks of torch.nn.utils.prune
         hook(linear, None)
     weight, shift = linear.weight, linear.bias
     # Differences do not change when all nodes move; float32 keeps more digits near the origin.
     origin = x[0].detach().mean(dim=0)
+    origin = torch.where(origin.isfinite(), origin, 0)  # a node that is not must not spoil others
     moved = (x[0] - origin,) * 2 if x[0] is x[1] else (x[0] - origin, x[1] - origin)
     if norm is not None and not _uses_batch(norm):
         weight, shift = _fold(norm, weight, shift)
@@ -202,7 +211,10 @@ def _fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) -
     if norm is None or not _uses_batch(norm):
         out = a + neighbour_max(graph, b)
     else:
-        out = _normalise(norm, graph, a, b)
+        normalised = _normalise(norm, graph, a, b)
+        if normalised is None:
+            return None
+        out = normalised
     out = out if act is None else act(out)
     isolated = (graph.degree == 0).view(-1, 1)
     if torch.compiler.is_compiling() or bool(isolated.any()):
@@ -228,13 +240,17 @@ def _fold(
     return weight * scale.view(-1, 1), shift
 
 
-def _normalise(norm: torch.nn.BatchNorm1d, graph: Graph, a: Tensor, b: Tensor) -> Tensor:
+def _normalise(norm: torch.nn.BatchNorm1d, graph: Graph, a: Tensor, b: Tensor) -> Tensor | None:
     dtype = torch.promote_types(a.dtype, torch.float32)
     gamma: Tensor = torch.ones_like(a[0]) if norm.weight is None else norm.weight
     beta: Tensor = torch.zeros_like(a[0]) if norm.bias is None else norm.bias
     given = a.dtype
     a, b, gamma, beta = (part.to(dtype) for part in (a, b, gamma, beta))
-    out, mean, var = edge_norm_max(graph, a, b, gamma, beta, norm.eps)
+    out, mean, var, parts = edge_norm_max(graph, a, b, gamma, beta, norm.eps)
+    if not torch.compiler.is_compiling():
+        lost = torch.finfo(dtype).eps * parts > _PRECISION * (var + norm.eps)
+        if bool(lost.any()):
+            return None
     if norm.training and norm.track_running_stats and norm.running_mean is not None:
         _update_statistics(norm, mean, var * (graph.num_edges / (graph.num_edges - 1)))
     return out.to(given)

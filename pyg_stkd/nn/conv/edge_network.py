@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch_geometric.nn
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 
 __all__ = ["EdgeBlock", "read_edge_network"]
@@ -57,7 +58,8 @@ def read_edge_network(network: Any) -> EdgeBlock | None:
     rest = rest[norm is not None :]
     if len(rest) > 1 or (rest and not _is_monotone(rest[0])):
         return None
-    if isinstance(linear.weight, nn.UninitializedParameter):
+    # A parametrization may do something each time that the weight is read.
+    if is_parametrized(linear) or isinstance(linear.weight, nn.UninitializedParameter):
         return None
     return EdgeBlock(linear, norm, rest[0] if rest else None)
 

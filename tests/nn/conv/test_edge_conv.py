@@ -196,6 +196,67 @@ def test_offset_in_float32() -> None:
     assert (conv(x + 1000, edge_index) - exact).abs().max() < 5e-3
 
 
+def test_distant_clouds_in_float32() -> None:
+    results: list[list[Tensor]] = []
+    ours = EdgeConv(BLOCKS["bn, leaky"]())
+    with torch.no_grad():
+        ours.nn[0].weight[:3, :C] *= 1e-3  # there, only differences of neighbours count
+    exact = pyg.EdgeConv(BLOCKS["bn, leaky"]()).double()
+    exact.load_state_dict(ours.state_dict())
+    x = torch.randn(60, C)
+    x[30:] += 1000
+    edge_index = knn_graph(x, 5, torch.arange(2).repeat_interleave(30))
+    for conv, z in ((ours, x.requires_grad_()), (exact, x.detach().double().requires_grad_())):
+        out = conv(z, edge_index)
+        weight = torch.linspace(-1, 1, out.numel(), dtype=z.dtype).view_as(out)
+        results.append([out, *torch.autograd.grad((out * weight).sum(), [z, *conv.parameters()])])
+        results[-1] += conv.nn[1].buffers()
+    for given, expected in zip(*results, strict=True):
+        assert (given - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_is_as_accurate_as_that_of_pyg(dtype: torch.dtype) -> None:
+    theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float32)
+    x = torch.randn(500, C) + 8
+    edge_index = torch.randint(0, 500, (2, 40_000))
+    exact = copy.deepcopy(ours).double()
+    exact(x.double(), edge_index)
+    error = []
+    for conv in (theirs, ours):
+        with torch.autocast("cpu", dtype):
+            out = conv(x, edge_index)
+            out.float().square().sum().backward()
+        assert out.isfinite().all()
+        assert all(p.grad.isfinite().all() for p in conv.parameters())
+        error.append((conv.nn[1].running_var - exact.nn[1].running_var).abs().max().item())
+    assert error[1] < 2 * error[0]
+
+
+def test_the_shift_may_learn_alone() -> None:
+    theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float64)
+    x, edge_index = torch.randn(30, C, dtype=torch.float64), make_graph()
+    for conv in (theirs, ours):
+        conv.nn[0].requires_grad_(False)
+        conv.nn[1].weight.requires_grad_(False)
+        conv(x, edge_index).square().sum().backward()
+    torch.testing.assert_close(ours.nn[1].bias.grad, theirs.nn[1].bias.grad)
+
+
+def test_a_node_that_is_not_finite_spoils_its_neighbours_only() -> None:
+    theirs, ours = pair(nn.Linear(2 * C, F), torch.float64)
+    x = torch.randn(30, C, dtype=torch.float64)
+    x[29] = torch.nan
+    edge_index = make_graph().clamp(max=28)
+    torch.testing.assert_close(ours(x, edge_index), theirs(x, edge_index))
+
+
+def test_parametrized_weights_are_read_as_often_as_by_pyg() -> None:
+    network = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2 * C, F)))
+    theirs, ours = pair(network, torch.float64)
+    compare(theirs, ours, torch.randn(30, C, dtype=torch.float64), make_graph(), 1e-9)
+
+
 @pytest.mark.parametrize("sizes", [[16, 16], [20, 3, 1, 8]], ids=str)
 def test_dynamic_is_static_on_its_neighbours(sizes: list[int]) -> None:
     batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
