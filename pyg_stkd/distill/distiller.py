@@ -243,16 +243,11 @@ class Distiller(nn.Module):
         nodes: Any,
         losses: Mapping[str, DistillationLoss],
     ) -> Compared:
-        teacher: Calls
-        if theirs is not None:
-            teacher, graphs = _calls(theirs), self._graphs
-        else:
-            teacher = captures = as_captures(known)
-            graphs = captures.graphs
+        teacher: Calls = as_captures(known) if theirs is None else _calls(theirs)
         device = device_of(ours.output)
         student, nodes = ours.captures(), as_nodes(nodes, device)
         with torch.autocast(device.type, enabled=False):
-            return compare(losses, student, teacher, self._teachers, target, nodes, graphs)
+            return compare(losses, student, teacher, self._teachers, target, nodes, self._graphs)
 
 
 def _calls(runs: Sequence[Run]) -> Calls:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyg_stkd.graph import Graph
 
-__all__ = ["GraphCache"]
+__all__ = ["GraphCache", "LayeredCache"]
 
 
 class GraphCache:
@@ -36,16 +36,29 @@ class GraphCache:
 
     def get(self, edge_index: Any, num_nodes: int) -> Graph:
         """Return the graph of :obj:`edge_index`, built if need be."""
+        graph = self.find(edge_index, num_nodes)
+        if graph is not None:
+            return graph
+        graph = Graph.of(edge_index, num_nodes)
+        self._graphs = [*self._graphs, (edge_index, _version(edge_index), num_nodes, graph)]
+        self._graphs = self._graphs[-self.size :]
+        return graph
+
+    def find(self, edge_index: Any, num_nodes: int) -> Graph | None:
+        """Return the graph of :obj:`edge_index` if it is here."""
         if isinstance(edge_index, Graph):
             return Graph.of(edge_index, num_nodes)
         for i, (given, version, size, graph) in enumerate(self._graphs):
             if size == num_nodes and _same(given, version, edge_index):
                 self._graphs.append(self._graphs.pop(i))
                 return graph
-        graph = Graph.of(edge_index, num_nodes)
-        self._graphs = [*self._graphs, (edge_index, _version(edge_index), num_nodes, graph)]
-        self._graphs = self._graphs[-self.size :]
-        return graph
+        return None
+
+    def holds(self, graph: Graph) -> bool:
+        """Tell whether this very graph is here, or was made of those that are."""
+        built = (entry[3] for entry in self._graphs)
+        derived = (made for _, made in self._derived.values())
+        return any(graph is other for other in (*built, *derived))
 
     def derive(self, name: str, build: Callable[..., Graph], *graphs: Graph) -> Graph:
         """Return :obj:`build(*graphs)`, kept for as long as these very graphs are used."""
@@ -60,6 +73,51 @@ class GraphCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.size,)
+
+
+class LayeredCache(GraphCache):
+    r"""What is known of one input, and behind it the graphs that may never be seen again.
+
+    A student's dynamic graph differs in every epoch: kept for each input, it would fill the memory
+    for nothing.
+
+    Args:
+        known (GraphCache): Asked first. Nothing but what is made of its own graphs is added.
+        own (GraphCache): Takes the rest.
+
+    Example:
+        >>> known, own = GraphCache(), GraphCache()
+        >>> edge_index = torch.tensor([[0, 1], [1, 0]])
+        >>> graph = LayeredCache(known, own).get(edge_index, 2)
+        >>> known.holds(graph), own.holds(graph)
+        (False, True)
+    """
+
+    def __init__(self, known: GraphCache, own: GraphCache) -> None:
+        super().__init__(own.size)
+        self._known, self._own = known, own
+
+    def find(self, edge_index: Any, num_nodes: int) -> Graph | None:
+        """Return the graph of :obj:`edge_index` if it is in one of both."""
+        found = self._known.find(edge_index, num_nodes)
+        return self._own.find(edge_index, num_nodes) if found is None else found
+
+    def get(self, edge_index: Any, num_nodes: int) -> Graph:
+        """Return the graph of :obj:`edge_index`, built if need be."""
+        found = self._known.find(edge_index, num_nodes)
+        return self._own.get(edge_index, num_nodes) if found is None else found
+
+    def holds(self, graph: Graph) -> bool:
+        """Tell whether this very graph is in one of both."""
+        return self._known.holds(graph) or self._own.holds(graph)
+
+    def derive(self, name: str, build: Callable[..., Graph], *graphs: Graph) -> Graph:
+        """Return :obj:`build(*graphs)`, kept beside its sources."""
+        cache = self._known if all(map(self._known.holds, graphs)) else self._own
+        return cache.derive(name, build, *graphs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GraphCache, (self.size,)
 
 
 def _version(edge_index: Any) -> int:

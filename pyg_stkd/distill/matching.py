@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.capture import Call, Capture, Owner
-from pyg_stkd.distill.graph_cache import GraphCache
+from pyg_stkd.distill.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.distill.inputs import first_tensor
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.runs import Calls, full_name
@@ -79,9 +79,11 @@ def compare(
     graphs: GraphCache,
 ) -> Compared:
     """Return the values of losses, each the weighted sum over the teachers."""
+    known = teacher.graphs if isinstance(teacher, TeacherCaptures) else graphs
+    both = graphs if known is graphs else LayeredCache(known, graphs)
     student, teacher = (
-        {layer: tuple(capture.at(nodes, graphs) for capture in seen) for layer, seen in x.items()}
-        for x in (student, teacher)
+        {layer: tuple(capture.at(nodes, kept) for capture in seen) for layer, seen in x.items()}
+        for x, kept in ((student, both), (teacher, known))
     )
     weights = _weigh(teachers, teacher, target)
     values: dict[str, Tensor] = {}

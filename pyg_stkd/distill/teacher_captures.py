@@ -24,7 +24,8 @@ class TeacherCaptures(Mapping[str, "tuple[Capture, ...]"]):
         captures (dict): The calls of each layer, in order; :obj:`""` is the output of the model.
 
     Attributes:
-        graphs: The graphs of this input, which stay sorted for as long as the captures are kept.
+        graphs: The graphs of the teachers (and of a student that has the same), which stay sorted
+            for as long as the captures are kept.
 
     Example:
         >>> from pyg_stkd.distill import Capture
@@ -33,7 +34,7 @@ class TeacherCaptures(Mapping[str, "tuple[Capture, ...]"]):
     """
 
     def __init__(self, captures: Mapping[str, tuple[Capture, ...]]) -> None:
-        # That of the student, and maybe one of its own (and a union) for each of the teachers.
+        # One for each of the teachers at most, and what losses make of them.
         self.graphs = GraphCache(size=3 + len(captures))
         self._captures = {
             layer: tuple(capture.at(None, self.graphs) for capture in calls)

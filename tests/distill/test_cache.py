@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pyg_stkd.distill import Capture, Distiller, SoftTargetLoss, TeacherCache, TeacherCaptures
-from pyg_stkd.distill.graph_cache import GraphCache
+from pyg_stkd.distill.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.graph import Graph, union_edges
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
@@ -95,3 +95,19 @@ def test_captures_are_a_mapping_that_moves():
     moved = captures.to("meta")
     assert moved["a"][0].value.is_meta
     assert repr(captures) == "TeacherCaptures('a': [3, 2])"
+
+
+def test_two_layers_keep_apart_what_lasts():
+    known, own = GraphCache(), GraphCache(size=1)
+    teacher = known.get(EDGES, 3)
+    both = LayeredCache(known, own)
+    assert both.get(EDGES.clone(), 3) is teacher
+    other = both.get(EDGES.flip(0), 3)
+    assert (known.holds(other), own.holds(other), both.holds(other)) == (False, True, True)
+    union = both.derive("union", union_edges, teacher, other)
+    assert (known.holds(union), own.holds(union)) == (False, True)
+    turned = both.derive("flip", lambda g: Graph(g.edge_index.flip(0), 3), teacher)
+    assert known.holds(turned)
+    assert both.derive("flip", lambda g: Graph(g.edge_index, 3), teacher) is turned
+    assert both.find(EDGES, 4) is None
+    assert type(copy.deepcopy(both)) is GraphCache

@@ -55,3 +55,20 @@ def test_looking_for_graphs_leaves_the_fast_path_on(monkeypatch: pytest.MonkeyPa
         "torch_geometric.nn.EdgeConv.message", lambda *args, **kwargs: pytest.fail("edge path")
     )
     distiller(torch.randn(12, 3), torch.arange(2).repeat_interleave(6))
+
+
+@pytest.mark.filterwarnings("ignore:.*is blind here")
+def test_known_captures_keep_no_graph_of_the_student() -> None:
+    batch = torch.arange(2).repeat_interleave(8)
+    pos = torch.randn(16, 3)
+    student = model(k=3, width=4)
+    distiller = Distiller(model(k=5, width=8), student, [LSPLoss("convs.1", "convs.1")]).eval()
+    known = distiller.capture_teacher(pos, batch)
+    seen: set[int] = set()
+    for _ in range(6):
+        torch.nn.init.normal_(student.convs[0].nn.lins[0].weight)  # other neighbours each time
+        losses = [distiller(pos, batch, teacher=t)[1]["lsp"] for t in (known, None)]
+        torch.testing.assert_close(*losses)
+        seen.add(len(known.graphs._graphs) + len(known.graphs._derived))
+    assert seen == {1}
+    assert not known["convs.1"][0].memo

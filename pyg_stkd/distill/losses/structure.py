@@ -161,7 +161,8 @@ class LSPLoss(DistillationLoss):
         if s.dim() != 2:
             raise ValueError(f"The {student.where} must be [N, F] (got {list(s.shape)})")
         graph = self.edges(student, teacher)
-        structure = self._known_structure(teacher, t, graph)
+        lasting = teacher.graphs.holds(graph)  # others, of dynamic graphs, are never seen again
+        structure = self._known_structure(teacher, t, graph) if lasting else None
         return lsp(
             s,
             t if structure is None else None,
@@ -177,10 +178,12 @@ class LSPLoss(DistillationLoss):
     def edges(self, student: Capture, teacher: Capture) -> Graph:
         """Return the graph on which the two structures are compared."""
         cache = student.graphs
+        if teacher.frozen and teacher.edge_index is not None:
+            _ = teacher.graph  # now kept with the teacher's features: the student may have the same
         if not _is_word(self.graph):
-            graph = cache.get(self.graph, student.num_nodes)
-            device = student.value.device
-            graph = cache.derive(f"to {device}", lambda graph: graph.to(device), graph)
+            kept, device = teacher.graphs, student.value.device
+            graph = kept.get(self.graph, student.num_nodes)
+            graph = kept.derive(f"to {device}", lambda graph: graph.to(device), graph)
         elif self.graph in ("student", "teacher"):
             graph = (student if self.graph == "student" else teacher).graph
         else:
