@@ -135,7 +135,8 @@ def test_voxels_missing(tmp_path: Path) -> None:
         ({"X_train": np.zeros((3, 30, 30, 30))}, "empty grids in rows 0, 1, 2 of 'train'"),
         ({"y_train": [0, 1]}, r"'y_train' .* each of the 3 shapes \(got shape \(2,\)"),
         ({"y_train": [0, 1, 10]}, r"'y_train' .* classes 0 to 9 \(got int64 values from 0 to 10"),
-        ({"y_train": [0.0, 1.0, 2.0]}, r"classes 0 to 9 \(got float64"),
+        ({"y_train": [0.0, 1.0, 2.0]}, r"must be of integers \(got float64"),
+        ({"y_train": ["0", "1", "2"]}, r"must be of integers \(got <U1"),
     ],
 )
 def test_voxels_bad_file(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
