@@ -87,15 +87,15 @@ def train(
     """
     first, best, best_epoch, history = 0, -math.inf, 0, []
     best_state = {k: v.clone() for k, v in module.state_dict().items()}
-    seconds = 0.0
+    seconds, cuda = 0.0, torch.cuda.is_available()
     if (state := store.load_state(run)) is not None:
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if cuda:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
         first, best, best_epoch = state["epoch"] + 1, state["best"], state["best_epoch"]
         best_state, history, seconds = state["best_state"], state["history"], state["seconds"]
-    cuda = torch.cuda.is_available()
     saved = start = time.monotonic()
     bar = tqdm(range(first, epochs), initial=first, total=epochs, desc=run.name[:28], leave=False)
     for epoch in bar:

@@ -6,6 +6,7 @@ Views and fills are NumPy's here, which takes a tenth of torch's time for each.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pyg_stkd.functional.largest import largest, largest_by_groups, num_groups
 
-__all__ = ["ALIGN", "DIRECT", "Cloud", "Space", "search_cloud"]
+__all__ = ["ALIGN", "DIRECT", "Cloud", "Space", "rows_at_once", "search_cloud", "sum_squares"]
 
 Array = np.ndarray[Any, Any]
 
@@ -42,7 +43,7 @@ class Space(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, clouds: list[Cloud], limit: int) -> Space:
-        most = max((_rows(cloud.size, limit) * _wide(cloud) for cloud in clouds), default=0)
+        most = max((rows_at_once(cloud.size, limit) * _wide(cloud) for cloud in clouds), default=0)
         gap = x.new_empty(most if x.size(1) <= DIRECT else 0)
         return cls(x.new_empty(most), gap, np.empty(most, dtype=bool))
 
@@ -60,7 +61,7 @@ def search_cloud(x: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, 
     direct = x.size(1) <= DIRECT
     # Whole numbers stay whole, so that equal distances are equal: no roots.
     columns = x.t().contiguous() if direct else x.square().sum(1).unsqueeze(0)
-    centres = (x[:n].t().unsqueeze(-1) if direct else x[:n]).split(_rows(n, limit), -2)
+    centres = (x[:n].t().unsqueeze(-1) if direct else x[:n]).split(rows_at_once(n, limit), -2)
     start = rows = 0
     for centre in centres:
         if centre.size(-2) != rows:  # all but the last have as many
@@ -70,7 +71,7 @@ def search_cloud(x: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, 
             gap = space.gap[: rows * known].view(rows, known) if direct else whole
             left = space.left[: rows * wide].reshape(rows, wide)
         if direct:
-            _sum_squares(centre, columns, gap, score)
+            sum_squares(centre.unbind(), columns.unbind(), gap, score)
         else:
             torch.addmm(columns, centre, x.t(), beta=-1, alpha=2, out=score)
         array[:, n:] = -math.inf
@@ -84,14 +85,18 @@ def search_cloud(x: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, 
         start += rows
 
 
-def _sum_squares(centre: Tensor, columns: Tensor, gap: Tensor, score: Tensor) -> None:
-    total = centre.new_zeros(())
-    for one, other in zip(centre.unbind(), columns.unbind(), strict=True):
-        torch.sub(one, other, out=gap)
+def sum_squares(
+    centres: Sequence[Tensor], columns: Sequence[Tensor], gap: Tensor, score: Tensor
+) -> None:
+    """Write negative squared distances, summed coordinate by coordinate."""
+    total = score.new_zeros(())
+    for centre, column in zip(centres, columns, strict=True):
+        torch.sub(centre, column, out=gap)
         total = torch.addcmul(total, gap, gap, value=-1, out=score)
 
 
-def _rows(n: int, limit: int) -> int:
+def rows_at_once(n: int, limit: int) -> int:
+    """Return how many of n points have all their distances within the limit, about."""
     return -(-n // max(1, round(n * n / limit)))
 
 

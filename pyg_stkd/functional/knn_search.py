@@ -14,7 +14,15 @@ import torch_geometric.typing
 from torch import Tensor
 
 from pyg_stkd.functional.clouds import centred, cloud_sizes, like_clouds
-from pyg_stkd.functional.knn_cloud import ALIGN, DIRECT, Cloud, Space, search_cloud
+from pyg_stkd.functional.knn_cloud import (
+    ALIGN,
+    DIRECT,
+    Cloud,
+    Space,
+    rows_at_once,
+    search_cloud,
+    sum_squares,
+)
 from pyg_stkd.functional.largest import largest, largest_by_groups, num_groups
 
 # Distances that are alive at once, about: 2**19 floats stay in the cache of a CPU core.
@@ -106,7 +114,7 @@ def _search_large(x: Tensor, clouds: list[Cloud], loop: bool, edge_index: Tensor
 def _shares(clouds: int, n: int, limit: int) -> tuple[int, int, int]:
     """Return how many clouds, and points of each, are searched at once, and the distances then."""
     step = min(clouds, max(1, round(limit / (n * n))))
-    rows = -(-n // max(1, round(n * n / limit)))
+    rows = rows_at_once(n, limit)
     return step, rows, step * rows * (n + ALIGN)
 
 
@@ -160,10 +168,7 @@ def _columns(x: Tensor, behind: Tensor) -> Tensor:
 def _score(x: Tensor, columns: Tensor, rows: slice, out: Tensor, gap: Tensor) -> None:
     """Write what falls with the distance, and differs from its negative square by row at most."""
     if x.size(2) <= DIRECT:
-        total = x.new_zeros(())
-        for i, column in enumerate(columns.split(1, dim=1)):
-            torch.sub(x[:, rows, i, None], column, out=gap)
-            total = torch.addcmul(total, gap, gap, value=-1, out=out)
+        sum_squares(x[:, rows, :, None].unbind(2), columns.split(1, dim=1), gap, out)
     else:
         torch.baddbmm(columns, x[:, rows], x.transpose(1, 2), beta=-1, alpha=2, out=out)
 

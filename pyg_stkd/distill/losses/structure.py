@@ -178,7 +178,7 @@ class LSPLoss(DistillationLoss):
     def edges(self, student: Capture, teacher: Capture) -> Graph:
         """Return the graph on which the two structures are compared."""
         cache = student.graphs
-        if teacher.frozen and teacher.edge_index is not None:
+        if _is_word(self.graph) and teacher.frozen and teacher.edge_index is not None:
             _ = teacher.graph  # now kept with the teacher's features: the student may have the same
         if not _is_word(self.graph):
             kept, device = teacher.graphs, student.value.device
