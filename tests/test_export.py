@@ -20,7 +20,7 @@ from pyg_stkd.functional.neighbour_max import neighbour_max
 from pyg_stkd.functional.plain import plain_knn, plain_max
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn import ASTGCN, DGCNN, GAT, STGCN, GATConv
-from pyg_stkd.nn.conv.graph_operator import cheb_operator
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 from pyg_stkd.prune import Pruner, Random
 
 pytestmark = [

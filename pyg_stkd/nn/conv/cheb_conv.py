@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.nn.conv.cheb_filter import cheb_filter
-from pyg_stkd.nn.conv.graph_operator import GraphOperator, Propagation, cheb_operator, gcn_operator
+from pyg_stkd.nn.conv.graph_operator import GraphOperator, Propagation
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator, gcn_operator
 
 __all__ = ["ChebConv", "GCNConv"]
 
@@ -35,7 +36,7 @@ class ChebConv(nn.Module):
 
     Shapes:
         - **input:** signals :math:`(B, T, N, C)`, edges and optional weights as in
-          :func:`~pyg_stkd.nn.conv.graph_operator.cheb_operator`
+          :func:`~pyg_stkd.nn.cheb_operator`
         - **output:** :math:`(B, T, N, C')`
 
     Example:

@@ -35,7 +35,7 @@ def cheb_filter(
         - **output:** :math:`(B, T, N, C')`
 
     Example:
-        >>> from pyg_stkd.nn.conv.graph_operator import cheb_operator
+        >>> from pyg_stkd.nn.conv.spectral_operators import cheb_operator
         >>> operator = cheb_operator(torch.tensor([[0, 1], [1, 0]]))
         >>> x = torch.tensor([1.0, 2.0]).view(1, 1, 2, 1)
         >>> cheb_filter(operator, x, torch.ones(2, 1, 1)).flatten().tolist()

@@ -69,7 +69,7 @@ class STConv(nn.Module):
     Shapes:
         - **input:** sequence :math:`(B, T, N, C)`, edges :math:`(2, |\mathcal{E}|)` (anything
           that :class:`~pyg_stkd.graph.Graph` takes, or a prepared
-          :class:`~pyg_stkd.nn.conv.graph_operator.GraphOperator`),
+          :class:`~pyg_stkd.nn.GraphOperator`),
           edge weights :math:`(|\mathcal{E}|)` *(optional)*
         - **output:** :math:`(B, T - 2 (k - 1), N, C')`
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.nn.conv.gated_temporal_conv import check_sequence
-from pyg_stkd.nn.conv.graph_operator import GraphOperator, cheb_operator
+from pyg_stkd.nn.conv.graph_operator import GraphOperator
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 from pyg_stkd.nn.conv.st_attention import ChebAttentionConv, SpatialAttention, TemporalAttention
 
 __all__ = ["ASTGCN"]

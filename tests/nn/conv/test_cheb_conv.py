@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.conv.cheb_filter import cheb_filter
-from pyg_stkd.nn.conv.graph_operator import cheb_operator
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 1, 0], [1, 2, 0, 0, 1, 2, 0]])
 WEIGHT = torch.rand(7, generator=torch.Generator().manual_seed(0), dtype=torch.double)

@@ -12,7 +12,8 @@ from torch_geometric.nn import ChebConv as PyGChebConv
 from torch_geometric.utils import get_laplacian, to_dense_adj
 
 from pyg_stkd.graph import Graph
-from pyg_stkd.nn.conv.graph_operator import GraphOperator, cheb_operator, gcn_operator
+from pyg_stkd.nn.conv.graph_operator import GraphOperator
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator, gcn_operator
 
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 1], [1, 2, 0, 0, 3, 2]])
 WEIGHT = torch.tensor([0.5, 2.0, 1.0, 3.0, 4.0, 0.25])

@@ -10,8 +10,8 @@ from pyg_stkd.nn import ASTGCN, STGCN, STConv
 from pyg_stkd.nn.conv import nodes_last
 from pyg_stkd.nn.conv.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv
-from pyg_stkd.nn.conv.graph_operator import cheb_operator
 from pyg_stkd.nn.conv.nodes_last import conv_rows, filter_rows, from_rows, pays, to_rows
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
 
 EDGES = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 4, 2]])

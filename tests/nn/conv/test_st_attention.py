@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from pyg_stkd.nn.conv.cheb_conv import ChebConv
-from pyg_stkd.nn.conv.graph_operator import cheb_operator
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 from pyg_stkd.nn.conv.st_attention import ChebAttentionConv, SpatialAttention, TemporalAttention
 
 B, T, N, C = 2, 4, 3, 2

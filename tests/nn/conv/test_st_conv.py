@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from pyg_stkd.graph import Graph
-from pyg_stkd.nn.conv.graph_operator import cheb_operator
+from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 from pyg_stkd.nn.conv.st_conv import STConv
 
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 1], [1, 2, 0, 0, 1, 2]])
