@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from pyg_stkd.prune.groups import Layout
-from pyg_stkd.prune.masks import masked_names, remove_masks
+from pyg_stkd.prune.masks import Refresh, remove_masks
 from pyg_stkd.prune.ports import Ports
 from pyg_stkd.prune.skipping import stop_skipping
 
@@ -24,6 +28,8 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+# Without these a model would not compute the same; masks are taken off by unmask.
+_PART_OF_IT = (BasePruningMethod, Refresh, SpectralNorm, WeightNorm)
 
 
 def compact(model: nn.Module, ignore: Iterable[str] = ()) -> nn.Module:
@@ -69,17 +75,18 @@ def compact(model: nn.Module, ignore: Iterable[str] = ()) -> nn.Module:
 
 def plain_copy(model: nn.Module) -> nn.Module:
     """Return a copy without masks and hooks, the zeros made permanent."""
-    # Masked parameters of torch.nn.utils.prune are results of a product, which have no copy.
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for name in masked_names(module):
-            masked = getattr(module, name)
-            memo[id(masked)] = masked.detach().clone()
+        for value in vars(module).values():
+            # Masked or normalised weights are results of a product, which have no copy.
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+        for name in _HOOKS:
+            hooks = getattr(module, name)
+            used = [(key, hook) for key, hook in hooks.items() if isinstance(hook, _PART_OF_IT)]
+            memo[id(hooks)] = OrderedDict(used)
     copied = copy.deepcopy(model, memo)
     unmask(copied)
-    for module in copied.modules():
-        for name in _HOOKS:
-            getattr(module, name).clear()
     return copied
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.masks import original_of
 from pyg_stkd.prune.ports import Ports
+from pyg_stkd.prune.skipping import channel_mask
 
 __all__ = ["Group", "Layout", "floor_width"]
 
@@ -176,6 +177,9 @@ class Layout:
                 flags = mask.bool().cpu()
                 flags = flags.any(rest) if rest else flags
                 alive[channels[flags]] = True
+        for name, channels in self.skips.items():  # zeros count in statistics that they are not
+            counted = channel_mask(model.get_submodule(name))  # left out of
+            alive[channels if counted is None else channels[counted.cpu()]] = True
         return alive | ~self.prunable
 
     def _group(self, names: list[str]) -> list[Group]:

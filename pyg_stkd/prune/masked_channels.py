@@ -12,7 +12,7 @@ from pyg_stkd.prune.compact import narrow, plain_copy, unmask
 from pyg_stkd.prune.cost import Cost, check_cost
 from pyg_stkd.prune.groups import Group, Layout, floor_width, named_originals
 from pyg_stkd.prune.importance import Importance
-from pyg_stkd.prune.masked_model import MaskedModel, check_mask
+from pyg_stkd.prune.masked_model import MaskedModel, check_at_first, check_mask
 from pyg_stkd.prune.masks import original_of, set_mask
 from pyg_stkd.prune.ports import Ports
 from pyg_stkd.prune.selection import normalize, select_by_cost, select_channels
@@ -130,6 +130,8 @@ class MaskedChannels(MaskedModel):
             if not bool(units[axis].any()):
                 name = next(g.name for g in self.groups if int(axis[0]) in g.units)
                 raise ValueError(f"The mask of {name!r} must keep a channel of each layer")
+        if self._cost is not None:
+            self.spent = self._cost_of(units) / self._first_cost
         self._apply(units)
 
     def compact(self) -> nn.Module:
@@ -158,6 +160,9 @@ class MaskedChannels(MaskedModel):
             raise ValueError(
                 f"'state' must be of a model with groups of these widths: {expected} (got {got})"
             )
+        now = self.kept
+        for group in self.groups:
+            check_at_first(group.name, kept[group.name], now[list(group.units)])
         self.mask(kept)
 
     def _cost_of(self, kept: Tensor) -> float:
@@ -177,6 +182,7 @@ class MaskedChannels(MaskedModel):
             for units in self._bounded
         ]
 
+    @torch.inference_mode(False)
     def _apply(self, kept: Tensor) -> None:
         modules = {name: (module, key) for name, module, key in named_originals(self.model)}
         self.attach()

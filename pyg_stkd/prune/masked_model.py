@@ -125,3 +125,16 @@ def check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError(f"The mask of {name!r} must hold zeros and ones (got others)")
     return mask.bool()
+
+
+def check_at_first(name: str, saved: Tensor, kept: Tensor) -> None:
+    """Raise if a saved mask keeps what the model has masked already.
+
+    Example:
+        >>> check_at_first("lin", torch.tensor([True, False]), torch.tensor([True, True]))
+    """
+    if bool((check_mask(name, saved, tuple(kept.shape)) & ~kept).any()):
+        raise ValueError(
+            "'state' must be given to the model as it was at first, or masked less than the "
+            f"state (got one where {name!r} is masked further)"
+        )

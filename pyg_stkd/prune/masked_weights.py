@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from pyg_stkd.prune.groups import Group, named_originals
 from pyg_stkd.prune.importance import Importance
-from pyg_stkd.prune.masked_model import MaskedModel, check_mask
+from pyg_stkd.prune.masked_model import MaskedModel, check_at_first, check_mask
 from pyg_stkd.prune.masks import original_of, set_mask
+from pyg_stkd.prune.prunable import check_parameters
 from pyg_stkd.prune.selection import select_weights
 
 __all__ = ["MaskedWeights"]
@@ -35,10 +35,8 @@ class MaskedWeights(MaskedModel):
         for name in ignored:
             if not name or name not in names:
                 raise ValueError(f"'ignore' must name modules of the model (got {name!r})")
+        check_parameters(model)
         originals = named_originals(model)
-        for name, module, key in originals:
-            if is_lazy(original_of(module, key)):
-                raise ValueError(f"'model' must have been run once: {name!r} has no shape yet")
         self._places = {
             name: (module, key)
             for name, module, key in originals
@@ -100,6 +98,8 @@ class MaskedWeights(MaskedModel):
             raise ValueError(
                 f"'state' must be of a model with weights of these shapes: {expected} (got {got})"
             )
+        for name, mask in self._masks().items():
+            check_at_first(name, state["kept"][name], mask.bool().cpu())
         self.mask(state["kept"])
 
     def _masks(self) -> dict[str, Tensor]:
@@ -110,6 +110,7 @@ class MaskedWeights(MaskedModel):
             masks[name] = torch.ones_like(weight, requires_grad=False) if mask is None else mask
         return masks
 
+    @torch.inference_mode(False)
     def _apply(self, masks: Mapping[str, Tensor]) -> None:
         self.attach()
         for name, mask in masks.items():

@@ -86,18 +86,17 @@ def set_mask(module: nn.Module, name: str, mask: Tensor) -> None:
         raise ValueError(
             f"'mask' of {name!r} must have shape {list(original.shape)} (got {list(mask.shape)})"
         )
-    hook = next((hook for hook in _pruning_hooks(module) if hook._tensor_name == name), None)
+    hook = _own_hook(module, name)
     if hook is None:
         hook = MaskContainer(name)
         _rename(module._parameters, name, f"{name}_orig")
         module.register_buffer(f"{name}_mask", torch.ones_like(original, requires_grad=False))
         module.register_forward_pre_hook(hook)
-        if _save_masks not in module._state_dict_hooks.values():
-            module.register_state_dict_post_hook(_save_masks)
-    if isinstance(hook, MaskContainer):
-        method = _Kept()
-        method._tensor_name = name
-        hook.add_pruning_method(method)
+    if _save_masks not in module._state_dict_hooks.values():
+        module.register_state_dict_post_hook(_save_masks)
+    method = _Kept()
+    method._tensor_name = name
+    hook.add_pruning_method(method)
     with torch.no_grad():
         module._buffers[f"{name}_mask"] *= mask  # type: ignore[operator]
     hook(module, None)
@@ -137,6 +136,20 @@ def remove_masks(model: nn.Module) -> None:
         for key, save in list(module._state_dict_hooks.items()):
             if save is _save_masks:
                 del module._state_dict_hooks[key]
+
+
+def _own_hook(module: nn.Module, name: str) -> MaskContainer | None:
+    """Return the hook of a masked parameter, made ours if it is that of torch's own pruning."""
+    for key, hook in module._forward_pre_hooks.items():
+        if isinstance(hook, MaskContainer) and hook._tensor_name == name:
+            return hook
+        if isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == name:
+            own = MaskContainer(name)
+            for method in hook if isinstance(hook, prune.PruningContainer) else (hook,):
+                own.add_pruning_method(method)
+            module._forward_pre_hooks[key] = own
+            return own
+    return None
 
 
 def _pruning_hooks(module: nn.Module) -> Iterator[Any]:

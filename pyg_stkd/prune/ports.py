@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
+from torch_geometric.nn import JumpingKnowledge
 
-from pyg_stkd.prune.prunable import check_ignored, check_parameters, class_name, has_parameters
+from pyg_stkd.prune.masks import masked_names
+from pyg_stkd.prune.prunable import (
+    check_ignored,
+    check_parameters,
+    class_name,
+    has_parameters,
+    keeps_channels,
+)
 from pyg_stkd.prune.registry import find_rule
 
-__all__ = ["Channels", "Ports"]
+__all__ = ["Channels", "Ports", "Several"]
 
 # The unit that each index of a dimension belongs to; None is an input of unknown width.
 Channels: TypeAlias = tuple[int, ...]
 # Channels, or a list of them, or of lists of them.
 Shape: TypeAlias = Channels | Sequence[Any]
+
+
+class Several(list[Channels | None]):
+    """Channels side by side of which nothing says yet how they are joined."""
 
 
 class Ports:
@@ -71,19 +83,33 @@ class Ports:
     def __call__(self, module: Any, x: Any) -> Channels | None:
         """Pass channels through a module by the rule of its class; return those of its output."""
         if not isinstance(module, nn.Module):
-            return x  # a function such as torch.relu: of each channel by itself
+            if not isinstance(x, Several) and keeps_channels(module):
+                return x
+            self.freeze(x)
+            return None
         name = self.name_of(module)
         rule = find_rule(type(module))
         if rule is None:
-            self._see(name, module)
+            self._see(module)
             self.freeze(x)
             if not self._is_ignored(name):
                 self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
             return None
+        if isinstance(x, Several) and not isinstance(module, JumpingKnowledge):
+            raise ValueError(
+                f"No rule says what a function of several inputs, before {name!r}, makes of their "
+                "channels: make it a module with a rule (pyg_stkd.prune.register)"
+            )
         self._visited.add(name)
         self._stack.append(name)
         try:
             out = rule(self, module, x)
+        except ValueError:
+            if not self._is_ignored(name):
+                raise
+            self._see(module)  # what no rule fits stays as it is
+            self.freeze(x)
+            return None
         finally:
             self._stack.pop()
         if out is not None:
@@ -108,12 +134,6 @@ class Ports:
 
     def sized(self, x: Channels | None, width: int) -> Channels:
         """Return channels that are :obj:`width` wide: those given, or frozen ones if unknown."""
-        if isinstance(x, list):
-            raise ValueError(
-                "No rule says what a function of several inputs, before "
-                f"{self._stack[-1]!r}, makes of their channels: make it a module with a rule "
-                "(pyg_stkd.prune.register)"
-            )
         if x is None:
             first = len(self._parent)
             x = tuple(range(first, first + width))
@@ -131,11 +151,10 @@ class Ports:
         tensor = getattr(module, name, None)
         if tensor is None:
             return
-        if not isinstance(tensor, Tensor) or (
-            name not in module._parameters
-            and name not in module._buffers
-            and f"{name}_orig" not in module._parameters
-        ):
+        masked = name in masked_names(module)
+        if not (masked or name in module._parameters or name in module._buffers):
+            if self._is_ignored(self.name_of(module)):
+                return self.freeze(channels)
             raise ValueError(f"'{name}' of {self.name_of(module)!r} must be a parameter or buffer")
         dim = dim % tensor.dim()
         if tensor.size(dim) != len(channels):
@@ -153,8 +172,13 @@ class Ports:
 
     def attribute(self, module: nn.Module, name: str, channels: Shape) -> None:
         """Say that an attribute (if it is there) is the number of channels, or a list of such."""
-        if hasattr(module, name):
-            self.attributes.append((self.name_of(module), name, channels))
+        if not hasattr(module, name):
+            return
+        prefix = self.name_of(module)
+        for *key, old in self.attributes:  # a layer that is called again
+            if key == [prefix, name] and isinstance(old, tuple) and isinstance(channels, tuple):
+                self.tie(old, channels)
+        self.attributes.append((prefix, name, channels))
 
     def tie(self, a: Channels | None, b: Channels | None) -> Channels | None:
         """Make the units of two channels one, index by index, as where features are added."""
@@ -180,7 +204,8 @@ class Ports:
 
     def skip(self, norm: nn.Module, channels: Channels) -> None:
         """Say that a norm takes statistics over channels: masked ones must not count."""
-        self.skips[self.name_of(norm)] = channels
+        name = self.name_of(norm)
+        self.tie(self.skips.setdefault(name, channels), channels)
 
     def find(self, unit: int) -> int:
         """Return the representative of a unit, the same for all that are tied."""
@@ -206,7 +231,7 @@ class Ports:
     def _is_ignored(self, name: str) -> bool:
         return any(name == other or name.startswith(f"{other}.") for other in self._ignored)
 
-    def _see(self, name: str, module: nn.Module) -> None:
+    def _see(self, module: nn.Module) -> None:
         self._visited.update(self._names[child] for child in module.modules())
 
     def _check_visited(self) -> None:

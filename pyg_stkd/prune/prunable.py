@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["check_ignored", "check_parameters", "class_name", "has_parameters"]
+__all__ = [
+    "check_ignored",
+    "check_parameters",
+    "class_name",
+    "has_parameters",
+    "keeps_channels",
+]
 
 
 def check_ignored(names: dict[nn.Module, str], ignore: Iterable[str]) -> tuple[str, ...]:
@@ -48,3 +56,25 @@ def has_parameters(module: nn.Module) -> bool:
 def class_name(module: nn.Module) -> str:
     """Return the full name of the class of a module."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def keeps_channels(function: Callable[..., Any]) -> bool:
+    """Tell by trial whether a function of features treats each channel, the last dimension, alone.
+
+    Example:
+        >>> keeps_channels(torch.relu), keeps_channels(lambda x: x.softmax(-1))
+        (True, False)
+    """
+
+    def call(x: Tensor) -> Any:
+        torch.manual_seed(0)  # the same dropout twice
+        return function(x.clone())
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        x = torch.randn(3, 5)
+        try:
+            first, second = call(x), call(x.index_fill(1, torch.tensor([2]), 0.5))
+            others = torch.tensor([0, 1, 3, 4])
+            return first.shape == x.shape and torch.equal(first[:, others], second[:, others])
+        except Exception:  # whatever a function of other inputs raises
+            return False

@@ -12,6 +12,8 @@ __all__ = ["find_rule", "register"]
 Rule: TypeAlias = Callable[..., Any]
 R = TypeVar("R", bound=Rule)
 
+# What computes a layer's output: its own method, and the steps of PyG's message passing.
+_STEPS = ("forward", "message", "edge_update", "message_and_aggregate", "aggregate", "update")
 # Classes that this package must not import are known by their full name.
 _RULES: dict[type | str, Rule] = {}
 
@@ -23,7 +25,7 @@ def register(*classes: type[nn.Module] | str) -> Callable[[R], R]:
     says with :meth:`Ports.own <pyg_stkd.prune.Ports.own>` which dimensions of which parameters
     belong to which channels, and returns the channels of the output. The rule of a model calls
     :obj:`ports(layer, x)` for its layers in the order of its :obj:`forward`. A rule also holds
-    for sub-classes that have no :obj:`forward` of their own.
+    for sub-classes that have no :obj:`forward` and no step of message passing of their own.
 
     Args:
         *classes (type or str): The classes, or their full names where importing them here would
@@ -62,7 +64,7 @@ def register(*classes: type[nn.Module] | str) -> Callable[[R], R]:
 
 
 def find_rule(cls: type) -> Rule | None:
-    """Return the rule of a class, or that of a base class with the same :obj:`forward`.
+    """Return the rule of a class, or that of a base class with the same :obj:`forward` and steps.
 
     Example:
         >>> from torch import nn
@@ -79,4 +81,4 @@ def find_rule(cls: type) -> Rule | None:
 
 
 def _same_forward(cls: type, base: type) -> bool:
-    return getattr(cls, "forward", None) is getattr(base, "forward", None)
+    return all(getattr(cls, step, None) is getattr(base, step, None) for step in _STEPS)

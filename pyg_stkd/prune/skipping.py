@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CHANNEL_MASK", "SkipMasked", "skip_channels", "stop_skipping"]
+__all__ = ["CHANNEL_MASK", "SkipMasked", "channel_mask", "skip_channels", "stop_skipping"]
 
 CHANNEL_MASK = "channel_mask"
 
@@ -28,6 +28,11 @@ class SkipMasked:
         index = kept.nonzero().view(-1)
         out = _narrow(self.norm, index).forward(x.index_select(-1, index), *args, **kwargs)
         return out.new_zeros(*out.shape[:-1], kept.numel()).index_copy(-1, index, out)
+
+
+def channel_mask(norm: nn.Module) -> Tensor | None:
+    """Return which channels count in a norm's statistics, :obj:`None` for all."""
+    return norm._buffers.get(CHANNEL_MASK)
 
 
 def skip_channels(norm: nn.Module, kept: Tensor) -> None:

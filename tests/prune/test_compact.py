@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,3 +103,47 @@ def test_masked_heads_go() -> None:
     assert repr(small.convs[0]) == "GATConv(3, 2, heads=2)"
     x = torch.randn(4, 3)
     torch.testing.assert_close(small(x, EDGES), model(x, EDGES))
+
+
+def test_zeros_that_a_norm_counts_stay(prune_at_random: Any) -> None:
+    model = nn.Sequential(nn.Linear(2, 6, bias=False), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 1))
+    kept = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    for module, name, mask in (
+        (model[0], "weight", kept.view(6, 1).expand(6, 2)),
+        (model[1], "weight", kept),
+        (model[1], "bias", kept),
+        (model[3], "weight", kept.view(1, 6)),
+    ):
+        prune.custom_from_mask(module, name, mask)
+    x = torch.randn(3, 2)
+    expected = model(x)
+    assert compact(model)[0].out_features == 6
+    torch.testing.assert_close(compact(model)(x), expected)
+    pruner = Pruner(model, Random(0), keep=1.0)
+    torch.testing.assert_close(pruner.compact()(x), expected)
+    pruner.step()  # drops nothing
+    torch.testing.assert_close(model(x), expected)
+    pruner.mask({"0": torch.tensor([0, 1, 1, 1, 1, 1])})
+    small = pruner.compact()
+    assert small[0].out_features == 5
+    torch.testing.assert_close(small(x), model(x))
+
+
+def test_hooks_need_no_copy_but_those_that_compute_stay() -> None:
+    model = nn.Sequential(
+        nn.Linear(2, 6), nn.utils.spectral_norm(nn.Linear(6, 6)), nn.Linear(6, 4), nn.Linear(4, 1)
+    ).eval()
+    lock = threading.Lock()
+    model[0].register_forward_hook(lambda module, args, out, lock=lock: lock and None)
+    model[2].register_full_backward_hook(partial(lambda lock, *args: None, lock))
+    x = torch.randn(3, 2)
+    model(x)
+    pruner = Pruner(model, Random(0), keep=1.0, ignore=["1"])
+    pruner.mask({"2": torch.tensor([1, 0, 0, 1])})
+    small = pruner.compact()
+    assert small[2].out_features == 2
+    assert not small[0]._forward_hooks
+    assert not small[2]._backward_hooks
+    torch.testing.assert_close(small(x), model(x))
+    small.train()(x).sum().backward()
+    assert small[1].weight_orig.grad is not None

@@ -202,3 +202,22 @@ def test_runs_compiled() -> None:
     lin = masked()
     compiled = torch.compile(lin, backend="eager")
     torch.testing.assert_close(compiled(X), lin(X))
+
+
+@pytest.mark.parametrize("kind", LINEARS)
+@pytest.mark.parametrize("twice", [False, True])
+def test_masks_of_torch_become_ours(kind: Any, twice: bool) -> None:
+    lin = kind(3, 2)
+    prune.custom_from_mask(lin, "weight", torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+    if twice:
+        prune.custom_from_mask(lin, "weight", torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]))
+    set_mask(lin, "weight", MASK)
+    expected = MASK * torch.tensor([[0.0 if twice else 1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    assert torch.equal(lin.weight_mask, expected)
+    assert {"weight_orig", "weight_mask"} <= lin.state_dict().keys()
+    for one in (copy.deepcopy(lin), pickle.loads(pickle.dumps(lin))):
+        assert torch.equal(one(X), lin(X))
+        assert torch.equal(one.weight_mask, expected)
+    remove_masks(lin)
+    assert masked_names(lin) == []
+    assert torch.equal(lin.weight != 0, expected.bool())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GCN, GATConv, SAGEConv
+from torch_geometric.nn import GCN, GATConv, GCNConv, SAGEConv
 
 from pyg_stkd.nn.models.gat import GAT
 from pyg_stkd.prune import Pruner, Random, register
@@ -134,3 +134,34 @@ def test_residuals_tie_and_models_declare_their_wiring() -> None:
     assert [g.width for g in Pruner(model, Random(), "head").groups] == [2, 2]
     tied = Pruner(GCN(3, 6, 3, 2, jk="max"), Random())
     assert [(g.name, g.width) for g in tied.groups] == [("convs.0+convs.1+convs.2", 6)]
+
+
+def test_a_rule_does_not_hold_for_another_step_of_message_passing() -> None:
+    class Flipped(GCNConv):
+        def message(self, x_j: Tensor, edge_weight: Tensor | None) -> Tensor:
+            return super().message(x_j.flip(-1), edge_weight)
+
+    assert find_rule(Flipped) is None
+
+
+def test_spectral_norm_is_no_mask() -> None:
+    model = chain(torch.nn.utils.spectral_norm(nn.Linear(4, 4)))
+    with pytest.raises(ValueError, match=r"'weight' of '1' must be a parameter or buffer"):
+        Ports(model)
+    assert (
+        not Pruner(chain(*model[1:2], nn.Linear(4, 4)), Random(), ignore=["1"]).groups[0].fixed[0]
+    )
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(4, elementwise_affine=False), nn.InstanceNorm1d(4)])
+def test_a_norm_without_weights_that_is_called_twice_ties(norm: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(2, 4), norm, nn.Linear(4, 4), norm, nn.Linear(4, 1))
+    assert [g.name for g in Pruner(model, Random()).groups] == ["0+2"]
+
+
+def test_ignored_layers_may_be_what_no_rule_fits() -> None:
+    lstm = SAGEConv(4, 4, aggr="lstm")
+    model = nn.Sequential(nn.Linear(2, 4), lstm, nn.Linear(4, 6), nn.Linear(6, 2))
+    with pytest.raises(ValueError, match="No rule says what becomes of channels in LSTM"):
+        Pruner(model, Random())
+    assert [g.name for g in Pruner(model, Random(), ignore=["1"]).groups] == ["2"]

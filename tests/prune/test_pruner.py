@@ -275,3 +275,45 @@ def test_models_without_hidden_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="must have weights that can be pruned"):
         Pruner(nn.BatchNorm1d(3), Random(), "weight")
     assert Pruner(GIN(3, 4, 2, 2), Random()).groups
+
+
+def test_spent_is_true_after_masks_by_hand_and_loading() -> None:
+    torch.manual_seed(0)
+    pruner = Pruner(gcn(), Magnitude(), keep=(0.5, 0.3), budget="flops", example=(X, EDGES))
+    pruner.step()
+    again = Pruner(gcn(), Magnitude(), keep=(0.5, 0.3), budget="flops", example=(X, EDGES))
+    again.load_state_dict(pruner.state_dict())
+    assert again.spent == pruner.spent <= 0.5
+    pruner.mask({"convs.0": torch.arange(16) % 8 == 0})
+    assert pruner.spent < again.spent
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_an_earlier_state_does_not_fit_a_model_that_is_masked_further(granularity: Any) -> None:
+    pruner = Pruner(gcn(), Magnitude(), granularity, keep=(0.7, 0.5), rho=0.3)
+    pruner.step()
+    early = pruner.state_dict()
+    pruner.load_state_dict(early)  # the same
+    pruner.step()
+    late = pruner.state_dict()
+    with pytest.raises(ValueError, match=r"'state' must be .* masked less .*is masked further"):
+        pruner.load_state_dict(early)
+    assert pruner.stage == 2
+    assert all(torch.equal(late["kept"][k], v) for k, v in pruner.state_dict()["kept"].items())
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_shared_weights_raise(granularity: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    with pytest.raises(ValueError, match="'model' must not share parameters"):
+        Pruner(model, Random(0), granularity)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_a_step_in_inference_mode_leaves_a_model_that_trains(granularity: Any) -> None:
+    model = GCN(3, 8, 3, 2, norm="layer_norm")
+    with torch.inference_mode():
+        Pruner(model, Magnitude(), granularity, keep=0.5).step()
+    model(X, EDGES).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -7,7 +7,7 @@ from typing import Any
 import torch_geometric.nn
 from torch import nn
 
-from pyg_stkd.prune.ports import Channels, Ports
+from pyg_stkd.prune.ports import Channels, Ports, Several
 from pyg_stkd.prune.registry import register
 
 __all__ = ["jumping_knowledge", "mlp", "pyg_sequential", "sequential"]
@@ -38,15 +38,17 @@ def pyg_sequential(
     out: Any = x
     for child in chain._children:
         module = getattr(chain, child.name)
-        inputs = [values[name] for name in child.param_names]
-        if isinstance(module, nn.Module):
-            out = ports(module, inputs[0])
-        elif module in _POOLS:
-            out = inputs[0]
-        elif len(child.param_names) > 1 and all(inputs):
-            out = inputs  # such as lambda x1, x2: [x1, x2], for JumpingKnowledge
+        first, *rest = [values[name] for name in child.param_names]
+        if module in _POOLS:
+            out = first
+        elif isinstance(module, nn.Module) or not rest:
+            ports.freeze(rest)  # such as features of edges
+            out = ports(module, first)
+        elif first is None or None in rest:  # perhaps the input of the model, or a batch vector
+            ports.freeze([first, *rest])
+            out = None
         else:
-            out = inputs[0]
+            out = Several([first, *rest])  # such as lambda x1, x2: [x1, x2]
         values.update(dict.fromkeys(child.return_names, out))
     return out
 
@@ -71,15 +73,17 @@ def mlp(ports: Ports, module: torch_geometric.nn.MLP, x: Channels | None) -> Cha
 
 @register(torch_geometric.nn.JumpingKnowledge)
 def jumping_knowledge(
-    ports: Ports, jk: torch_geometric.nn.JumpingKnowledge, xs: list[Channels]
+    ports: Ports, jk: torch_geometric.nn.JumpingKnowledge, xs: list[Channels | None]
 ) -> Channels | None:
     """The layers side by side, or the maximum over them."""
-    if jk.mode == "cat":
-        return tuple(unit for x in xs for unit in x)
-    if jk.mode == "lstm":  # its recurrent weights see all channels, and have no rule
-        ports.freeze(xs)
+    known = [x for x in xs if x is not None]
+    # The recurrent weights of an LSTM see all channels, and have no rule.
+    if jk.mode == "lstm" or len(known) < len(xs):
+        ports.freeze(known)
         return None
-    out: Channels | None = xs[0]
-    for x in xs[1:]:
+    if jk.mode == "cat":
+        return tuple(unit for x in known for unit in x)
+    out: Channels | None = known[0]
+    for x in known[1:]:
         out = ports.tie(out, x)
     return out
