@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.masks import original_of, refresh
+from pyg_stkd.prune.masks import masked_names, original_of, refresh
 
 __all__ = ["add_means"]
 
@@ -79,7 +79,7 @@ def _adds_a_bias(layer: nn.Module) -> bool:
 
 
 def _is_masked(layer: nn.Module) -> bool:
-    return any(name.endswith("_mask") for name, _ in layer.named_buffers())
+    return any(masked_names(module) for module in layer.modules())
 
 
 def _output(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.masks import original_of
+from pyg_stkd.prune.masks import mask_of, masked_names, original_of
 from pyg_stkd.prune.ports import Ports
 from pyg_stkd.prune.skipping import channel_mask
 
@@ -168,7 +168,7 @@ class Layout:
         for name, module, key in named_originals(model):
             if name not in self.slices:
                 continue
-            mask = module._buffers.get(f"{key}_mask")
+            mask = mask_of(module, key)
             for dim, channels in self.slices[name].items():
                 if mask is None:
                     alive[channels] = True
@@ -221,11 +221,11 @@ def named_originals(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
     """Return each parameter's name without masks, its module, and its name there."""
     found = []
     for prefix, module in model.named_modules():
+        masked = set(masked_names(module))
         for key, parameter in module._parameters.items():
             if parameter is None:
                 continue
             plain = key.removesuffix("_orig")
-            if f"{plain}_mask" not in module._buffers:
-                plain = key
+            plain = plain if plain in masked else key
             found.append((f"{prefix}.{plain}" if prefix else plain, module, plain))
     return found

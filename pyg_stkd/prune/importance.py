@@ -81,6 +81,8 @@ class KDIS(Importance):
         if isinstance(losses, Tensor):
             losses = [losses]
         trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        if not trained:
+            raise ValueError("'weights' must hold some that require gradients, for KDIS (got none)")
         scores = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         count = 0
         for loss in losses:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyg_stkd.prune.groups import Group, named_originals
 from pyg_stkd.prune.importance import Importance
 from pyg_stkd.prune.masked_model import MaskedModel, check_at_first, check_mask
-from pyg_stkd.prune.masks import original_of, set_mask
+from pyg_stkd.prune.masks import mask_of, original_of, set_mask
 from pyg_stkd.prune.prunable import check_parameters
 from pyg_stkd.prune.selection import select_weights
 
@@ -105,7 +105,7 @@ class MaskedWeights(MaskedModel):
     def _masks(self) -> dict[str, Tensor]:
         masks = {}
         for name, (module, key) in self._places.items():
-            mask = module._buffers.get(f"{key}_mask")
+            mask = mask_of(module, key)
             weight = original_of(module, key)
             masks[name] = torch.ones_like(weight, requires_grad=False) if mask is None else mask
         return masks

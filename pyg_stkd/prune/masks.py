@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-__all__ = ["MaskContainer", "Refresh", "masked_names", "refresh", "remove_masks", "set_mask"]
+__all__ = [
+    "MaskContainer",
+    "Refresh",
+    "mask_of",
+    "masked_names",
+    "original_of",
+    "refresh",
+    "remove_masks",
+    "set_mask",
+]
 
 
 class _Masked(Tensor):
@@ -107,6 +116,11 @@ def original_of(module: nn.Module, name: str) -> Tensor:
     parameter = module._parameters.get(f"{name}_orig", module._parameters.get(name))
     assert parameter is not None
     return parameter
+
+
+def mask_of(module: nn.Module, name: str) -> Tensor | None:
+    """Return the mask of a parameter, if it has one."""
+    return module._buffers[f"{name}_mask"] if name in masked_names(module) else None
 
 
 def refresh(model: nn.Module) -> None:

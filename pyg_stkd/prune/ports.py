@@ -151,18 +151,19 @@ class Ports:
         tensor = getattr(module, name, None)
         if tensor is None:
             return
-        masked = name in masked_names(module)
-        if not (masked or name in module._parameters or name in module._buffers):
-            if self._is_ignored(self.name_of(module)):
-                return self.freeze(channels)
-            raise ValueError(f"'{name}' of {self.name_of(module)!r} must be a parameter or buffer")
+        prefix = self.name_of(module)
+        known = name in module._parameters or name in module._buffers
+        if not known and name not in masked_names(module):
+            if self._is_ignored(prefix):
+                self.freeze(channels)
+                return
+            raise ValueError(f"'{name}' of {prefix!r} must be a parameter or buffer")
         dim = dim % tensor.dim()
         if tensor.size(dim) != len(channels):
             raise ValueError(
-                f"Dimension {dim} of '{name}' of {self.name_of(module)!r} must have "
-                f"{len(channels)} channels (got {tensor.size(dim)})"
+                f"Dimension {dim} of '{name}' of {prefix!r} must have {len(channels)} channels "
+                f"(got {tensor.size(dim)})"
             )
-        prefix = self.name_of(module)
         dims = self.owned.setdefault(f"{prefix}.{name}" if prefix else name, {})
         if dim in dims:  # a layer that is called again: the same weights, the same units
             self.tie(dims[dim], channels)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.masks import masked_names
 from pyg_stkd.prune.ports import Ports
 
 __all__ = ["load_compact", "save_compact"]
@@ -33,8 +34,9 @@ _DTYPES = {
 def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ()) -> None:
     r"""Save a compacted model in one file of the safetensors format.
 
-    The tensors are those of its :obj:`state_dict`; the recipe, the class and all widths, is JSON
-    in the file's metadata. Nothing in it is code.
+    The tensors are those of its :obj:`state_dict`, shared ones by their first names, and buffers
+    that are not in it; the recipe, the class and all widths, is JSON in the file's metadata.
+    Nothing in it is code.
 
     Args:
         model (torch.nn.Module): What :meth:`Pruner.compact` returned.
@@ -42,7 +44,7 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         ignore (list of str): Names of modules without rules. (default: :obj:`()`)
 
     Raises:
-        ValueError: If a module has no rule, or the model has masks.
+        ValueError: If a module has no rule, the model has masks, or its state cannot be written.
 
     Example:
         >>> import tempfile
@@ -56,8 +58,7 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         >>> again[0]
         Linear(in_features=2, out_features=3, bias=True)
     """
-    state = model.state_dict()
-    if any(name.endswith("_mask") for name in state):
+    if any(masked_names(module) for module in model.modules()):
         raise ValueError("'model' must be compacted before it is saved (got one with masks)")
     modules = dict(model.named_modules())
     attributes = [
@@ -65,7 +66,7 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         for prefix, name, _ in Ports(model, ignore).attributes
     ]
     recipe = {"format": _FORMAT, "class": _class_name(model), "attributes": attributes}
-    _write(Path(path), state, {"recipe": json.dumps(recipe)})
+    _write(Path(path), _tensors(model), {"recipe": json.dumps(recipe)})
 
 
 def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -93,19 +94,18 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
         raise ValueError(
             f"'build' must make a {recipe['class']}, as the file has (got {_class_name(model)})"
         )
-    expected = model.state_dict()
+    expected = _tensors(model)
     if expected.keys() != state.keys():
         differing = sorted(expected.keys() ^ state.keys())
         raise ValueError(f"'build' must make the model of the file (got others: {differing})")
+    loaded: dict[Any, Any] = {None: None}
+    for name, old in expected.items():
+        trained = isinstance(old, nn.Parameter)
+        loaded[old] = nn.Parameter(state[name], old.requires_grad) if trained else state[name]
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({key: loaded[old] for key, old in tensors.items()})
     modules = dict(model.named_modules())
-    for name, tensor in state.items():
-        prefix, _, key = name.rpartition(".")
-        module = modules[prefix]
-        if key in module._parameters:
-            trained = module._parameters[key].requires_grad
-            module._parameters[key] = nn.Parameter(tensor, trained)
-        else:
-            module._buffers[key] = tensor
     for prefix, name, value in recipe["attributes"]:
         old = getattr(modules[prefix], name)
         setattr(modules[prefix], name, _in_form_of(old, value))
@@ -114,6 +114,21 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
 
 def _class_name(model: nn.Module) -> str:
     return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers, each once, by its first name."""
+    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    named.update(model.named_buffers(remove_duplicate=False))
+    other = model.state_dict().keys() - named.keys()
+    if other:
+        raise ValueError(
+            f"'model' must have no state but parameters and buffers (got {sorted(other)})"
+        )
+    first: dict[Tensor, str] = {}
+    for name, tensor in named.items():
+        first.setdefault(tensor, name)
+    return {name: tensor for tensor, name in first.items()}
 
 
 def _in_form_of(old: Any, value: Any) -> Any:
@@ -129,6 +144,11 @@ def _write(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> No
     header: dict[str, Any] = {"__metadata__": metadata}
     blobs, offset = [], 0
     for name, tensor in state.items():
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(
+                f"'model' must have tensors of the types {', '.join(map(str, _DTYPES))} "
+                f"(got {tensor.dtype} for {name!r})"
+            )
         blob = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         header[name] = {
             "dtype": _DTYPES[tensor.dtype],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from numbers import Real
 
 __all__ = ["check_shares", "cubic", "geometric", "linear"]
 
@@ -62,8 +63,9 @@ def check_shares(keep: float | Iterable[float]) -> tuple[float, ...]:
         >>> check_shares(0.5)
         (0.5,)
     """
-    shares = (keep,) if isinstance(keep, (int, float)) else tuple(keep)
-    valid = all(isinstance(s, (int, float)) and 0 < s <= 1 for s in shares)
+    # NumPy's scalars are Real, which mypy does not know of int and float.
+    shares = (keep,) if isinstance(keep, (int, float, Real)) else tuple(keep)
+    valid = all(isinstance(s, (int, float, Real)) and 0 < s <= 1 for s in shares)
     falls = valid and all(a > b for a, b in pairwise(shares))
     if not shares or not falls:
         raise ValueError(f"'keep' must hold shares in (0, 1] that fall (got {keep})")

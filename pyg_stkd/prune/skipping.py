@@ -32,12 +32,12 @@ class SkipMasked:
 
 def channel_mask(norm: nn.Module) -> Tensor | None:
     """Return which channels count in a norm's statistics, :obj:`None` for all."""
-    return norm._buffers.get(CHANNEL_MASK)
+    return norm._buffers[CHANNEL_MASK] if _skips(norm) else None
 
 
 def skip_channels(norm: nn.Module, kept: Tensor) -> None:
     """Leave all but the channels that are kept, a boolean mask, out of a norm's statistics."""
-    if CHANNEL_MASK in norm._buffers:
+    if _skips(norm):
         norm._buffers[CHANNEL_MASK] = norm._buffers[CHANNEL_MASK] & kept  # type: ignore[operator]
     else:
         norm.register_buffer(CHANNEL_MASK, kept.clone())
@@ -47,8 +47,13 @@ def skip_channels(norm: nn.Module, kept: Tensor) -> None:
 def stop_skipping(model: nn.Module) -> None:
     """Give all norms their own :obj:`forward` again."""
     for module in model.modules():
-        if module._buffers.pop(CHANNEL_MASK, None) is not None:
-            del module.__dict__["forward"]
+        if _skips(module):
+            del module._buffers[CHANNEL_MASK], module.__dict__["forward"]
+
+
+def _skips(norm: nn.Module) -> bool:
+    """Tell whether it does; a buffer of that name may be the user's."""
+    return isinstance(norm.__dict__.get("forward"), SkipMasked)
 
 
 def _narrow(norm: nn.Module, index: Tensor) -> Any:

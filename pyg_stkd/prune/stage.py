@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import prune
 
-from pyg_stkd.prune.adapters import narrow_adapters
-from pyg_stkd.prune.compact import plain_copy, unmask
+from pyg_stkd.prune.adapters import check_adapters, narrow_adapters
+from pyg_stkd.prune.compact import plain_copy
 from pyg_stkd.prune.compensate import add_means
+from pyg_stkd.prune.masks import masked_names
 from pyg_stkd.prune.pruned import Pruned
 from pyg_stkd.prune.pruner import Pruner
+from pyg_stkd.prune.skipping import channel_mask, stop_skipping
 from pyg_stkd.prune.steps import (
     Batch,
     Unpack,
     batches_of,
+    check_calibration,
     fine_tune,
     measure,
     of_models,
@@ -51,6 +56,17 @@ class Stage(Pruned):
     attempts: tuple[float, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class _Snapshot:
+    """What a roll-back goes back to: values, and for each module of the student its masks."""
+
+    state: dict[str, Tensor]
+    masked: dict[nn.Module, list[str]]
+    parameters: dict[nn.Module, list[str]]
+    skipping: set[nn.Module]
+    spent: float | None
+
+
 @dataclass
 class Algorithm:
     """What the stages of :func:`~pyg_stkd.prune.distill_and_prune` share, its arguments."""
@@ -65,6 +81,10 @@ class Algorithm:
     guard: float | None
     max_rollbacks: int
     unpack: Unpack
+
+    def __post_init__(self) -> None:
+        check_calibration(self.calibration)
+        check_adapters(self.distiller, self.pruner)
 
     def stage(self, epochs: int) -> Stage:
         """Do the next stage of the pruner."""
@@ -127,8 +147,16 @@ class Algorithm:
         return batches_of(self.calibration, self.unpack)
 
     def _run(self, model: nn.Module) -> None:
+        count = 0
         for args, kwargs, _ in self._calibration():
             model(*args, **of_models(kwargs))
+            count += 1
+        if count == 0:
+            given = self.calibration is None or isinstance(self.calibration, int)
+            raise ValueError(
+                f"'{'loader' if given else 'calibration'}' must give at least one batch, each time "
+                "that it is run through (got none)"
+            )
 
     def _metric(self) -> float | None:
         if self.validate is None:
@@ -147,11 +175,30 @@ class Algorithm:
         narrow_adapters(self.distiller, self.pruner)
         self.pruner.shrink()
 
-    def _snapshot(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.distiller.state_dict().items()}
+    def _snapshot(self) -> _Snapshot:
+        student = self.pruner.model
+        if any(is_lazy(parameter) for parameter in self.distiller.parameters()):
+            with torch.no_grad():  # adapters take their widths
+                total_loss(self.distiller, next(self._calibration()), self.criterion)
+        state = self.distiller.state_dict()
+        return _Snapshot(
+            {name: value.clone() for name, value in state.items() if not is_lazy(value)},
+            {module: masked_names(module) for module in student.modules()},
+            {module: list(module._parameters) for module in student.modules()},
+            {module for module in student.modules() if channel_mask(module) is not None},
+            self.pruner._masked.spent,
+        )
 
-    def _restore(self, snapshot: Mapping[str, Tensor] | None) -> None:
+    def _restore(self, snapshot: _Snapshot | None) -> None:
         assert snapshot is not None
-        if not any(name.endswith("_mask") for name in snapshot):
-            unmask(self.pruner.model)
-        self.distiller.load_state_dict(snapshot)
+        for module, masked in snapshot.masked.items():
+            for name in masked_names(module):
+                if name not in masked:
+                    prune.remove(module, name)
+            for name in snapshot.parameters[module]:  # which are the last now
+                module._parameters[name] = module._parameters.pop(name)
+            if channel_mask(module) is not None and module not in snapshot.skipping:
+                stop_skipping(module)
+        # Not strict: losses that do not count yet may still be lazy.
+        self.distiller.load_state_dict(snapshot.state, strict=False)
+        self.pruner._masked.spent = snapshot.spent

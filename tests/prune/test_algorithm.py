@@ -183,9 +183,9 @@ def test_a_rollback_restores_everything() -> None:
     assert pruner.share <= 0.4
     algorithm._restore(snapshot)
     assert pruner.share == 1
-    assert distiller.state_dict().keys() == snapshot.keys()
+    assert list(distiller.state_dict()) == list(snapshot.state)
     for name, value in distiller.state_dict().items():
-        assert torch.equal(value, snapshot[name])
+        assert torch.equal(value, snapshot.state[name])
 
 
 def test_learns_what_the_losses_say() -> None:

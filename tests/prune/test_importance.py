@@ -171,6 +171,18 @@ def test_bad_losses_leave_the_model_as_it_was(losses: object, message: str) -> N
     assert pruner.stage == 0
 
 
+def test_kdis_of_a_frozen_model_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 1)).requires_grad_(False)
+    x = torch.ones(3, 2, requires_grad=True)
+    with pytest.raises(ValueError, match=r"'weights' must hold some that require .*\(got none\)"):
+        Pruner(model, KDIS(), keep=0.5).step([model(x).sum()])
+    assert not hasattr(model[0], "weight_mask")
+    model[1].requires_grad_(True)  # what is frozen has no score
+    scores = KDIS().score(dict(model.named_parameters()), [model(x).sum()])
+    assert not scores["0.weight"].any()
+    torch.testing.assert_close(scores["1.bias"], 3 * model[1].bias.detach().abs())
+
+
 def test_scores_must_be_finite() -> None:
     class Broken(Importance):
         def score(self, weights, losses):  # type: ignore[no-untyped-def]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch_geometric.nn import GAT as PyGGAT
 from torch_geometric.nn import GCN
 
 from pyg_stkd.nn.models.dgcnn import DGCNN
@@ -56,6 +58,83 @@ def test_dtypes_and_shapes(tmp_path: Path) -> None:
     for name, value in again.state_dict().items():
         assert value.dtype == model.state_dict()[name].dtype
         assert torch.equal(value, model.state_dict()[name])
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(2), persistent=False)
+        self.register_buffer("attn_mask", torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale * self.attn_mask
+
+
+def test_modules_stay_shared(tmp_path: Path, prune_at_random: Any) -> None:
+    def build() -> nn.Module:
+        return PyGGAT(3, 8, 2, 2, v2=True, heads=2, share_weights=True)
+
+    small = prune_at_random(build(), 0, 0.5).compact().eval()
+    path = tmp_path / "small.safetensors"
+    save_compact(small, path)
+    again = load_compact(path, build).eval()
+    assert torch.equal(again(X, EDGES), small(X, EDGES))
+    assert again.convs[0].lin_l is again.convs[0].lin_r
+    assert len([*again.parameters()]) == len([*small.parameters()])
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert "convs.0.lin_l.weight" in header
+    assert not any("lin_r" in name for name in header)  # on the disk once
+    with pytest.raises(ValueError, match=r"\(got others: \['convs.0.lin_r.bias', 'convs.0.lin_r"):
+        load_compact(path, lambda: PyGGAT(3, 8, 2, 2, v2=True, heads=2))
+
+
+def test_buffers_of_the_user(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), Scale())
+
+    model, path = build(), tmp_path / "small.safetensors"
+    model[1].scale.fill_(3.0)
+    model[1].attn_mask[0] = 0.0
+    save_compact(model, path, ignore=["1"])
+    again = load_compact(path, build)
+    x = torch.randn(4, 2)
+    assert torch.equal(again(x), model(x))
+    assert again[1].scale.tolist() == [3.0, 3.0]
+    assert again[1].attn_mask.tolist() == [0.0, 1.0]
+    assert again.state_dict().keys() == model.state_dict().keys()  # as little persistent
+
+
+def test_buffers_stay_shared(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        model = nn.Sequential(nn.Linear(2, 2), Scale(), Scale())
+        model[2].scale = model[1].scale
+        return model
+
+    path = tmp_path / "small.safetensors"
+    save_compact(build(), path, ignore=["1", "2"])
+    again = load_compact(path, build)
+    assert again[2].scale is again[1].scale
+    assert again[2].scale.tolist() == [1.0, 1.0]
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    eighth = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1).to(torch.float8_e4m3fn))
+    with pytest.raises(ValueError, match=r"'model' must have .*\(got torch.float8_e4m3fn for '1.w"):
+        save_compact(eighth, path)
+
+    class Extra(nn.ReLU):
+        def get_extra_state(self) -> int:
+            return 1
+
+        def set_extra_state(self, state: int) -> None: ...
+
+    with pytest.raises(
+        ValueError, match=r"'model' must have no state .*\(got \['1._extra_state'\]"
+    ):
+        save_compact(nn.Sequential(nn.Linear(2, 3), Extra()), path)
+    assert not path.exists()
 
 
 def test_the_format_is_that_of_safetensors(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,15 @@ def test_shares_fall_to_the_last_exactly(share: float, stages: int) -> None:
         assert check_shares(shares) == shares
         assert len(shares) == stages
         assert shares[-1] == share
+
+
+def test_shares_may_be_numbers_of_numpy() -> None:
+    assert check_shares(np.float32(0.5)) == (0.5,)
+    shares = check_shares([np.float32(0.5), np.float64(0.25)])
+    assert shares == (0.5, 0.25)
+    assert [type(share) for share in shares] == [float, float]
+    with pytest.raises(ValueError, match=r"'keep' must hold shares in .*\(got 1.5\)"):
+        check_shares(np.float32(1.5))
 
 
 @pytest.mark.parametrize("keep", [(), (0.5, 0.5), (0.2, 0.4), 0.0, 1.5, (0.5, -0.1), float("nan")])

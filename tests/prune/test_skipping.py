@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
-from pyg_stkd.prune.skipping import skip_channels, stop_skipping
+from pyg_stkd.prune.skipping import channel_mask, skip_channels, stop_skipping
 
 KEPT = torch.tensor([True, False, True, True])
 
@@ -87,3 +87,12 @@ def test_masks_add_up_and_go() -> None:
     stop_skipping(norm)
     assert torch.equal(norm(x), expected)
     torch.testing.assert_close(copied(x)[:, [0, 2]], F.layer_norm(x[:, [0, 2]], (2,)))
+
+
+def test_a_buffer_of_that_name_may_be_the_users() -> None:
+    norm = nn.LayerNorm(4)
+    norm.register_buffer("channel_mask", torch.ones(4))
+    model = nn.Sequential(nn.Linear(2, 4), norm, nn.Linear(4, 1))
+    assert channel_mask(norm) is None
+    stop_skipping(model)
+    assert "channel_mask" in norm._buffers
