@@ -8,7 +8,8 @@ and maps the measure of each edge to a similarity. The measures themselves are c
 from __future__ import annotations
 
 import math
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,6 +57,18 @@ class Kernel:
         return f"{type(self).__name__}({args})"
 
 
+def state_of(kernel: Kernel) -> tuple[Any, ...] | None:
+    """Return a kernel and its numbers, which may change; None where it holds something else."""
+    state = vars(kernel)
+    if not all(x is None or isinstance(x, (Real, str, Tensor)) for x in state.values()):
+        return None
+    return kernel, {k: x.tolist() if isinstance(x, Tensor) else x for k, x in state.items()}
+
+
+def _is_number(value: Any, above: float) -> bool:
+    return isinstance(value, Real) and above < float(value) < math.inf
+
+
 class Linear(Kernel):
     r"""The linear kernel :math:`\mathbf{z}_i^\top \mathbf{z}_j` (LSP paper, Eq. 8).
 
@@ -79,14 +92,19 @@ class Polynomial(Kernel):
         cosine (bool): Whether to take the inner product of unit vectors.
             (default: :obj:`False`)
 
+    Raises:
+        ValueError: If :obj:`degree` is not an integer of at least 1, or :obj:`c` not finite.
+
     Example:
         >>> Polynomial(degree=2, c=1)(torch.tensor([2.0])).item()
         9.0
     """
 
     def __init__(self, degree: int = 2, c: float = 0.0, cosine: bool = False) -> None:
-        if int(degree) != degree or degree < 1:
-            raise ValueError(f"'degree' must be an integer of at least 1 (got {degree})")
+        if not (_is_number(degree, 0) and int(degree) == degree):
+            raise ValueError(f"'degree' must be an integer of at least 1 (got {degree!r})")
+        if not _is_number(c, -math.inf):
+            raise ValueError(f"'c' must be a finite number (got {c!r})")
         self.degree = int(degree)
         self.c = c
         self.cosine = cosine
@@ -110,6 +128,9 @@ class RBF(Kernel):
             that is 0), taken anew for teacher and student at each call and a constant to
             autograd: normalise the features, or nothing holds their scale. (default: :obj:`1.0`)
 
+    Raises:
+        ValueError: If :obj:`sigma` is neither a positive number nor :obj:`"median"`.
+
     Example:
         >>> round(RBF(sigma=1.0)(torch.tensor([2.0])).item(), 4)
         0.3679
@@ -118,7 +139,7 @@ class RBF(Kernel):
     measure = "squared_distance"
 
     def __init__(self, sigma: float | Literal["median"] = 1.0) -> None:
-        if sigma != "median" and not (isinstance(sigma, (int, float)) and 0 < sigma < math.inf):
+        if sigma != "median" and not _is_number(sigma, 0):
             raise ValueError(f"'sigma' must be a positive number or 'median' (got {sigma!r})")
         self.sigma = sigma
 
@@ -186,6 +207,9 @@ class Laplacian(Kernel):
         scale (float): The width :math:`s > 0` in units of the features; 100 is the value of the
             official LSP code. (default: :obj:`100.0`)
 
+    Raises:
+        ValueError: If :obj:`scale` is not a positive number.
+
     Example:
         >>> round(Laplacian(scale=2.0)(torch.tensor([2.0])).item(), 4)
         0.3679
@@ -194,8 +218,8 @@ class Laplacian(Kernel):
     measure = "manhattan"
 
     def __init__(self, scale: float = 100.0) -> None:
-        if not 0 < scale < math.inf:
-            raise ValueError(f"'scale' must be a positive number (got {scale})")
+        if not _is_number(scale, 0):
+            raise ValueError(f"'scale' must be a positive number (got {scale!r})")
         self.scale = scale
 
     def __call__(self, value: Tensor) -> Tensor:

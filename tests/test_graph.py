@@ -14,6 +14,8 @@ from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 
 from pyg_stkd.functional import sddmm, spmm
 from pyg_stkd.graph import Graph, union_edges
+from pyg_stkd.graph.loops import add_loops, drop_loops
+from pyg_stkd.graph.union import same_edges
 
 RANDOM = torch.tensor([[3, 0, 2, 4, 0, 1, 3, 2], [1, 2, 0, 4, 2, 0, 3, 1]])  # loops and duplicates
 EDGES = {
@@ -216,6 +218,9 @@ def test_graph_of_an_evaluation_serves_training(name: str) -> None:
         graph.csc()
     assert not any(t.is_inference() for t in (graph.edge_index, *graph.csr(), *graph.csc()))
     assert_same(graph, Graph(EDGES[name]))
+    with torch.inference_mode():
+        moved = graph.to("meta")
+    assert not any(t.is_inference() for t in (moved.edge_index, *moved.csr(), *moved.csc()))
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -283,3 +288,33 @@ def test_union_of_wide_graphs_does_not_overflow() -> None:
     top = 2**31 + 5
     a, b = Graph(torch.tensor([[top, 1], [3, 2]]), (top + 1, 9)), torch.tensor([[1], [2]])
     assert pairs(union_edges(a, b).edge_index) == [(1, 2), (top, 3)]
+
+
+def test_same_edges_in_any_order() -> None:
+    edges = torch.randint(0, 5, (2, 30))  # many duplicates
+    graph, turned = Graph(edges, 5), Graph(edges[:, torch.randperm(30)], 5)
+    assert not torch.equal(graph.edge_index, turned.edge_index)
+    assert same_edges(graph, turned)
+    assert same_edges(graph, Graph(edges, 5))
+    moved = graph.edge_index.clone()
+    moved[0, 0] = (moved[0, 0] + 1) % 5
+    assert not same_edges(graph, Graph(moved, 5))
+    assert not same_edges(graph, Graph(edges, 6))
+    assert not same_edges(graph, Graph(edges[:, 1:], 5))
+    assert not same_edges(graph, Graph(edges.flip(0), 5))
+    pair = [Graph(torch.tensor([col, [0, 0, 0]]), 5) for col in ([0, 3, 3], [1, 1, 4])]
+    assert not same_edges(*pair)  # for all that their sums of squares are equal
+    none = torch.empty(2, 0, dtype=torch.long)
+    assert same_edges(Graph(none, 0), Graph(none, 0))
+    assert not same_edges(graph, graph.to("meta"))
+
+
+def test_loops_are_dropped_and_added() -> None:
+    edges = torch.tensor([[0, 1, 1, 2, 2, 0], [1, 1, 1, 0, 2, 1]])
+    graph = Graph(edges, 4)
+    looped = add_loops(graph)
+    for given_ in (graph, looped):
+        assert drop_loops(given_).edge_index.tolist() == [[2, 0, 0], [0, 1, 1]]
+        assert drop_loops(given_).size == (4, 4)
+    assert same_edges(looped, Graph(torch.cat([edges, torch.tensor([[0, 3]] * 2)], dim=1), 4))
+    assert add_loops(Graph(edges[:, :0], 0)).num_edges == 0

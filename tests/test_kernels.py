@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -89,13 +90,30 @@ def test_bad_sigma(sigma: object) -> None:
         kernels.RBF(sigma=sigma)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("scale", [0, -1.0, math.inf, math.nan, "a", None, [1.0]])
 def test_bad_scale(scale: float) -> None:
     with pytest.raises(ValueError, match=r"'scale' must be a positive.*\(got "):
         kernels.Laplacian(scale)
 
 
-@pytest.mark.parametrize("degree", [0, -2, 1.5])
+@pytest.mark.parametrize("degree", [0, -2, 1.5, math.nan, math.inf, "a", None, [2]])
 def test_bad_degree(degree: float) -> None:
     with pytest.raises(ValueError, match=r"'degree' must be an integer of at least 1 \(got "):
         kernels.Polynomial(degree)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("c", [math.nan, math.inf, -math.inf, "a", None, [1.0]])
+def test_bad_offset(c: float) -> None:
+    with pytest.raises(ValueError, match=r"'c' must be a finite number \(got "):
+        kernels.Polynomial(c=c)
+
+
+def test_numbers_of_numpy() -> None:
+    made = (
+        kernels.Laplacian(np.float32(2)),
+        kernels.RBF(np.float32(2)),
+        kernels.Polynomial(np.int64(3), np.float32(0.5)),
+    )
+    expected = kernels.Laplacian(2.0), kernels.RBF(2.0), kernels.Polynomial(3, 0.5)
+    for one, other in zip(made, expected, strict=True):
+        assert one(VALUE).equal(other(VALUE))

@@ -2,7 +2,7 @@
 
 from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.capture import Capture
-from pyg_stkd.distill.check import CheckReport
+from pyg_stkd.distill.check import CheckReport, LossReport, TapReport, TeacherReport
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.losses import (
     AttentionTransferLoss,
@@ -31,12 +31,15 @@ __all__ = [
     "GSPLoss",
     "HintLoss",
     "LSPLoss",
+    "LossReport",
     "ResponseLoss",
     "STCDLoss",
     "SoftTargetLoss",
     "SpatialCorrelationLoss",
+    "TapReport",
     "TeacherCache",
     "TeacherCaptures",
+    "TeacherReport",
     "Teachers",
     "TemporalCorrelationLoss",
     "until_epoch",

@@ -8,15 +8,21 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill.graph_cache import GraphCache
-from pyg_stkd.distill.inputs import find_edge_index, find_input, first_tensor
+from pyg_stkd.distill.inputs import (
+    find_edge_index,
+    find_input,
+    first_tensor,
+    num_sources,
+    tensor_version,
+    usable,
+)
+from pyg_stkd.distill.nodes import index_of
 from pyg_stkd.graph import Graph
 
 __all__ = ["Call", "Capture"]
 
 Owner: TypeAlias = Literal["teacher", "student"]
 Call: TypeAlias = int | Literal["last", "all"]
-
-_KEPT = ("edge_index", "edge_weight", "batch")
 
 
 class Capture:
@@ -47,6 +53,14 @@ class Capture:
         version (int, optional): The version of the output tensor when the module returned it;
             a negative one switches the check for later in-place operations off.
             (default: the version of now)
+        grad (bool): Whether gradients were enabled in the call. (default: :obj:`True`)
+
+    Raises:
+        TypeError: When it is read, if the output holds no tensor or :attr:`features` are not of a
+            floating point type.
+        ValueError: When it is read, if there is no graph, or :attr:`nodes` do not fit.
+        IndexError: When it is read, if :attr:`nodes` refer to a row that is not there.
+        RuntimeError: When it is read, if the output was rewritten in place after the call.
 
     Example:
         >>> capture = Capture(torch.ones(3, 2), {"edge_index": torch.tensor([[0, 1], [1, 2]])})
@@ -67,6 +81,7 @@ class Capture:
         nodes: Tensor | None = None,
         graphs: GraphCache | None = None,
         version: int | None = None,
+        grad: bool = True,
     ) -> None:
         self.output = output
         self.inputs = {} if inputs is None else inputs
@@ -76,6 +91,7 @@ class Capture:
         self.built = built
         self.call = call
         self.nodes = nodes
+        self.grad = grad
         self.frozen = False
         self.memo: dict[Any, Any] = {}
         self._graphs = GraphCache() if graphs is None else graphs
@@ -130,21 +146,7 @@ class Capture:
     @property
     def node_index(self) -> Tensor | None:
         """The index of the nodes that the losses of this forward are restricted to, if any."""
-        if self.nodes is None:
-            return None
-        if self.nodes.dtype != torch.bool:
-            if self.nodes.is_cpu and int(self.nodes.max()) >= self.num_nodes:
-                raise IndexError(
-                    f"'nodes' must be below the {self.num_nodes} rows of the {self.where} "
-                    f"(got {int(self.nodes.max())})"
-                )
-            return self.nodes
-        if self.nodes.numel() != self.num_nodes:
-            raise ValueError(
-                f"'nodes' as a mask must have one entry for each of the {self.num_nodes} rows of "
-                f"the {self.where} (got {self.nodes.numel()})"
-            )
-        return self.nodes.nonzero().view(-1)
+        return None if self.nodes is None else index_of(self.nodes, self.num_nodes, self.where)
 
     @property
     def rows(self) -> Tensor:
@@ -157,10 +159,9 @@ class Capture:
     @property
     def edge_index(self) -> Any | None:
         """The graph as the module was given it (or built it), :obj:`None` if there is none."""
-        found = find_edge_index(self.inputs)
-        if found is None:
-            found = self.built
-        return find_edge_index(self.context) if found is None else found
+        own = find_edge_index(self.inputs)
+        found = self.built if own is None else own
+        return find_edge_index(self.context, self.inputs) if found is None else found
 
     @property
     def graph(self) -> Graph:
@@ -169,8 +170,15 @@ class Capture:
         if edge_index is None:
             raise ValueError(
                 f"No graph was found for the {self.where}: neither its inputs "
-                f"({_listed(self.inputs)}) nor those of the model ({_listed(self.context)}) hold "
-                f"an edge_index or adj_t; give the loss one (graph=...)"
+                f"({', '.join(self.inputs) or 'none'}) nor those of the model "
+                f"({', '.join(self.context) or 'none'}) hold an edge_index or adj_t; give the loss "
+                f"one (graph=...)"
+            )
+        sources = num_sources(self.inputs)
+        if sources not in (None, self.num_nodes):
+            raise ValueError(
+                f"The {self.where} must be called on one set of nodes, its graph is bipartite (got "
+                f"{sources} sources and {self.num_nodes} targets); give the loss one (graph=...)"
             )
         return self._graphs.get(edge_index, self.num_nodes)
 
@@ -199,8 +207,14 @@ class Capture:
 
     def freeze(self) -> Capture:
         """Return a detached capture that keeps the value and the graph, and nothing else alive."""
-        kept = {name: getattr(self, name) for name in _KEPT}
-        out = Capture(self.value.detach(), kept, layer=self.layer, owner=self.owner, call=self.call)
+        kept = {
+            name: usable(getattr(self, name)) for name in ("edge_index", "edge_weight", "batch")
+        }
+        sources = num_sources(self.inputs)
+        if sources is not None:
+            kept["size"] = sources, self.num_nodes
+        value = usable(self.value.detach())
+        out = Capture(value, kept, layer=self.layer, owner=self.owner, call=self.call)
         out.frozen = True
         return out
 
@@ -208,9 +222,9 @@ class Capture:
         """Return the capture on another device."""
         out = self._copy()
         out.memo = {}
-        out.output = self.value.to(device)
+        out.output = usable(self.value.to(device))
         out.inputs = {
-            name: item.to(device) if hasattr(item, "to") else item
+            name: usable(item.to(device)) if hasattr(item, "to") else item
             for name, item in self.inputs.items()
         }
         out._version = tensor_version(out.output)
@@ -233,12 +247,3 @@ class Capture:
         value = first_tensor(self.output)
         shape = None if value is None else list(value.shape)
         return f"{type(self).__name__}({self.where}, call={self.call}, shape={shape})"
-
-
-def tensor_version(value: Tensor | None) -> int:
-    """Return the number of in-place operations a tensor has seen, -1 where it is not counted."""
-    return -1 if value is None or value.is_inference() else value._version
-
-
-def _listed(bound: dict[str, Any]) -> str:
-    return ", ".join(bound) or "none"

@@ -19,7 +19,20 @@ __all__ = ["CheckReport", "LossReport", "TapReport", "TeacherReport", "dry", "re
 
 @dataclass(frozen=True)
 class TapReport:
-    """One layer that losses look at: the shape of each of its calls."""
+    r"""One layer that losses look at: the shape of each of its calls.
+
+    Args:
+        owner (str): The model, :obj:`"teacher"` or :obj:`"student"`.
+        layer (str): The name of the layer, :obj:`""` for the output of the model.
+        losses (tuple of str): The names of the losses that look at it.
+        shapes (tuple): The shape of each call.
+        dtype (str): The type of the last call.
+        finite (bool): Whether all calls are finite.
+
+    Example:
+        >>> TapReport("student", "convs.0", ("lsp",), ((4, 8),), "float32", True).shapes
+        ((4, 8),)
+    """
 
     owner: str
     layer: str
@@ -31,7 +44,19 @@ class TapReport:
 
 @dataclass(frozen=True)
 class LossReport:
-    """One loss: its value before the factor, weight times schedule."""
+    r"""One loss: its value before the factor, weight times schedule.
+
+    Args:
+        name (str): The name of the loss.
+        value (float): Its value.
+        factor (float): The factor of this epoch.
+        finite (bool): Whether the value is finite.
+
+    Example:
+        >>> loss = LossReport("lsp", value=0.5, factor=10.0, finite=True)
+        >>> loss.value * loss.factor
+        5.0
+    """
 
     name: str
     value: float
@@ -41,7 +66,17 @@ class LossReport:
 
 @dataclass(frozen=True)
 class TeacherReport:
-    """One teacher: what goes before its layers' names, its class, and its weight on the batch."""
+    r"""One teacher: what goes before its layers' names, its class, and its weight on the batch.
+
+    Args:
+        name (str): Its number among several, :obj:`""` where there is one.
+        model (str): The name of its class.
+        weight (float): Its weight.
+
+    Example:
+        >>> TeacherReport("0", "GAT", weight=0.75).model
+        'GAT'
+    """
 
     name: str
     model: str

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from pyg_stkd.distill.check import CheckReport, dry, report
 from pyg_stkd.distill.graph_cache import GraphCache
-from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.matching import Compared, as_captures, as_nodes, compare, device_of, zero
+from pyg_stkd.distill.losses.base import DistillationLoss, check_count
+from pyg_stkd.distill.matching import Compared, compare, device_of, teacher_calls, zero
+from pyg_stkd.distill.nodes import as_nodes
 from pyg_stkd.distill.recorder import Recorder
-from pyg_stkd.distill.runs import Calls, Run, TeacherArgs, inputs_of, run
+from pyg_stkd.distill.runs import Calls, Run, TeacherArgs, calls_of, run, run_teachers
 from pyg_stkd.distill.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teachers import Teachers, spread
-from pyg_stkd.distill.validate import check_loss, check_models, name_losses
+from pyg_stkd.distill.validate import Losses, check_loss, check_models, name_losses
 
 __all__ = ["Distiller"]
 
@@ -27,9 +28,10 @@ class Distiller(nn.Module):
     r"""A student that learns from a frozen teacher through losses between layers of both.
 
     Works on any models unedited: the outputs and graphs of the layers that the losses name are
-    captured by forward hooks. The teacher is frozen, stays in eval mode, runs without gradients,
-    and is in neither :meth:`parameters` nor :meth:`state_dict`; it still follows :meth:`to`.
-    Parameters of the losses (adapters) are trained and saved with the student.
+    captured by forward hooks, which stay until :meth:`remove_hooks` or for the distiller's life.
+    The teacher is frozen, stays in eval mode, runs without gradients, and is in neither
+    ``parameters()`` nor ``state_dict()``; it still follows ``to()``. Parameters of the losses
+    (adapters) are trained and saved with the student. A distiller is for one thread at a time.
 
     The arguments of :meth:`forward` and :meth:`check` named :obj:`target`, :obj:`nodes`,
     :obj:`teacher_args` and :obj:`teacher` are the distiller's, all others go to the models.
@@ -38,7 +40,9 @@ class Distiller(nn.Module):
         teacher (torch.nn.Module): The trained teacher, or several as
             :class:`~pyg_stkd.distill.Teachers`. It is frozen where it is, not copied.
         student (torch.nn.Module): The student.
-        losses (list or dict): The losses, by name in a dictionary.
+        losses (list or dict): The losses, by name in a dictionary. A list of them may be an entry,
+            such as :class:`~pyg_stkd.distill.STCDLoss`: in a dictionary, its losses are named
+            ``<name>_<own name>``.
 
     Attributes:
         losses: The losses by name.
@@ -46,8 +50,8 @@ class Distiller(nn.Module):
     Raises:
         TypeError: If an argument is of another type, or the :obj:`forward` of a loss does not
             take :obj:`(student, teacher, target)`.
-        ValueError: If two losses have one name, a layer is unknown, or the models share
-            parameters.
+        ValueError: If two losses have one name, a layer is unknown, the teacher's parameters have
+            no sizes yet, or models and losses share parameters.
 
     Example:
         >>> import torch
@@ -68,18 +72,13 @@ class Distiller(nn.Module):
     _teacher: nn.Module
     _teachers: Teachers
 
-    def __init__(
-        self,
-        teacher: nn.Module,
-        student: nn.Module,
-        losses: Sequence[DistillationLoss] | Mapping[str, DistillationLoss],
-    ) -> None:
+    def __init__(self, teacher: nn.Module, student: nn.Module, losses: Losses) -> None:
         super().__init__()
         check_models(teacher, student)
         teachers, named = Teachers.of(teacher), name_losses(losses)
         teachers.check_layers(named)
         for name, loss in named.items():
-            check_loss(name, loss, teachers[0], student)
+            check_loss(name, loss, teacher, student)
         for loss in named.values():
             spread(loss, len(teachers))
         # Past nn.Module's registration: the teacher is no part of the state of the distiller.
@@ -137,7 +136,7 @@ class Distiller(nn.Module):
         :class:`~pyg_stkd.distill.TeacherCache` keeps them for many inputs.
         """
         self._prepare(None, None)
-        calls = _calls(self._run_teachers(args, kwargs, teacher_args))
+        calls = calls_of(self._run_teachers(args, kwargs, teacher_args))
         return TeacherCaptures(
             {layer: tuple(capture.freeze() for capture in seen) for layer, seen in calls.items()}
         )
@@ -162,13 +161,22 @@ class Distiller(nn.Module):
             theirs = None if known else self._run_teachers(args, kwargs, teacher_args)
             ours = run("student", self.student, self._student_recorder, args, kwargs)
             losses = self._named_losses()
-            seen = self._compare(ours, theirs, teacher, target, nodes, losses)
+            seen = self._compare(ours, teacher_calls(theirs, teacher), target, nodes, losses)
             return report(seen, losses, self._teachers, self.epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, from 0, that the schedules of the losses go by."""
-        if epoch < 0:
-            raise ValueError(f"'epoch' must not be negative (got {epoch})")
+        """Set the epoch, from 0, that the schedules of the losses go by.
+
+        Call it before each epoch: it stays 0 otherwise, and no schedule moves on.
+
+        Args:
+            epoch (int): The epoch, not negative.
+
+        Raises:
+            TypeError: If :obj:`epoch` is no integer.
+            ValueError: If :obj:`epoch` is negative.
+        """
+        check_count("epoch", epoch)
         self.epoch = epoch
 
     def remove_hooks(self) -> None:
@@ -183,8 +191,9 @@ class Distiller(nn.Module):
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "teacher":  # nn.Module would register it, parameters and all
-            raise AttributeError("'teacher' cannot be replaced: build a new Distiller")
+        fixed = name == "student" and name in self._modules
+        if name == "teacher" or fixed:  # nn.Module would register a teacher, parameters and all
+            raise AttributeError(f"'{name}' cannot be replaced: build a new Distiller")
         super().__setattr__(name, value)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -211,12 +220,8 @@ class Distiller(nn.Module):
         )
 
     def _run_teachers(self, args: tuple[Any, ...], kwargs: dict[str, Any], own: Any) -> list[Run]:
-        runs = []
-        names, inputs = self._teachers.names, inputs_of(len(self._teachers), args, kwargs, own)
-        with torch.no_grad():
-            for k, model in enumerate(self._teachers):
-                runs.append(run("teacher", model, self._teacher_recorders[k], *inputs[k], names[k]))
-        return runs
+        named = dict(zip(self._teachers.names, self._teachers, strict=True))
+        return run_teachers(named, self._teacher_recorders, args, kwargs, own)
 
     # The models compile; what looks at graphs, versions and epochs stays eager.
     @torch.compiler.disable
@@ -228,27 +233,17 @@ class Distiller(nn.Module):
         active = {name: loss for name, loss in losses.items() if factors[name] != 0}
         values: Mapping[str, Tensor] = {}
         if active:
-            values = self._compare(ours, theirs, known, target, nodes, active).values
+            teacher = teacher_calls(theirs, known)
+            values = self._compare(ours, teacher, target, nodes, active).values
         return {
             name: values[name] * factors[name] if name in active else zero(loss, ours.output)
             for name, loss in losses.items()
         }
 
     def _compare(
-        self,
-        ours: Run,
-        theirs: list[Run] | None,
-        known: Any,
-        target: Any,
-        nodes: Any,
-        losses: Mapping[str, DistillationLoss],
+        self, ours: Run, teacher: Calls, target: Any, nodes: Any, losses: dict[str, Any]
     ) -> Compared:
-        teacher: Calls = as_captures(known) if theirs is None else _calls(theirs)
         device = device_of(ours.output)
         student, nodes = ours.captures(), as_nodes(nodes, device)
         with torch.autocast(device.type, enabled=False):
             return compare(losses, student, teacher, self._teachers, target, nodes, self._graphs)
-
-
-def _calls(runs: Sequence[Run]) -> Calls:
-    return {layer: seen for x in runs for layer, seen in x.captures().items()}

@@ -17,8 +17,8 @@ __all__ = ["GraphCache", "LayeredCache"]
 class GraphCache:
     r"""The graphs built last, so that a fixed :obj:`edge_index` is sorted once.
 
-    A graph is found again by the object it was built from, or by equal edges. Copies and pickles
-    of a cache are empty.
+    A graph is found again by equal edges, or by the very sparse matrix it was built from. Copies
+    and pickles of a cache are empty.
 
     Args:
         size (int): The number of graphs that are kept. (default: :obj:`4`)
@@ -31,7 +31,7 @@ class GraphCache:
 
     def __init__(self, size: int = 4) -> None:
         self.size = size
-        self._graphs: list[tuple[Any, int, int, Graph]] = []
+        self._graphs: list[tuple[_Given, int, Graph]] = []
         self._derived: OrderedDict[Hashable, tuple[tuple[Graph, ...], Graph]] = OrderedDict()
 
     def get(self, edge_index: Any, num_nodes: int) -> Graph:
@@ -40,7 +40,7 @@ class GraphCache:
         if graph is not None:
             return graph
         graph = Graph.of(edge_index, num_nodes)
-        self._graphs = [*self._graphs, (edge_index, _version(edge_index), num_nodes, graph)]
+        self._graphs = [*self._graphs, (_Given(edge_index), num_nodes, graph)]
         self._graphs = self._graphs[-self.size :]
         return graph
 
@@ -48,15 +48,15 @@ class GraphCache:
         """Return the graph of :obj:`edge_index` if it is here."""
         if isinstance(edge_index, Graph):
             return Graph.of(edge_index, num_nodes)
-        for i, (given, version, size, graph) in enumerate(self._graphs):
-            if size == num_nodes and _same(given, version, edge_index):
+        for i, (given, size, graph) in enumerate(self._graphs):
+            if size == num_nodes and given.equals(edge_index):
                 self._graphs.append(self._graphs.pop(i))
                 return graph
         return None
 
     def holds(self, graph: Graph) -> bool:
         """Tell whether this very graph is here, or was made of those that are."""
-        built = (entry[3] for entry in self._graphs)
+        built = (entry[2] for entry in self._graphs)
         derived = (made for _, made in self._derived.values())
         return any(graph is other for other in (*built, *derived))
 
@@ -120,20 +120,29 @@ class LayeredCache(GraphCache):
         return GraphCache, (self.size,)
 
 
+class _Given:
+    """What a graph was built from: a copy of the edges, else the object itself."""
+
+    def __init__(self, edge_index: Any) -> None:
+        self.plain = _is_plain(edge_index)
+        # Not every write is counted in the version of a tensor: those to its memory are not.
+        self.value = edge_index.clone() if self.plain else edge_index
+        self.version = _version(edge_index)
+
+    def equals(self, edge_index: Any) -> bool:
+        if not self.plain:
+            return self.value is edge_index and self.version == _version(edge_index)
+        if not _is_plain(edge_index) or self.value.dtype != edge_index.dtype:
+            return False
+        if self.value.device != edge_index.device or self.value.shape != edge_index.shape:
+            return False
+        return torch.equal(self.value, edge_index)
+
+
+def _is_plain(edge_index: Any) -> bool:
+    return type(edge_index) is Tensor and edge_index.layout == torch.strided
+
+
 def _version(edge_index: Any) -> int:
     counted = isinstance(edge_index, Tensor) and not edge_index.is_inference()
     return edge_index._version if counted else 0
-
-
-def _same(given: Any, version: int, edge_index: Any) -> bool:
-    if version != _version(given):
-        return False  # rewritten in place since
-    if given is edge_index:
-        return True
-    if type(given) is not Tensor or type(edge_index) is not Tensor:
-        return False
-    if given.layout != torch.strided or edge_index.layout != torch.strided:
-        return False
-    if given.device != edge_index.device or given.shape != edge_index.shape:
-        return False
-    return given.dtype == edge_index.dtype and torch.equal(given, edge_index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,13 @@ from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.capture import Call, Capture, Owner
 from pyg_stkd.distill.graph_cache import GraphCache, LayeredCache
-from pyg_stkd.distill.inputs import first_tensor
+from pyg_stkd.distill.inputs import first_tensor, usable
 from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.runs import Calls, full_name
+from pyg_stkd.distill.runs import Calls, Run, calls_of, full_name
 from pyg_stkd.distill.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teachers import Teachers, Weight, loss_of
 
-__all__ = ["Compared", "as_captures", "as_nodes", "compare", "device_of", "zero"]
+__all__ = ["Compared", "as_captures", "compare", "device_of", "teacher_calls", "zero"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def as_captures(teacher: Any) -> TeacherCaptures:
     captures = {}
     for layer, value in teacher.items():
         if isinstance(value, Tensor):
-            value = Capture(value.detach(), layer=layer, owner="teacher")
+            value = Capture(usable(value.detach()), layer=layer, owner="teacher")
         if not isinstance(value, Capture):
             raise TypeError(
                 f"'teacher' must hold tensors (got {type(value).__name__} for layer {layer!r})"
@@ -52,21 +52,9 @@ def as_captures(teacher: Any) -> TeacherCaptures:
     return TeacherCaptures(captures)
 
 
-def as_nodes(nodes: Tensor | Sequence[int] | None, device: torch.device) -> Tensor | None:
-    """Return an index or a mask of nodes, checked, on the device of the features."""
-    if nodes is None:
-        return None
-    nodes = torch.as_tensor(nodes, device=device)
-    if nodes.dim() != 1 or nodes.dtype not in (torch.bool, torch.int64, torch.int32):
-        raise ValueError(
-            "'nodes' must be one axis of integers or a boolean mask "
-            f"(got shape {list(nodes.shape)} of {nodes.dtype})"
-        )
-    if nodes.numel() == 0 or (nodes.dtype == torch.bool and not nodes.any()):
-        raise ValueError("'nodes' must choose at least one node (got none)")
-    if nodes.dtype != torch.bool and nodes.is_cpu and int(nodes.min()) < 0:
-        raise IndexError(f"'nodes' must not be negative (got {int(nodes.min())})")
-    return nodes
+def teacher_calls(runs: list[Run] | None, known: Any) -> Calls:
+    """Return the captures of the teachers that ran, else those that a user gave."""
+    return as_captures(known) if runs is None else calls_of(runs)
 
 
 def compare(
@@ -125,9 +113,9 @@ def _compare(
     for s, t in zip(ours, theirs, strict=True):
         try:
             value = loss(s, t, target=target)
-        except (TypeError, ValueError) as error:
-            if type(error) not in (TypeError, ValueError):
-                raise
+        except (TypeError, ValueError, IndexError) as error:
+            if type(error) not in (TypeError, ValueError, IndexError):
+                raise  # a class of its own may be made in another way
             raise type(error)(f"Loss {name!r}, {s.where}, {t.where}: {error}") from error
         if not isinstance(value, Tensor) or value.dim() > 0 or not value.is_floating_point():
             kind = (
@@ -148,7 +136,16 @@ def _select(calls: Calls, owner: Owner, layer: str, call: Call, user: str) -> tu
             f"'{owner}' has no capture of the {where}, which {user} needs "
             f"(got {sorted(calls)}); make it with capture_teacher() of this distiller"
         )
-    seen = calls[layer]
+    seen = _choose(calls[layer], where, call, user)
+    if owner == "student" and torch.is_grad_enabled() and not all(c.grad for c in seen):
+        raise ValueError(
+            f"The {where}, which {user} needs, must run with gradients (got a call without): "
+            f"checkpoint it with use_reentrant=False, or take it out of torch.no_grad()"
+        )
+    return seen
+
+
+def _choose(seen: tuple[Capture, ...], where: str, call: Call, user: str) -> tuple[Capture, ...]:
     if not seen:
         raise RuntimeError(
             f"The {where}, which {user} needs, was called 0 times in this forward: the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
-from pyg_stkd.distill.capture import tensor_version
-from pyg_stkd.distill.inputs import first_tensor, is_edge_index
+from pyg_stkd.distill.inputs import first_tensor, is_edge_index, tensor_version
 
 __all__ = ["Record", "Recorder", "named_layers"]
 
@@ -25,6 +26,7 @@ class Record:
     kwargs: dict[str, Any]
     output: Any
     version: int
+    grad: bool = True
     built: Any = None
 
 
@@ -32,7 +34,8 @@ class Recorder:
     r"""Forward hooks on modules of a model, set once and quiet until :meth:`start`.
 
     Hooks are objects without a reference to the model, so that a model with hooks can be copied
-    and pickled; the copy has hooks of its own.
+    and pickled; the copy has hooks of its own. They know nothing of the recorder either, and are
+    removed with it.
 
     Args:
         model (torch.nn.Module): The model that is watched.
@@ -52,87 +55,98 @@ class Recorder:
 
     def __init__(self, model: nn.Module, layers: Iterable[str]) -> None:
         modules = named_layers(model)
-        self._active = False
-        self._records: dict[str, list[Record]] = {layer: [] for layer in layers}
-        self._built: dict[str, list[Any]] = {layer: [] for layer in self._records}
+        self._notes = _Notes(layers)
         self._handles: list[RemovableHandle] = []
-        for layer in self._records:
+        self._remove_with_self()
+        for layer in self._notes.records:
             if layer not in modules:
                 raise ValueError(f"'layers' {unknown_layer(layer, modules)}")
-            hook = _CallHook(self, layer)
+            hook = _CallHook(self._notes, layer)
             self._handles.append(modules[layer].register_forward_hook(hook, with_kwargs=True))
             if layer:  # a layer may build its graph in a sub-module
                 for child in modules[layer].modules():
                     if child is not modules[layer]:
-                        graph_hook = _GraphHook(self, layer)
+                        graph_hook = _GraphHook(self._notes, layer)
                         self._handles.append(child.register_forward_hook(graph_hook))
 
     def start(self) -> None:
         """Forget what was noted and take notes from now on."""
-        self._clear()
-        self._active = True
+        self._notes.clear()
+        self._notes.active = True
 
     def stop(self) -> dict[str, list[Record]]:
         """Take no more notes; hand over, and forget, the calls of each layer."""
-        records = dict(self._records)
-        self._clear()
-        self._active = False
+        records = dict(self._notes.records)
+        self._notes.clear()
+        self._notes.active = False
         return records
 
     def remove(self) -> None:
         """Remove the hooks from the model, for good."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        _remove(self._handles)
 
     @property
     def removed(self) -> bool:
         """Whether the hooks are gone."""
-        return len(self._handles) < len(self._records)
+        return len(self._handles) < len(self._notes.records)
 
-    def _clear(self) -> None:
-        self._records = {layer: [] for layer in self._records}
-        self._built = {layer: [] for layer in self._built}
+    def _remove_with_self(self) -> None:
+        weakref.finalize(self, _remove, self._handles).atexit = False
 
-    def __getstate__(self) -> dict[str, Any]:
-        records: dict[str, list[Record]] = {layer: [] for layer in self._records}
-        built: dict[str, list[Any]] = {layer: [] for layer in self._built}
-        return {**self.__dict__, "_active": False, "_records": records, "_built": built}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remove_with_self()
+
+
+class _Notes:
+    """What hooks write down, and whether they do; it outlives its recorder in copies of a model."""
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        self.active = False
+        self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
+        self.built: dict[str, list[Any]] = {layer: [] for layer in self.records}
+
+    def clear(self) -> None:
+        self.records = {layer: [] for layer in self.records}
+        self.built = {layer: [] for layer in self.built}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self.records),)
 
 
 class _CallHook:
-    def __init__(self, recorder: Recorder, layer: str) -> None:
-        self.recorder = recorder
+    def __init__(self, notes: _Notes, layer: str) -> None:
+        self.notes = notes
         self.layer = layer
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        if not self.recorder._active:
+        if not self.notes.active:
             return
-        built = self.recorder._built[self.layer]
+        built, grad = self.notes.built[self.layer], torch.is_grad_enabled()
         if torch.compiler.is_compiling():
             # Versions are not counted in a compiled graph: keep the value itself. The copy is
             # dropped by the compiler where nothing rewrites the original.
-            record = Record(args, kwargs, _clone(output), -1)
+            record = Record(args, kwargs, tree_map(_clone, output), -1, grad)
         else:
-            record = Record(args, kwargs, output, tensor_version(first_tensor(output)))
+            record = Record(args, kwargs, output, tensor_version(first_tensor(output)), grad)
         if built:
             record.built = built[-1]
             built.clear()
-        self.recorder._records[self.layer].append(record)
+        self.notes.records[self.layer].append(record)
 
 
 class _GraphHook:
     graphs_only = True  # a layer whose parts have no other hooks may still fuse them
 
-    def __init__(self, recorder: Recorder, layer: str) -> None:
-        self.recorder = recorder
+    def __init__(self, notes: _Notes, layer: str) -> None:
+        self.notes = notes
         self.layer = layer
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.recorder._active and is_edge_index(output):
-            self.recorder._built[self.layer].append(output)
+        if self.notes.active and is_edge_index(output):
+            self.notes.built[self.layer].append(output)
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -154,11 +168,15 @@ def unknown_layer(layer: str, valid: Mapping[str, nn.Module]) -> str:
     )
 
 
+def _remove(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+    handles.clear()
+
+
 def _clone(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.clone() if output.is_floating_point() else output
-    if type(output) in (tuple, list):
-        return type(output)(_clone(item) for item in output)
-    if type(output) is dict:
-        return {key: _clone(item) for key, item in output.items()}
+    if isinstance(output, Mapping):  # of a class that tree_map does not know
+        return {key: tree_map(_clone, item) for key, item in output.items()}
     return output

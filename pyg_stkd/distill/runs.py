@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 from pyg_stkd.distill.capture import Capture, Owner
 from pyg_stkd.distill.inputs import bind_inputs
 from pyg_stkd.distill.recorder import Record, Recorder, named_layers
 
-__all__ = ["Calls", "Run", "TeacherArgs", "full_name", "inputs_of", "run"]
+__all__ = [
+    "Calls",
+    "Run",
+    "TeacherArgs",
+    "calls_of",
+    "full_name",
+    "inputs_of",
+    "run",
+    "run_teachers",
+]
 
 Calls: TypeAlias = Mapping[str, tuple[Capture, ...]]
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -49,6 +59,7 @@ class Run:
                     built=record.built,
                     call=i,
                     version=record.version,
+                    grad=record.grad,
                 )
                 for i, record in enumerate(records)
             )
@@ -71,6 +82,27 @@ def run(
     finally:
         records = recorder.stop()
     return Run(owner, model, args, kwargs, output, records, name)
+
+
+def run_teachers(
+    teachers: Mapping[str, nn.Module],
+    recorders: Sequence[Recorder],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    own: TeacherArgs,
+) -> list[Run]:
+    """Run teachers, by name, without gradients, each on its arguments."""
+    inputs = inputs_of(len(teachers), args, kwargs, own)
+    runs = []
+    with torch.no_grad():
+        for k, (name, model) in enumerate(teachers.items()):
+            runs.append(run("teacher", model, recorders[k], *inputs[k], name))
+    return runs
+
+
+def calls_of(runs: Sequence[Run]) -> Calls:
+    """Return the captures of several runs, by the full names of the layers."""
+    return {layer: seen for x in runs for layer, seen in x.captures().items()}
 
 
 def full_name(name: str, layer: str) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.graph import Graph, is_exporting
-from pyg_stkd.graph.order import pointers
+from pyg_stkd.graph.order import pointers, usable_in_training
 
 __all__ = ["HeadBlocks", "head_blocks", "with_self_loops"]
 
@@ -32,7 +32,8 @@ def with_self_loops(graph: Graph) -> Graph:
     """
     out = graph._derived.get("loops")
     if out is None:
-        out = LoopedGraph(graph)
+        with usable_in_training():
+            out = LoopedGraph(graph)
         if not is_exporting():  # which must not leave its stand-ins for tensors behind
             graph._derived["loops"] = out
     return out
@@ -70,19 +71,23 @@ class LoopedGraph(Graph):
 
     def csc(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._transposed is None:
-            pointer, row, perm = self._base.csc()
-            if self._keep is not None:
-                keep = self._keep.index_select(0, perm)
-                row, perm = row[keep], perm[keep]
-                col = self._base.csr()[1].index_select(0, perm)
-                pointer = pointers(col, self.size[0])
-            else:
-                col = torch.repeat_interleave(pointer.diff(), output_size=row.numel())
-            loops = torch.arange(min(self.size), dtype=row.dtype, device=row.device)
-            place, at, pointer = _places(pointer, col.to(row.dtype), loops)
-            perm = _merge(place, self._place.index_select(0, perm), at, self._loops)
-            self._transposed = pointer, _merge(place, row, at, loops), perm
+            with usable_in_training():
+                self._transposed = self._transpose()
         return self._transposed
+
+    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        pointer, row, perm = self._base.csc()
+        if self._keep is not None:
+            keep = self._keep.index_select(0, perm)
+            row, perm = row[keep], perm[keep]
+            col = self._base.csr()[1].index_select(0, perm)
+            pointer = pointers(col, self.size[0])
+        else:
+            col = torch.repeat_interleave(pointer.diff(), output_size=row.numel())
+        loops = torch.arange(min(self.size), dtype=row.dtype, device=row.device)
+        place, at, pointer = _places(pointer, col.to(row.dtype), loops)
+        perm = _merge(place, self._place.index_select(0, perm), at, self._loops)
+        return pointer, _merge(place, row, at, loops), perm
 
 
 def _places(pointer: Tensor, row: Tensor, loops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,25 +140,30 @@ class HeadBlocks:
     def csc(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the transpose: pointers, target rows and the place of each edge in the blocks."""
         if self._transposed is None:
-            heads, dtype = self.heads, self._col.dtype
-            pointer, row, perm = self.graph.csc()
-            pointer, bag, edge = _split(pointer.to(dtype), heads, row.numel())
-            head = bag.remainder_(heads)
-            row = row.to(dtype).index_select(0, edge)
-            perm = perm.to(dtype).index_select(0, edge)
-            # Edge e of head h lies behind the rows before its own, and h times its own row.
-            start = self.graph.csr()[0].to(dtype)
-            place = start.index_select(0, row).mul_(heads - 1).add_(perm)
-            place += start.diff().index_select(0, row).mul_(head)
-            self._transposed = pointer, row.mul_(heads).add_(head), place
+            with usable_in_training():
+                self._transposed = self._transpose()
         return self._transposed
+
+    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        heads, dtype = self.heads, self._col.dtype
+        pointer, row, perm = self.graph.csc()
+        pointer, bag, edge = _split(pointer.to(dtype), heads, row.numel())
+        head = bag.remainder_(heads)
+        row = row.to(dtype).index_select(0, edge)
+        perm = perm.to(dtype).index_select(0, edge)
+        # Edge e of head h lies behind the rows before its own, and h times its own row.
+        start = self.graph.csr()[0].to(dtype)
+        place = start.index_select(0, row).mul_(heads - 1).add_(perm)
+        place += start.diff().index_select(0, row).mul_(head)
+        return pointer, row.mul_(heads).add_(head), place
 
 
 def head_blocks(graph: Graph, heads: int) -> HeadBlocks:
     """Return the :class:`HeadBlocks` of a graph, kept with it."""
     out = graph._derived.get(heads)
     if out is None:
-        out = graph._derived[heads] = HeadBlocks(graph, heads)
+        with usable_in_training():
+            out = graph._derived[heads] = HeadBlocks(graph, heads)
     return out
 
 

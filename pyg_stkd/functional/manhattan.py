@@ -34,13 +34,15 @@ _library.define("manhattan(Tensor z, Tensor v, Tensor col, Tensor row) -> Tensor
 _library.define("manhattan_backward(Tensor grad, Tensor z, Tensor col, Tensor row) -> Tensor")
 
 
-def _chunks(z: Tensor, col: Tensor, row: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def chunks(z: Tensor, col: Tensor, row: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Cut edges into parts that a cache holds the features of: which, their targets and sources."""
     step = max(1, _CHUNK // max(1, z.size(1)))
     for i in range(0, col.numel(), step):
         yield slice(i, i + step), row[i : i + step], col[i : i + step]
 
 
-def _difference(z: Tensor, dst: Tensor, src: Tensor) -> Tensor:
+def difference(z: Tensor, dst: Tensor, src: Tensor) -> Tensor:
+    """Return target minus source of each edge."""
     return z.index_select(0, dst).sub_(z.index_select(0, src))
 
 
@@ -48,11 +50,11 @@ def _difference(z: Tensor, dst: Tensor, src: Tensor) -> Tensor:
 def _manhattan(z: Tensor, v: Tensor, col: Tensor, row: Tensor) -> Tensor:
     """Return sum_f sign(z_i - z_j) (v_i - v_j), which is the distance for v = z."""
     out = v.new_empty(col.numel())
-    for part, dst, src in _chunks(z, col, row):
+    for part, dst, src in chunks(z, col, row):
         if v is z:
-            out[part] = _difference(z, dst, src).abs_().sum(-1)
+            out[part] = difference(z, dst, src).abs_().sum(-1)
         else:
-            out[part] = _difference(z, dst, src).sign_().mul_(_difference(v, dst, src)).sum(-1)
+            out[part] = difference(z, dst, src).sign_().mul_(difference(v, dst, src)).sum(-1)
     return out
 
 
@@ -64,8 +66,8 @@ def _(z: Tensor, v: Tensor, col: Tensor, row: Tensor) -> Tensor:
 @torch.library.impl(_library, "manhattan_backward", "CompositeExplicitAutograd")
 def _manhattan_backward(grad: Tensor, z: Tensor, col: Tensor, row: Tensor) -> Tensor:
     out = torch.zeros_like(z)
-    for part, dst, src in _chunks(z, col, row):
-        slope = _difference(z, dst, src).sign_().mul_(grad[part, None])
+    for part, dst, src in chunks(z, col, row):
+        slope = difference(z, dst, src).sign_().mul_(grad[part, None])
         out.index_add_(0, dst, slope)
         out.index_add_(0, src, slope, alpha=-1)
     return out

@@ -2,6 +2,7 @@ r"""The loss between the outputs of two regression models and partly suspect lab
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -122,6 +123,10 @@ def check_options(
         raise ValueError(f"'gate' must be 'outlier', 'bounded' or None (got {gate!r})")
     if error not in ("mse", "mae", "huber"):
         raise ValueError(f"'error' must be 'mse', 'mae' or 'huber' (got {error!r})")
+    numbers = {"alpha": alpha, "margin": margin, "delta": delta, "huber_delta": huber_delta}
+    for name, value in numbers.items():
+        if not (isinstance(value, Real) or (name == "delta" and value is None)):
+            raise TypeError(f"'{name}' must be a number (got {value!r})")
     top = float("inf") if gate == "bounded" else 1.0
     if not 0 <= alpha <= top or alpha == float("inf"):
         bounds = "finite and not negative" if gate == "bounded" else "from 0 to 1"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.functional.manhattan import manhattan
+from pyg_stkd.functional.manhattan import chunks, difference, manhattan
 from pyg_stkd.functional.sparse import sddmm
 from pyg_stkd.functional.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
 from pyg_stkd.graph import Graph
@@ -22,7 +22,8 @@ Normalize = Literal["l2", "layer"] | None
 def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = None) -> Tensor:
     r"""Similarity of both ends of each edge, :math:`\mathrm{SIM}(\mathbf{z}_i, \mathbf{z}_j)`.
 
-    Distances come from norms and one :func:`sddmm` of the centred features.
+    Distances come from norms and one :func:`sddmm` of the centred features, those that are small
+    against the norms from differences (except under :func:`torch.compile`).
 
     Args:
         z (Tensor): Node features.
@@ -96,7 +97,10 @@ class _SquaredDistance(torch.autograd.Function):
         pointer = torch.arange(z.size(0) + 1, dtype=col.dtype, device=z.device)
         norm = torch.ops.pyg_stkd.sddmm([pointer, pointer[:-1], pointer[:-1]], z, z)
         out = torch.ops.pyg_stkd.sddmm(list(index), z, z).mul_(-2)
-        return out.add_(norm.index_select(0, row)).add_(norm.index_select(0, col))
+        norms = norm.index_select(0, row).add_(norm.index_select(0, col))
+        out.add_(norms)
+        # A compiler allows no look at the values: there the lost digits stay lost.
+        return out if torch.compiler.is_compiling() else _refine(out, norms, z, col, row)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -108,6 +112,17 @@ class _SquaredDistance(torch.autograd.Function):
         of_node = SegmentSum.apply(grad, *index[:3:2]).index_add(0, index[1], grad)
         out = out.addcmul_(of_node[:, None], z, value=-1)
         return out, *[None] * (1 + len(index))
+
+
+def _refine(out: Tensor, norms: Tensor, z: Tensor, col: Tensor, row: Tensor) -> Tensor:
+    """Measure again, by differences, the distances that norms and products have lost digits of."""
+    edge = (out < norms.mul_(1e4 * torch.finfo(z.dtype).eps)).nonzero().view(-1)
+    edge = edge[row.index_select(0, edge) != col.index_select(0, edge)]  # loops are exact
+    if edge.numel() > 0:
+        row, col = row.index_select(0, edge), col.index_select(0, edge)
+        exact = [difference(z, *ends).square_().sum(-1) for _, *ends in chunks(z, col, row)]
+        out.index_copy_(0, edge, torch.cat(exact))
+    return out
 
 
 def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:

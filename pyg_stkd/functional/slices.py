@@ -41,17 +41,20 @@ class SliceBlocks(Graph):
     @cached_property
     def edge_index(self) -> Tensor:  # type: ignore[override]
         """Edges, sorted by target; built only where someone asks for them."""
-        return torch.stack([self._col, self._row]).long()
+        with usable_in_training():
+            return torch.stack([self._col, self._row]).long()
 
     @cached_property
     def rowptr(self) -> Tensor:  # type: ignore[override]
         """Pointers as 64-bit integers."""
-        return self._rowptr.long()
+        with usable_in_training():
+            return self._rowptr.long()
 
     @cached_property
     def perm(self) -> Tensor:  # type: ignore[override]
         """Places of the edges in the given ones, slice after slice."""
-        return _tile(self._base.perm, self._base.num_edges, self._num_slices)
+        with usable_in_training():
+            return _tile(self._base.perm, self._base.num_edges, self._num_slices)
 
     @property
     def num_edges(self) -> int:
@@ -86,18 +89,18 @@ def slice_blocks(graph: Graph, num_slices: int) -> Graph:
 
     Args:
         graph (Graph): The graph of one slice.
-        num_slices (int): The number of slices, at least 1.
+        num_slices (int): The number of slices, not negative.
 
     Raises:
-        ValueError: If :obj:`num_slices` is below 1.
+        ValueError: If :obj:`num_slices` is negative.
 
     Example:
         >>> graph = slice_blocks(Graph(torch.tensor([[1, 0], [0, 1]])), 2)
         >>> graph.edge_index.tolist()
         [[1, 0, 3, 2], [0, 1, 2, 3]]
     """
-    if num_slices < 1:
-        raise ValueError(f"'num_slices' must be at least 1 (got {num_slices})")
+    if num_slices < 0:
+        raise ValueError(f"'num_slices' must not be negative (got {num_slices})")
     if num_slices == 1:
         return graph
     kept: dict[int, SliceBlocks] = graph._derived.setdefault("slices", {})

@@ -137,7 +137,7 @@ def _spmm(index: list[Tensor], weight: Tensor, x: Tensor, transpose: bool) -> Te
         return weighted_sum(pointer, col, weight, x.to(dtype).contiguous()).to(x.dtype)
     num_heads = x.size(1)
     out = x.new_empty(pointer.numel() - 1, num_heads, x.size(2))
-    rows = x.to(dtype).reshape(-1, x.size(2))  # one row for each (node, head)
+    rows = x.to(dtype).flatten(0, 1)  # one row for each (node, head)
     if rows.size(0) >= 2**31:
         pointer, col = pointer.long(), col.long()
     for h in range(num_heads):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_stkd.functional.nodes import check_nodes
 from pyg_stkd.functional.sequences import Direction, check_pair
 from pyg_stkd.functional.similarity import Normalize
 from pyg_stkd.functional.slices import slice_blocks
@@ -40,9 +41,8 @@ def spatial_correlation(
         \mathrm{LS}^s_{b t i j} \log \frac{\mathrm{LS}^s_{b t i j}}{\mathrm{LS}^t_{b t i j}}
 
     The slices are one graph of :math:`B \cdot T` disjoint copies
-    (:func:`~pyg_stkd.functional.slices.slice_blocks`), and no :math:`(B, T, |\mathcal{E}|, C)`
-    array is built. Sequences of different lengths are compared over the steps that both have,
-    from the last one back.
+    (``functional/slices.py``), and no :math:`(B, T, |\mathcal{E}|, C)` array is built. Sequences of
+    different lengths are compared over the steps that both have, from the last one back.
 
     Args:
         h_student (Tensor): Sequences of the student.
@@ -70,9 +70,10 @@ def spatial_correlation(
 
     Raises:
         TypeError: If the features are not of real floating point numbers, or :obj:`kernel` is no
-            kernel.
+            kernel, or :obj:`nodes` no indices or mask.
         ValueError: If the batches or nodes differ or do not fit the graph, neither or both of
             :obj:`h_teacher` and :obj:`teacher_structure` are given, or features are not finite.
+        IndexError: If :obj:`nodes` are no indices or no mask of the nodes.
 
     Example:
         >>> edge_index = torch.tensor([[1, 2], [0, 0]])
@@ -100,10 +101,11 @@ def spatial_correlation(
 
 def rows(h: Tensor) -> Tensor:
     """View sequences [B, T, N, C] as the nodes [B * T * N, C] of their slices."""
-    return h.reshape(-1, h.size(-1))
+    return h.flatten(0, 2)  # which an empty batch has too
 
 
 def _in_all_slices(nodes: Tensor, num_slices: int, num_nodes: int) -> Tensor:
+    check_nodes(nodes, num_nodes)
     if nodes.dtype == torch.bool:
         return nodes.repeat(num_slices)
     offset = torch.arange(num_slices, device=nodes.device) * num_nodes

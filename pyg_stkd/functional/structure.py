@@ -2,12 +2,13 @@ r"""Local structures of node features, and the loss that preserves them."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pyg_stkd.functional.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.nodes import check_nodes
 from pyg_stkd.functional.similarity import (
     Normalize,
     check_features,
@@ -16,6 +17,7 @@ from pyg_stkd.functional.similarity import (
     similarity,
 )
 from pyg_stkd.functional.sparse import segment_log_softmax, segment_sum
+from pyg_stkd.functional.sparse_ops import reduce_segments
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF, Kernel
 
@@ -111,7 +113,7 @@ def lsp(
 
     Raises:
         TypeError: If the features are not of real floating point numbers, or :obj:`kernel` is no
-            kernel.
+            kernel, or :obj:`nodes` no indices or mask.
         ValueError: If the numbers of nodes differ, an argument is unknown, neither or both of
             :obj:`z_teacher` and :obj:`teacher_structure` are given, or features are not finite.
         IndexError: If :obj:`nodes` are no indices or no mask of the graph's nodes.
@@ -130,14 +132,14 @@ def lsp(
     check_features("z_student", z_student)
     graph = graph_of(z_student, edge_index)
     if nodes is not None:
-        _check_subset(graph, nodes)
+        check_nodes(nodes, graph.num_nodes)
     if (z_teacher is None) == (teacher_structure is None):
         raise ValueError("Exactly one of 'z_teacher' and 'teacher_structure' must be given")
     if z_teacher is not None:
         _check_teacher(z_student, z_teacher)
         with torch.no_grad():
             teacher = local_structure(z_teacher, graph, kernel, normalize)
-            _warn_if_blind(graph, teacher, kernel)
+            _warn_if_blind(graph, teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
         if list(teacher_structure.shape) != [graph.num_edges]:
@@ -172,42 +174,22 @@ def _mean(graph: Graph, term: Tensor, nodes: Tensor | None, reduction: str) -> T
     return total / degree.index_select(0, nodes).sum().clamp(min=1)
 
 
-def _warn_if_blind(graph: Graph, structure: Tensor, kernel: Kernel) -> None:
+def _warn_if_blind(graph: Graph, structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:
     if torch.compiler.is_compiling():
         return
-    entropy = -segment_sum(graph, structure.exp() * structure)
-    limit = graph.degree.clamp(min=1).to(entropy.dtype).log()
-    share = (entropy.sum() / limit.sum()).item()  # NaN where no node has two in-edges
-    if share > 0.99 or share < 0.01:
-        # One text for a kernel, so that Python's own filter shows it once.
-        kind = "uniform" if share > 0.5 else "one-hot"
-        bound = "above 99 %" if share > 0.5 else "below 1 %"
-        warnings.warn(
-            f"{kernel} is blind here: the teacher's local structures are {kind} (their mean "
-            f"entropy is {bound} of the maximum). Normalise the features or choose another width.",
-            stacklevel=3,
-        )
-
-
-def _check_subset(graph: Graph, nodes: Tensor) -> None:
-    if not isinstance(nodes, Tensor) or nodes.dim() != 1:
-        shape = list(nodes.shape) if isinstance(nodes, Tensor) else type(nodes).__name__
-        raise IndexError(f"'nodes' must be a tensor of one dimension (got {shape})")
-    if nodes.dtype not in (torch.bool, torch.int32, torch.int64):
-        raise IndexError(f"'nodes' must be indices or a boolean mask (got {nodes.dtype})")
-    if nodes.dtype == torch.bool:
-        if nodes.numel() != graph.num_nodes:
-            raise IndexError(
-                f"'nodes' as a mask must have {graph.num_nodes} values, one for each node "
-                f"(got {nodes.numel()})"
-            )
-    elif nodes.numel() > 0 and not torch.compiler.is_compiling():
-        low, high = (int(bound) for bound in nodes.aminmax())
-        if low < 0 or high >= graph.num_nodes:
-            raise IndexError(
-                f"'nodes' must be indices from 0 to {graph.num_nodes - 1} "
-                f"(got {low if low < 0 else high})"
-            )
+    pointer, col, row = graph.csr()
+    pointer = pointer[: SAMPLE + 1]
+    end = int(pointer[-1])
+    if end == 0:
+        return
+    loop, structure = row[:end] == col[:end], structure[:end]  # a loop is like no neighbour
+    entropy = -reduce_segments(pointer, structure.exp() * structure, "sum")
+    limit = pointer.diff().clamp(min=1).to(entropy.dtype).log()
+    top = reduce_segments(pointer, structure.masked_fill(loop, -torch.inf), "max")
+    low = reduce_segments(pointer, structure.masked_fill(loop, torch.inf), "min")
+    several = reduce_segments(pointer, (~loop).to(entropy.dtype), "sum") > 1
+    spread, share = (top - low)[several].mean(), entropy.sum() / limit.sum()
+    warn_if_blind("local", spread, share, kernel, normalize)
 
 
 def _check_teacher(z_student: Tensor, z_teacher: Tensor) -> None:

@@ -2,12 +2,14 @@ r"""Temporal structures of sequences of node features, and the loss that preserv
 
 from __future__ import annotations
 
-import warnings
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pyg_stkd.functional.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.nodes import index_of
 from pyg_stkd.functional.sequences import (
     Direction,
     check_direction,
@@ -100,9 +102,10 @@ def temporal_correlation(
 
     Raises:
         TypeError: If the features are not of real floating point numbers, or :obj:`kernel` is no
-            kernel.
+            kernel, or :obj:`nodes` no indices or mask.
         ValueError: If the batches or nodes differ, there are fewer than two steps, neither or both
             of :obj:`h_teacher` and :obj:`teacher_structure` are given, or features are not finite.
+        IndexError: If :obj:`nodes` are no indices or no mask of the nodes.
 
     Example:
         >>> h = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1)
@@ -114,11 +117,13 @@ def temporal_correlation(
     check_direction(direction)
     check_kernel(kernel)
     h_student, h_teacher = check_pair(h_student, h_teacher, teacher_structure)
+    if nodes is not None:
+        nodes = index_of(nodes, h_student.size(2))
     if h_teacher is not None:
         with torch.no_grad():
-            chosen = h_teacher if nodes is None else _choose(h_teacher, nodes, dim=2)
+            chosen = h_teacher if nodes is None else h_teacher.index_select(2, nodes)
             teacher = temporal_structure(chosen, kernel, normalize)
-            _warn_if_blind(teacher, kernel)
+            _warn_if_blind(teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
         batch, steps, num_nodes, _ = h_student.shape
@@ -129,8 +134,8 @@ def temporal_correlation(
                 f"(got {list(teacher_structure.shape)})"
             )
         teacher = teacher_structure.detach()
-        teacher = teacher if nodes is None else _choose(teacher, nodes, dim=1)
-    chosen = h_student if nodes is None else _choose(h_student, nodes, dim=2)
+        teacher = teacher if nodes is None else teacher.index_select(1, nodes)
+    chosen = h_student if nodes is None else h_student.index_select(2, nodes)
     student = temporal_structure(chosen, kernel, normalize)
     gap = student - teacher
     term = student.exp() * gap if direction == "student" else teacher.exp() * -gap
@@ -146,7 +151,7 @@ def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
     """Similarity of each step to the others, [B, N, T, T - 1]."""
     if h.dtype in (torch.float16, torch.bfloat16):
         h = h.float()
-    batch, steps, num_nodes, _ = h.shape
+    batch, steps, num_nodes, width = h.shape
     if normalize == "l2":
         h = F.normalize(h, dim=-1)
     elif normalize == "layer":
@@ -158,7 +163,7 @@ def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
     if kernel.measure == "squared_distance":
         # Distances do not change when all steps move, but float32 keeps more digits near 0.
         h = h - h.detach().mean(dim=1, keepdim=True)
-    z = h.transpose(1, 2).reshape(batch * num_nodes, steps, -1)  # [B * N, T, C]
+    z = h.transpose(1, 2).reshape(batch * num_nodes, steps, width)  # [B * N, T, C]
     if kernel.measure == "manhattan":
         value = torch.cdist(z, z, p=1)
     elif kernel.measure in ("inner", "cosine", "squared_distance"):
@@ -190,27 +195,14 @@ class _Gram(torch.autograd.Function):
         return (grad + grad.mT) @ z
 
 
-def _choose(value: Tensor, nodes: Tensor, dim: int) -> Tensor:
-    if nodes.dtype == torch.bool:
-        nodes = nodes.nonzero().view(-1)
-    return value.index_select(dim, nodes)
-
-
-def _warn_if_blind(structure: Tensor, kernel: Kernel) -> None:
+def _warn_if_blind(structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:
     others = structure.size(-1)
     if torch.compiler.is_compiling() or others < 2 or structure.numel() == 0:
         return
+    structure = structure.flatten(0, 1)[:SAMPLE]
     entropy = -(structure.exp() * structure).sum(-1).mean()
-    share = (entropy / torch.tensor(others).log()).item()
-    if share > 0.99 or share < 0.01:
-        # One text for a kernel, so that Python's own filter shows it once.
-        kind = "uniform" if share > 0.5 else "one-hot"
-        bound = "above 99 %" if share > 0.5 else "below 1 %"
-        warnings.warn(
-            f"{kernel} is blind here: the teacher's temporal structures are {kind} (their mean "
-            f"entropy is {bound} of the maximum). Normalise the features or choose another width.",
-            stacklevel=3,
-        )
+    spread = (structure.amax(-1) - structure.amin(-1)).mean()
+    warn_if_blind("temporal", spread, entropy / math.log(others), kernel, normalize)
 
 
 def _explain(loss: Tensor, **inputs: Tensor | None) -> None:

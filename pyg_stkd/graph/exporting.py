@@ -14,6 +14,10 @@ def is_exporting() -> bool:
 
     Sizes are symbols then, of which nothing may be asked, and operators must be such as every
     runtime has.
+
+    Example:
+        >>> is_exporting()
+        False
     """
     return _is_exporting()
 

@@ -159,14 +159,15 @@ class Graph:
         if torch.empty(0, device=device).device == self.device:
             return self
         out = Graph.__new__(Graph)
-        for name, item in self.__dict__.items():
-            if isinstance(item, Tensor):
-                item = item.to(device)
-            elif name == "_transposed" and item is not None:
-                item = tuple(part.to(device) for part in item)
-            elif name == "_derived":
-                item = {}
-            setattr(out, name, item)
+        with usable_in_training():
+            for name, item in self.__dict__.items():
+                if isinstance(item, Tensor):
+                    item = item.to(device)
+                elif name == "_transposed" and item is not None:
+                    item = tuple(part.to(device) for part in item)
+                elif name == "_derived":
+                    item = {}
+                setattr(out, name, item)
         return out
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from pyg_stkd.graph.graph import Graph, edges_of
 from pyg_stkd.graph.read import Size, resolve_size
 
-__all__ = ["union_edges"]
+__all__ = ["same_edges", "union_edges"]
 
 
 def union_edges(a: Any, b: Any, num_nodes: Size = None) -> Graph:
@@ -50,3 +50,18 @@ def union_edges(a: Any, b: Any, num_nodes: Size = None) -> Graph:
     row = key // stride
     edges = torch.stack([key - row * stride, row])
     return Graph(edges, (num_src, num_dst) if num_nodes is None else num_nodes)
+
+
+def same_edges(a: Graph, b: Graph) -> bool:
+    """Tell whether two graphs hold the same edges, each as often, in whatever order."""
+    if a.size != b.size or a.num_edges != b.num_edges or a.device != b.device:
+        return False
+    if torch.equal(a.edge_index, b.edge_index):
+        return True
+    if not torch.equal(a.rowptr, b.rowptr):
+        return False
+    keys = [graph.edge_index[1] * a.size[0] + graph.edge_index[0] for graph in (a, b)]
+    # Sums of squares tell nearly all others apart, and spare them the sort.
+    if not torch.equal(*(key.square().sum() for key in keys)):
+        return False
+    return torch.equal(*(key.sort().values for key in keys))

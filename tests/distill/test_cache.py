@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch_geometric import EdgeIndex
 
 from pyg_stkd.distill import Capture, Distiller, SoftTargetLoss, TeacherCache, TeacherCaptures
 from pyg_stkd.distill.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.graph import Graph, union_edges
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
+OTHER = torch.tensor([[2, 1, 1], [1, 0, 0]])
 
 
 def test_equal_edges_are_sorted_once():
@@ -38,7 +41,51 @@ def test_rewritten_edges_are_sorted_again():
     after = cache.get(edges, 3)
     assert after is not before
     assert after.edge_index.tolist() == Graph(edges).edge_index.tolist()
-    assert cache.get(EDGES, 3) is not before  # what was given then is not known any more
+    assert cache.get(EDGES, 3) is before  # what was given then is still known
+
+
+def rewrite_data(edges: Tensor) -> None:
+    edges.data.copy_(OTHER)
+
+
+def rewrite_shared_memory(edges: Tensor) -> None:
+    edges.numpy()[:] = OTHER.numpy()
+
+
+@pytest.mark.parametrize("rewrite", [rewrite_data, rewrite_shared_memory])
+def test_writes_that_no_version_counts_are_seen(rewrite: Callable[[Tensor], None]):
+    cache, edges = GraphCache(), EDGES.clone()
+    before, version = cache.get(edges, 3), edges._version
+    rewrite(edges)
+    assert edges._version == version
+    after = cache.get(edges, 3)
+    assert after.edge_index.tolist() == Graph(OTHER, 3).edge_index.tolist()
+    assert cache.get(edges.clone(), 3) is cache.get(OTHER, 3) is after
+    assert cache.get(EDGES, 3) is before  # what was given then is still known
+
+
+def test_writes_in_inference_mode_are_seen():
+    cache = GraphCache()
+    with torch.inference_mode():
+        edges = EDGES.clone()
+        before = cache.get(edges, 3)
+        edges.copy_(OTHER)
+        after = cache.get(edges, 3)
+    assert after.edge_index.tolist() == Graph(OTHER, 3).edge_index.tolist()
+    assert cache.get(EDGES, 3) is before
+    assert cache.get(OTHER, 3) is after
+
+
+def test_other_formats_are_known_by_their_object():
+    cache = GraphCache()
+    adj = torch.sparse_coo_tensor(EDGES.flip(0), torch.ones(3), (3, 3), check_invariants=True)
+    graph = cache.get(adj, 3)
+    assert cache.get(adj, 3) is graph
+    assert cache.get(adj.clone(), 3) is not graph
+    edges = EdgeIndex(EDGES, sparse_size=(3, 3))
+    graph = cache.get(edges, 3)
+    assert cache.get(edges, 3) is graph
+    assert cache.get(EDGES.int(), 3) is not cache.get(EDGES, 3)
 
 
 def test_only_the_last_graphs_are_kept():

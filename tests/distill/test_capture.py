@@ -132,6 +132,50 @@ def test_copies_start_anew(copied):
     assert torch.equal(capture.edge_index, EDGES)
 
 
+def test_hyperedges_of_a_layer_are_no_graph_of_its_model():
+    x, inputs = torch.ones(3, 2), {"hyperedge_index": EDGES}
+    assert Capture(x, inputs, context={"edge_index": EDGES}).edge_index is None
+    assert Capture(x, inputs, context={"e": EDGES}).edge_index is None
+    other = EDGES.flip(0)
+    assert Capture(x, inputs, context={"e": EDGES, "edge_index": other}).edge_index is other
+    with pytest.raises(ValueError, match=r"No graph was found.*\(hyperedge_index\).*\(edge_index"):
+        _ = Capture(x, inputs, context={"edge_index": EDGES}).graph
+
+
+def test_two_sets_of_nodes_have_no_graph():
+    x, one = torch.ones(5, 2), torch.tensor([[4, 1], [2, 0]])
+    for inputs in (
+        {"x": (x, x[:3]), "edge_index": one},
+        {"x": [x, None], "edge_index": one},
+        {"x": (x, None), "edge_index": one, "size": (5, 3)},
+    ):
+        capture = Capture(torch.ones(3, 4), inputs, layer="a")
+        for seen in (capture, capture.freeze()):
+            assert seen.features.shape == (3, 4)  # what needs no graph goes on
+            with pytest.raises(ValueError, match=r"student layer 'a'.*\(got 5 sources and 3 targ"):
+                _ = seen.graph
+    for inputs in (
+        {"x": (x, x), "edge_index": one},
+        {"x": (x, None), "edge_index": one},
+        {"x": x, "edge_index": one, "size": (5, 5)},
+        {"x": x, "edge_index": one, "size": None},
+    ):
+        for seen in (capture := Capture(torch.ones(5, 4), inputs), capture.freeze()):
+            assert seen.graph.edge_index.tolist() == [[1, 4], [0, 2]]
+
+
+def test_frozen_in_inference_mode_serves_training():
+    with torch.inference_mode():
+        x, batch = torch.ones(3, 2), torch.zeros(3).long()
+        frozen = Capture(x * 2, {"edge_index": EDGES.clone(), "batch": batch}).freeze()
+        moved = Capture(x.clone()).to("cpu")
+    for value in (frozen.value, frozen.edge_index, frozen.batch, moved.value):
+        assert not value.is_inference()
+    weight = torch.ones(3, 2, requires_grad=True)
+    (weight * frozen.value).sum().backward()
+    assert weight.grad.tolist() == [[2.0, 2.0]] * 3
+
+
 def test_to_moves_the_graph_too():
     capture = Capture(torch.ones(3, 2), {"edge_index": EDGES}).freeze().to("meta")
     assert capture.value.is_meta

@@ -8,13 +8,16 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import (
+    ContrastiveLoss,
     DistillationLoss,
     HintLoss,
     LSPLoss,
     SoftTargetLoss,
+    TeacherCache,
     TeacherCaptures,
     until_epoch,
 )
@@ -110,6 +113,33 @@ def test_teacher_cannot_be_replaced():
     with pytest.raises(AttributeError, match="'teacher' cannot be replaced"):
         distiller.teacher = Net(8)
     assert not any("teacher" in name for name, _ in distiller.named_modules())
+
+
+def test_student_cannot_be_replaced():
+    distiller = build()
+    student = distiller.student
+    with pytest.raises(AttributeError, match="'student' cannot be replaced: build a new Distiller"):
+        distiller.student = Net(4)
+    assert distiller.student is student
+
+
+def test_hooks_go_with_the_distiller():
+    teacher, student, x = Net(8), Net(4), torch.randn(4, 3)
+
+    def hooks():
+        gc.collect()
+        return sum(len(m._forward_hooks) for n in (teacher, student) for m in n.modules())
+
+    distiller = Distiller(teacher, student, [SoftTargetLoss(), LSPLoss("lin", "lin")])
+    assert hooks() == 4
+    shallow = copy.copy(distiller)
+    deep = copy.deepcopy(distiller)
+    del distiller
+    assert hooks() == 4
+    assert list(shallow(x, EDGES)[1]) == ["soft_target", "lsp"]
+    del shallow
+    assert hooks() == 0
+    assert list(deep(x, EDGES)[1]) == ["soft_target", "lsp"]
 
 
 def test_checkpoint_goes_round():
@@ -221,6 +251,10 @@ def test_teacher_rests_while_all_losses_do():
     assert all(p.grad is not None for p in hint.parameters())  # 0, where DDP expects one
     with pytest.raises(ValueError, match=r"'epoch' must not be negative \(got -1\)"):
         distiller.set_epoch(-1)
+    for bad in ("a", None, 1.0, float("nan"), True):
+        with pytest.raises(TypeError, match=rf"'epoch' must be an integer \(got {bad!r}\)"):
+            distiller.set_epoch(bad)
+    assert distiller.epoch == 2
 
 
 def test_no_losses():
@@ -308,6 +342,59 @@ def test_inference_mode():
     with torch.inference_mode():
         _, losses = distiller(x, EDGES)
     assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in expected.items()}
+
+
+def test_captures_and_widths_of_inference_mode_serve_training():
+    losses = [HintLoss("lin", "lin"), ContrastiveLoss("lin", "lin", channels=3), SoftTargetLoss()]
+    distiller, x = build(*losses), torch.randn(4, 3)
+    cache = TeacherCache(distiller)
+    with torch.inference_mode():
+        distiller.check(x, EDGES)
+        distiller(x, EDGES, teacher=cache(0, x, EDGES))
+        own = {"lin": distiller.teacher.lin(x), "": distiller.teacher(x)}
+    assert not any(p.is_inference() for p in distiller.parameters())
+    for known in (cache(0, x, EDGES), cache(0, x, EDGES).to("cpu"), own, None):
+        distiller.zero_grad()
+        _, values = distiller(x, EDGES, teacher=known)
+        sum(values.values()).backward()
+        assert distiller.losses["hint"].projection.weight.grad.any()
+        assert all(p.grad is not None for p in distiller.losses.parameters())
+
+
+@pytest.mark.parametrize("call", ["last", 0, "all"])
+def test_layers_without_gradients_are_refused(call):
+    class Checkpointed(Net):
+        reentrant = True
+
+        def forward(self, x, edge_index=None):
+            return self.head(checkpoint(self.lin, x, use_reentrant=self.reentrant).relu())
+
+    student, x = Checkpointed(4), torch.randn(4, 3, requires_grad=True)
+    loss = HintLoss("lin", "lin", in_channels=4, out_channels=8, call=call)
+    distiller = Distiller(Net(8), student, [loss])
+    match = r"student layer 'lin', which loss 'hint' needs, must run with gr.*use_reentrant=False"
+    with pytest.raises(ValueError, match=match):
+        distiller(x)
+    with torch.no_grad():
+        expected = distiller(x)[1]["hint"]
+    student.reentrant = False
+    _, losses = distiller(x)
+    assert losses["hint"] == expected
+    losses["hint"].backward()
+    assert student.lin.weight.grad.any()
+
+
+def test_a_call_without_gradients_that_no_loss_looks_at():
+    class Twice(Net):
+        def forward(self, x, edge_index=None):
+            with torch.no_grad():
+                self.lin(x)
+            return self.head(self.lin(x))
+
+    distiller = Distiller(Net(4), Twice(4), [HintLoss("lin", "lin", projection=False)])
+    _, losses = distiller(torch.randn(4, 3))
+    losses["hint"].backward()
+    assert distiller.student.lin.weight.grad.any()
 
 
 def test_double_backward_and_functional_grad():

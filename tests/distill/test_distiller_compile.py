@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from torch_geometric.nn import GAT, GCN
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import AttentionTransferLoss, HintLoss, LSPLoss, SoftTargetLoss, until_epoch
+from pyg_stkd.distill.inputs import first_tensor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is blind here"),
@@ -96,6 +100,49 @@ def test_compiled_captures_are_those_of_the_layer(backend):
     torch.testing.assert_close(losses["hint"], expected)
 
 
+class Output(NamedTuple):
+    h: torch.Tensor
+    x: torch.Tensor
+
+
+class ModelOutput(OrderedDict):
+    """A mapping of a class of its own, as the models of transformers return."""
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        Output,
+        lambda h, x: [(h, x)],
+        lambda h, x: {"h": Output(h, x)},
+        lambda h, x: OrderedDict(h=h, x=x),
+        lambda h, x: ModelOutput(h=h, x=x),
+    ],
+)
+def test_compiled_captures_of_any_structure(wrap):
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return wrap(self.lin(x), x)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = Part()
+
+        def forward(self, x):
+            return first_tensor(self.part(x)).relu_()
+
+    teacher, student, x = Model(), Model(), torch.randn(4, 5)
+    distiller = Distiller(teacher, student, [HintLoss("part", "part", projection=False)])
+    _, losses = torch.compile(distiller, backend="eager")(x)
+    expected = (student.part.lin(x) - teacher.part.lin(x)).square().mean()
+    torch.testing.assert_close(losses["hint"], expected)
+
+
 def test_compiled_students():
     x, student = torch.randn(4, 5), Net(4)
     losses = [HintLoss("lin", "lin"), SoftTargetLoss()]
@@ -106,3 +153,20 @@ def test_compiled_students():
     projected = distiller.losses["hint"].projection(student.lin(x))
     expected = (projected - distiller.teacher.lin(x)).square().mean()
     torch.testing.assert_close(values["hint"], expected)
+
+
+class Pooled(Net):
+    def forward(self, x, edge_index, batch):
+        return super().forward(x, edge_index) + batch.view(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "layer"),
+    [(lambda model: torch.compile(model, backend="eager"), "lin"), (nn.DataParallel, "module.lin")],
+)
+def test_wrapped_students_see_the_graphs_of_a_mini_batch(wrap, layer):
+    teacher, student, x, batch = Pooled(8), Pooled(4), torch.randn(4, 5), torch.tensor([0, 1, 1, 1])
+    plain = Distiller(teacher, student, [AttentionTransferLoss("lin", "lin")])
+    expected = plain(x, EDGES, batch)[1]["attention_transfer"]
+    wrapped = Distiller(teacher, wrap(student), [AttentionTransferLoss("lin", layer)])
+    torch.testing.assert_close(wrapped(x, EDGES, batch)[1]["attention_transfer"], expected)

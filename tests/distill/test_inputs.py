@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch_geometric import EdgeIndex
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.nn import GATConv, Sequential
 from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 
@@ -43,6 +44,37 @@ def test_unbindable_calls_keep_their_values():
             return x
 
     assert bind_inputs(Odd(), (5, 6), {"a": 8}) == {"0": 5, "1": 6, "a": 8}
+
+
+class Named(nn.Module):
+    def forward(self, x, edge_index, batch=None):
+        return x
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: torch.compile(model, backend="eager"),
+        nn.DataParallel,
+        AveragedModel,
+        lambda model: nn.DataParallel(torch.compile(model, backend="eager")),
+    ],
+)
+def test_wrappers_have_the_names_of_what_they_wrap(wrap):
+    assert bind_inputs(wrap(Named()), (5, 6), {"batch": 7}) == {"x": 5, "edge_index": 6, "batch": 7}
+    assert bind_inputs(wrap(Named()), (5, 6, 7), {}) == {"x": 5, "edge_index": 6, "batch": 7}
+
+
+def test_own_names_come_before_those_of_a_part_named_module():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = Named()
+
+        def forward(self, h, *rest):
+            return self.module(h, *rest)
+
+    assert bind_inputs(Own(), (5, 6), {}) == {"h": 5, "1": 6}
 
 
 def test_sequential_of_pyg_is_searched_by_type():
@@ -91,6 +123,25 @@ def test_data_objects_are_looked_into():
         assert find_edge_index({name: data}) is EDGES
         assert find_input({name: data}, "batch") is data.batch
     assert find_input({"data": data}, "edge_weight") is None
+
+
+def test_data_of_many_types_is_left_alone():
+    data = HeteroData()
+    data["a"].x = data["b"].x = torch.ones(2, 3)
+    data["a", "b"].edge_index = EDGES[:, :1]
+    both = Batch.from_data_list([data, data])
+    for value in (data, both):
+        for name in ("edge_index", "edge_weight", "batch", "x"):
+            assert find_input({"data": value, name: None}, name) is None
+        assert find_input({"batch": value}, "batch") is None
+        assert find_edge_index({"data": value}) is None
+        assert value.node_types == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["hyperedge_index", "edge_label_index", "x", "edge_attr"])
+def test_names_of_other_things_are_no_graphs(name):
+    assert find_edge_index({name: EDGES}) is None
+    assert find_edge_index({name: EDGES, "e": EDGES.flip(0)}).equal(EDGES.flip(0))
 
 
 def test_first_tensor_goes_depth_first():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pyg_stkd.distill import DistillationLoss, Distiller, HintLoss, LSPLoss
-from pyg_stkd.distill.matching import as_captures, as_nodes
+from pyg_stkd.distill.matching import as_captures
 
 
 class Recurrent(nn.Module):
@@ -78,6 +78,15 @@ def test_calls_that_never_came():
         Distiller(Recurrent(2), Recurrent(3), [hint(call="all")])(x)
 
 
+def test_nodes_out_of_range_name_the_loss():
+    distiller = Distiller(nn.Identity(), nn.Identity(), {"my": HintLoss("", "", projection=False)})
+    match = (
+        r"Loss 'my', student output, teacher output: 'nodes' must be below the 4 rows.*\(got 4\)"
+    )
+    with pytest.raises(IndexError, match=match):
+        distiller(torch.ones(4, 2), nodes=[4])
+
+
 def test_errors_in_losses_name_the_loss_and_the_layers():
     wide = nn.Sequential(nn.Linear(2, 3))
     distiller = Distiller(wide, nn.Sequential(nn.Linear(2, 2)), {"my": LSPLoss("0", "0")})
@@ -123,17 +132,3 @@ def test_plain_tensors_stand_for_a_teacher():
         as_captures(t)
     with pytest.raises(TypeError, match=r"'teacher' must hold tensors \(got list for layer 'a'\)"):
         as_captures({"a": []})
-
-
-def test_nodes_are_checked():
-    cpu = torch.device("cpu")
-    assert as_nodes(None, cpu) is None
-    assert torch.equal(as_nodes([2, 0], cpu), torch.tensor([2, 0]))
-    for bad, got in [([[0]], r"\[1, 1\] of torch.int64"), ([0.5], r"\[1\] of torch.float32")]:
-        with pytest.raises(ValueError, match=rf"'nodes' must be one axis.*\(got shape {got}\)"):
-            as_nodes(bad, cpu)
-    for empty in (torch.tensor([]).long(), torch.tensor([False])):
-        with pytest.raises(ValueError, match=r"at least one node \(got none\)"):
-            as_nodes(empty, cpu)
-    with pytest.raises(IndexError, match=r"not be negative \(got -1\)"):
-        as_nodes([0, -1], cpu)

@@ -65,6 +65,39 @@ def test_removed_hooks_are_gone():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_hooks_go_with_their_recorder():
+    model = Twice()
+    recorder, other = Recorder(model, ["lin", ""]), Recorder(model, ["lin"])
+    assert len(model.lin._forward_hooks) == 2
+    del recorder
+    gc.collect()
+    assert len(model.lin._forward_hooks) == len(model.lin._forward_hooks_with_kwargs) == 1
+    assert not model._forward_hooks
+    pair = copy.deepcopy((model, other))
+    del other
+    gc.collect()
+    assert not model.lin._forward_hooks
+    assert len(pair[0].lin._forward_hooks) == 1
+    copied = pair[0]
+    del pair
+    gc.collect()
+    assert not copied.lin._forward_hooks
+
+
+def test_gradients_of_a_call_are_noted():
+    class Half(Twice):
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.lin(x)
+            return self.lin(x)
+
+    model = Half()
+    recorder = Recorder(model, ["lin"])
+    recorder.start()
+    model(torch.ones(1, 2))
+    assert [record.grad for record in recorder.stop()["lin"]] == [False, True]
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_copies_have_hooks_of_their_own(copied):
     model = Twice()

@@ -11,6 +11,7 @@ from pyg_stkd.distill import (
     LSPLoss,
     SoftTargetLoss,
     STCDLoss,
+    Teachers,
 )
 
 
@@ -28,6 +29,9 @@ def test_names():
     for name in ("", "a.b", 3):
         with pytest.raises(ValueError, match=rf"word without dots \(got {name!r}\)"):
             Distiller(*models(), {name: SoftTargetLoss()})
+    for name in ("train", "type", "half", "keys", "pop", "forward", "training", "_modules"):
+        with pytest.raises(ValueError, match=rf"no attribute of a module \(got '{name}'\)"):
+            Distiller(*models(), [SoftTargetLoss(name=name)])
     loss = SoftTargetLoss()
     with pytest.raises(ValueError, match=r"each loss once \(got 'b' twice\)"):
         Distiller(*models(), {"a": loss, "b": loss})
@@ -41,6 +45,9 @@ def test_types():
         Distiller(teacher, nn.Linear, [])
     with pytest.raises(TypeError, match=r"'losses' must be a list or a dict.*SoftTargetLoss"):
         Distiller(teacher, student, SoftTargetLoss())
+    for bad in (None, 3):
+        with pytest.raises(TypeError, match=rf"'losses' must be a list or a dict.*\(got {bad}\)"):
+            Distiller(teacher, student, bad)
     with pytest.raises(TypeError, match=r"objects of DistillationLoss \(got MSELoss\)"):
         Distiller(teacher, student, {"mse": nn.MSELoss()})
 
@@ -57,6 +64,8 @@ def test_refused_models_are_left_as_they_were():
     teacher, student = models()
     with pytest.raises(ValueError, match="must name a module"):
         Distiller(teacher, student, [HintLoss("0", "0"), LSPLoss("0", "9")])
+    with pytest.raises(ValueError, match="'name' of a loss"):
+        Distiller(teacher, student, {"train": SoftTargetLoss()})
     assert teacher.training
     assert teacher[0].weight.requires_grad
     assert not any(m._forward_hooks for m in [*teacher.modules(), *student.modules()])
@@ -70,6 +79,17 @@ def test_lists_of_losses_in_a_list():
         Distiller(*models(), ["lsp"])
 
 
+def test_lists_of_losses_in_a_mapping():
+    stcd, hints = STCDLoss("0", "0"), [HintLoss("0", "0"), [HintLoss("1", "1", name="last")]]
+    distiller = Distiller(*models(), {"a": hints, "b": stcd, "kd": SoftTargetLoss()})
+    names = ["a_hint", "a_last", *(f"b_{loss.name}" for loss in stcd), "kd"]
+    assert list(distiller.losses) == names
+    with pytest.raises(ValueError, match=r"different names \(got 'a_hint' twice\)"):
+        Distiller(*models(), {"a": [HintLoss("0", "0"), HintLoss("1", "1")]})
+    with pytest.raises(TypeError, match=r"must hold objects of DistillationLoss \(got MSELoss\)"):
+        Distiller(*models(), {"a": [nn.MSELoss()]})
+
+
 def test_models_must_share_nothing():
     teacher, student = models()
     with pytest.raises(ValueError, match=r"got the very same model.*copy.deepcopy\(teacher\)"):
@@ -79,6 +99,29 @@ def test_models_must_share_nothing():
     student[0].weight = teacher[0].weight
     with pytest.raises(ValueError, match=r"got its parameters \['0.weight'\]"):
         Distiller(teacher, student, [])
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+@pytest.mark.parametrize("several", [False, True])
+def test_losses_share_nothing_with_the_models(of, several):
+    teacher, student = models()
+    projection = {"teacher": teacher, "student": student}[of][0]
+    loss = HintLoss("1", "1", projection=nn.Sequential(projection))
+    given = Teachers([nn.Sequential(nn.Linear(2, 3), nn.ReLU()), teacher]) if several else teacher
+    match = rf"'losses' must share nothing with '{of}' \(got its \['.*0.weight', '.*0.bias'\] in"
+    with pytest.raises(ValueError, match=match):
+        Distiller(given, student, [loss])
+    assert projection.weight.requires_grad
+
+
+def test_teacher_must_be_whole():
+    teacher, student = nn.Sequential(nn.LazyLinear(3)), models()[1]
+    match = r"'teacher' must be trained.*\(got \['0.weight', '0.bias'\] uninitialized\)"
+    with pytest.raises(ValueError, match=match):
+        Distiller(teacher, student, [SoftTargetLoss()])
+    assert teacher.training
+    teacher(torch.ones(4, 2))
+    assert Distiller(teacher, student, [SoftTargetLoss()])(torch.ones(4, 2))[0].shape == (4, 3)
 
 
 def test_forward_of_a_loss_must_take_three():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from pyg_stkd.functional.blocks import HeadBlocks, head_blocks, with_self_loops
+from pyg_stkd.functional.slices import slice_blocks
 from pyg_stkd.graph import Graph
+from pyg_stkd.nn import GATConv
 
 
 @st.composite
@@ -73,3 +76,31 @@ def test_derived_graphs_are_kept_but_do_not_change_devices_or_copies() -> None:
     meta = looped.to("meta")
     assert meta.device.type == "meta"
     assert head_blocks(meta, 2).csr()[0].device.type == "meta"
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_an_evaluation_builds_serves_training(warm: bool) -> None:
+    edge_index = torch.tensor([[0, 1, 1], [1, 1, 0]])
+    graph, fresh = Graph(edge_index), Graph(edge_index)
+    if warm:
+        graph.csc()
+    with torch.inference_mode():
+        looped = with_self_loops(graph)
+        blocks = head_blocks(looped, 2)
+        for kept in (looped, blocks):
+            kept.csc()
+        slices = slice_blocks(graph, 2)
+        parts = [slices.edge_index, slices.rowptr, slices.perm]
+    parts += [looped.edge_index, looped.rowptr, looped.perm, blocks.order]
+    parts += [part for kept in (looped, blocks) for part in (*kept.csr(), *kept.csc())]
+    assert not any(part.is_inference() for part in parts)
+    x = torch.randn(2, 2, 3)
+    layers = GATConv(3, 4, heads=2), GATConv(3, 4, heads=2)
+    layers[1].load_state_dict(layers[0].state_dict())
+    for layer, edges in zip(layers, (graph, fresh), strict=True):
+        with torch.inference_mode():
+            if edges is graph:
+                layer(x[0], edges)
+        layer(x[0], edges).square().sum().backward()
+    for a, b in zip(*(layer.parameters() for layer in layers), strict=True):
+        assert torch.equal(a.grad, b.grad)

@@ -148,6 +148,12 @@ def test_options(options: dict[str, object], text: str) -> None:
         response(torch.ones(2), torch.ones(2), torch.ones(2), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["alpha", "delta", "margin", "huber_delta"])
+def test_options_are_numbers(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"'{name}' must be a number \(got '1'\)"):
+        response(torch.ones(2), torch.ones(2), torch.ones(2), **{name: "1"})
+
+
 def test_shapes_and_mask() -> None:
     ones = torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"must have one shape \(got \[2, 3\], \[3, 2\]"):

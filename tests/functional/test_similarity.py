@@ -142,3 +142,27 @@ def test_bad_input() -> None:
     own.measure = "other"  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"'kernel.measure' must be .*\(got 'other'\)"):
         similarity(z, EDGES, own)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_tight_clusters_far_apart(spread: float, dtype: torch.dtype, device: torch.device) -> None:
+    """Norms and products alone would lose most digits of the distances within a cluster."""
+    spread *= 1.0 if dtype == torch.float else 4e-5
+    side = torch.arange(60) % 2 * 2 - 1
+    z = F.normalize(side[:, None] + spread * torch.randn(60, 40).double(), dim=1)
+    edges = torch.randint(60, (2, 900))
+    edges = torch.cat([edges, torch.arange(60).expand(2, -1)], dim=1)
+    graph = Graph(edges[:, side[edges[0]] == side[edges[1]]].to(device), 60)
+    z = z.to(device, dtype).requires_grad_()
+    out = similarity(z, graph, kernels.SquaredEuclidean())
+    wide = z.detach().double()
+    src, dst = graph.edge_index
+    expected = (wide[dst] - wide[src]).square().sum(-1)
+    torch.testing.assert_close(out.double(), expected, rtol=3e-4, atol=0)
+    assert (out[src == dst] == 0).all()
+    weight = torch.randn_like(out)
+    (grad,) = torch.autograd.grad(out, z, weight)
+    slope = 2 * weight[:, None] * (wide[dst] - wide[src])
+    correct = torch.zeros_like(wide).index_add(0, dst, slope).index_add(0, src, -slope)
+    assert (grad - correct).norm() < 5e-3 * correct.norm()

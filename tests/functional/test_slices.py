@@ -10,6 +10,8 @@ from pyg_stkd.functional import sddmm, segment_log_softmax, spmm
 from pyg_stkd.functional.slices import SliceBlocks, slice_blocks
 from pyg_stkd.graph import Graph
 
+EMPTY = torch.empty(2, 0, dtype=torch.long)
+
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[Tensor, tuple[int, int], int]:
@@ -71,8 +73,15 @@ def test_blocks_are_kept_for_two_numbers_of_slices() -> None:
 def test_one_slice_is_the_graph_itself() -> None:
     graph = Graph(torch.tensor([[0, 1], [1, 0]]))
     assert slice_blocks(graph, 1) is graph
-    with pytest.raises(ValueError, match=r"'num_slices' must be at least 1 \(got 0\)"):
-        slice_blocks(graph, 0)
+    with pytest.raises(ValueError, match=r"'num_slices' must not be negative \(got -1\)"):
+        slice_blocks(graph, -1)
+
+
+def test_no_slices() -> None:
+    blocks, empty = slice_blocks(Graph(torch.tensor([[0, 1], [1, 0]])), 0), Graph(EMPTY, 0)
+    assert (blocks.size, blocks.num_edges) == ((0, 0), 0)
+    for a, b in zip((*blocks.csr(), *blocks.csc()), (*empty.csr(), *empty.csc()), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_blocks_of_an_evaluation_serve_training() -> None:

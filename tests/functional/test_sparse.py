@@ -454,3 +454,20 @@ def test_bad_input(name: str) -> None:
     function, args, error, text = BAD[name]
     with pytest.raises(error, match=text):
         function(*args)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(("heads", "width"), [(None, 0), (3, 0), (0, 2), (0, 0)])
+def test_no_features_of_heads(name: str, heads: int | None, width: int) -> None:
+    graph = build(name)
+    head = () if heads is None else (heads,)
+    weight = torch.randn(graph.num_edges, *head, requires_grad=True)
+    x, y = (torch.randn(n, *head, width, requires_grad=True) for n in graph.size)
+    out = spmm(graph, weight, x)
+    assert out.shape == (graph.num_nodes, *head, width)
+    for grad in torch.autograd.grad(out.sum(), (weight, x)):
+        assert grad.abs().sum() == 0
+    out = sddmm(graph, y, x)
+    assert out.tolist() == torch.zeros(graph.num_edges, *head).tolist()
+    for part, grad in zip((y, x), torch.autograd.grad(out.sum(), (y, x)), strict=True):
+        assert grad.shape == part.shape

@@ -115,3 +115,22 @@ def test_errors(pair: tuple[Tensor, Tensor]) -> None:
         spatial_correlation(s, None, EDGES)
     with pytest.raises(ValueError, match=r"'direction' must be one of .* \(got 'up'\)"):
         spatial_correlation(s, t, EDGES, direction="up")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kernel", [kernels.RBF(), kernels.Cosine(), kernels.Laplacian()], ids=repr)
+@pytest.mark.parametrize("normalize", [None, "l2", "layer"])
+@pytest.mark.parametrize("shape", [(0, 4, N, 2), (2, 3, 0, 2), (2, 3, N, 0), (0, 1, 0, 0)], ids=str)
+def test_empty(kernel: kernels.Kernel, normalize: str | None, shape: tuple[int, ...]) -> None:
+    s, edges = torch.randn(shape, requires_grad=True), EDGES if shape[2] else EDGES[:, :0]
+    every = torch.ones(shape[2]).bool()
+    for nodes in (None, every, every.nonzero().view(-1)):
+        loss = spatial_correlation(
+            s,
+            torch.randn(shape),
+            edges,
+            kernel,
+            normalize=normalize,  # type: ignore[arg-type]
+            nodes=nodes,
+        )
+        assert loss.item() == 0
+        assert torch.autograd.grad(loss, s)[0].shape == shape

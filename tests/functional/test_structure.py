@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -419,12 +420,21 @@ def test_compile(kernel: kernels.Kernel, options: dict[str, Any]) -> None:
 # The blind-kernel warning ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_blind_kernel() -> Iterator[None]:
+    """Fails at the warning, which a mark would not: the module's own mark goes before it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*is blind here")
+        yield
+
+
 @pytest.mark.filterwarnings("default:.*is blind here:UserWarning")
 @pytest.mark.parametrize(
     ("kernel", "scale", "kind", "bound"),
     [
-        (kernels.RBF(), 1.0, "uniform", "above 99 %"),  # all neighbours beyond its reach
-        (kernels.Laplacian(scale=1e6), 1.0, "uniform", "above 99 %"),
+        (kernels.RBF(), 1.0, "uniform", "less than 0.02"),  # all neighbours beyond its reach
+        (kernels.RBF(sigma=0.01), 1.0, "uniform", "less than 0.02"),
+        (kernels.Laplacian(scale=1e6), 1.0, "uniform", "less than 0.02"),
         (kernels.Linear(), 1e3, "one-hot", "below 1 %"),
         (kernels.SquaredEuclidean(), 1e3, "one-hot", "below 1 %"),
     ],
@@ -438,11 +448,54 @@ def test_blind_kernel(kernel: kernels.Kernel, scale: float, kind: str, bound: st
     assert caught[0].filename == __file__
 
 
-@pytest.mark.filterwarnings("error:.*is blind here:UserWarning")
+@pytest.mark.filterwarnings("default:.*is blind here:UserWarning")
+def test_loops_do_not_hide_a_blind_kernel() -> None:
+    loops = torch.arange(2000).expand(2, -1)
+    edge_index = torch.cat([torch.randint(0, 2000, (2, 8000)), loops], dim=1)
+    z = torch.randn(2000, 256)
+    with pytest.warns(UserWarning, match=r"RBF\(sigma=1.0\) is blind here.* uniform"):
+        lsp(z, z, edge_index)
+
+
+@pytest.mark.filterwarnings("default:.*is blind here:UserWarning")
+@pytest.mark.parametrize(
+    ("kernel", "normalize", "scale", "advice", "silent"),
+    [
+        (kernels.RBF(0.01), None, 1.0, "Normalise the features .* another width", "weight"),
+        (kernels.RBF(99.0), "l2", 1.0, "another width.* unbounded.* larger weight", "ormalise"),
+        (kernels.Linear(), None, 1e3, "Normalise the features .* bounded kernel", "width|weight"),
+        (kernels.Linear(), None, 1e-3, "Normalise the features", "width|bounded"),
+        (kernels.Linear(), "layer", 1.0, "a bounded kernel", "ormalise|width|weight"),
+    ],
+)
+def test_advice_is_what_can_help(
+    kernel: kernels.Kernel, normalize: Any, scale: float, advice: str, silent: str
+) -> None:
+    z = torch.randn(64, 4000) * scale
+    edge_index = torch.stack([torch.randperm(64).repeat(4), torch.arange(64).repeat_interleave(4)])
+    with pytest.warns(UserWarning, match=f"is blind here.*{advice}") as caught:
+        lsp(z, z, edge_index, kernel, normalize=normalize)
+    assert not re.search(silent, str(caught[0].message))
+
+
+@pytest.mark.usefixtures("no_blind_kernel")
+@pytest.mark.parametrize("width", [8, 64, 1024])
+@pytest.mark.parametrize("loops", [0, 300])
+def test_median_width_of_unit_vectors_sees(width: int, loops: int) -> None:
+    """Its structures are near uniform, as those of all kernels between 0 and 1 are."""
+    dst = torch.arange(300).repeat_interleave(20)
+    edge_index = torch.stack([torch.randint(0, 300, (6000,)), dst])
+    edge_index = torch.cat([edge_index, torch.arange(loops).expand(2, -1)], dim=1)
+    z = torch.randn(300, width)
+    lsp(z, z, edge_index, kernels.RBF(sigma="median"), normalize="l2")
+
+
+@pytest.mark.usefixtures("no_blind_kernel")
 def test_seeing_kernel_is_silent() -> None:
     (z,) = features(4, num_nodes=N + 20)  # 21 nodes without edges
     lsp(z, z, edges(), kernels.RBF(sigma=1.5))
     lsp(z, z, torch.tensor([[0, 1, 2], [1, 2, 3]]), kernels.Linear())  # degree 1: nothing to see
+    lsp(z, z, torch.tensor([[0, 1, 2, 1], [1, 2, 3, 1]]), kernels.RBF(9.0))  # but for a loop
     lsp(z, z, torch.empty(2, 0, dtype=torch.long))
     graph = Graph(edges(), N + 20)
     kept = local_structure(z * 1e3, graph, kernels.Linear())
@@ -491,9 +544,9 @@ BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
     "overflow": (
         (Z * 1e10, Z * 1e10, EDGE, kernels.Polynomial(4)), {}, ValueError, "structures overflow",
     ),
-    "nodes": ((Z, Z, EDGE), {"nodes": [0]}, IndexError, r"'nodes' must be a tensor .*\(got list\)"),
+    "nodes": ((Z, Z, EDGE), {"nodes": [0]}, TypeError, r"'nodes' must be a tensor .*\(got list\)"),
     "nodes dims": ((Z, Z, EDGE), {"nodes": EDGE}, IndexError, r"'nodes' .*\(got \[2, 2\]\)"),
-    "nodes dtype": ((Z, Z, EDGE), {"nodes": Z[0]}, IndexError, r"'nodes' .*\(got torch.float32\)"),
+    "nodes dtype": ((Z, Z, EDGE), {"nodes": Z[0]}, TypeError, r"'nodes' .*\(got torch.float32\)"),
     "nodes mask": (
         (Z, Z, EDGE), {"nodes": torch.ones(4).bool()}, IndexError, r"mask must have 5.*\(got 4\)",
     ),

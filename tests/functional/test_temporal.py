@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -191,8 +192,18 @@ def test_blind_kernel_warns() -> None:
     text = re.escape("RBF(sigma=1.0) is blind here: the teacher's temporal structures are uniform")
     with pytest.warns(UserWarning, match=text):
         temporal_correlation(h, h * 1e-3)
+    with pytest.warns(UserWarning, match=r"SIM varies by less than 0.02 .*Normalise the features"):
+        temporal_correlation(h, h * 1e-3)
     with pytest.warns(UserWarning, match="are one-hot"):
         temporal_correlation(h, 100 * torch.randn(2, 4, 3, 2), kernels.SquaredEuclidean())
+
+
+@pytest.mark.parametrize("width", [8, 256])
+def test_median_width_of_unit_vectors_sees(width: int) -> None:
+    h = torch.randn(3, 12, 20, width)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*is blind here")  # a mark would come after the module's
+        temporal_correlation(h, h, kernels.RBF(sigma="median"), normalize="l2")
 
 
 @pytest.mark.parametrize(
@@ -239,3 +250,25 @@ def test_unknown_measure() -> None:
 
     with pytest.raises(ValueError, match=r"'kernel.measure' must be .* \(got 'odd'\)"):
         temporal_structure(torch.ones(1, 3, 1, 1), Odd())
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, kernels.RBF(sigma="median")], ids=repr)
+@pytest.mark.parametrize("normalize", [None, "l2", "layer"])
+@pytest.mark.parametrize("shape", [(0, 4, 3, 2), (2, 4, 0, 2), (0, 2, 0, 2)], ids=str)
+def test_empty(kernel: kernels.Kernel, normalize: str | None, shape: tuple[int, ...]) -> None:
+    s = torch.randn(shape, requires_grad=True)
+    loss = temporal_correlation(s, torch.randn(shape), kernel, normalize=normalize)  # type: ignore
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, s)[0].shape == shape
+    assert temporal_structure(s, kernel).shape == (shape[0], shape[2], shape[1], shape[1] - 1)
+
+
+def test_no_channel_and_no_node_chosen() -> None:
+    s, t = torch.randn(2, 4, 3, 2, requires_grad=True), torch.randn(2, 4, 3, 5)
+    for nodes in (torch.zeros(3).bool(), torch.empty(0).long()):
+        loss = temporal_correlation(s, t, nodes=nodes)
+        assert loss.item() == 0
+        assert torch.autograd.grad(loss, s)[0].abs().max() == 0
+    loss = temporal_correlation(s[..., :0], t[..., :0])
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, s)[0].abs().max() == 0

@@ -6,13 +6,22 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from numbers import Integral, Real
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from pyg_stkd.distill.capture import Call, Capture
 
-__all__ = ["DistillationLoss", "Schedule", "align", "until_epoch"]
+__all__ = [
+    "DistillationLoss",
+    "Schedule",
+    "align",
+    "check_count",
+    "check_number",
+    "default_name",
+    "until_epoch",
+]
 
 Schedule: TypeAlias = Callable[[int], float]
 
@@ -31,15 +40,17 @@ class DistillationLoss(nn.Module):
         weight (float): The factor of the loss in the total, not negative. (default: :obj:`1.0`)
         name (str, optional): The key of the loss in the results. (default: the name of the class
             in snake case, without :obj:`Loss`)
-        schedule (callable, optional): Maps the epoch, an integer from 0, to a further factor.
-            While it is 0 the loss is not computed. (default: :obj:`None`)
+        schedule (callable, optional): Maps the epoch, an integer from 0 that
+            :meth:`Distiller.set_epoch` sets, to a further factor. While it is 0 the loss is not
+            computed. (default: :obj:`None`)
         call (int or str): Which call counts where a module is called several times in a forward:
             a number, :obj:`"last"`, or :obj:`"all"` for the mean over the calls, the k-th of the
             student against the k-th of the teacher. (default: :obj:`"last"`)
         teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
 
     Raises:
-        TypeError: If a layer name is not a string or :obj:`schedule` is not callable.
+        TypeError: If a layer name is not a string, :obj:`weight` is no number, or
+            :obj:`schedule` is not callable.
         ValueError: If :obj:`weight`, :obj:`name` or :obj:`call` is not as said above.
 
     Example:
@@ -67,6 +78,7 @@ class DistillationLoss(nn.Module):
         for side, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
             if not isinstance(layer, str):
                 raise TypeError(f"'{side}' must be the name of a module (got {layer!r})")
+        check_number("weight", weight)
         if not 0 <= weight < math.inf:
             raise ValueError(f"'weight' must be finite and not negative (got {weight})")
         if schedule is not None and not callable(schedule):
@@ -118,10 +130,13 @@ class _UntilEpoch:
 def until_epoch(epochs: int) -> Schedule:
     r"""A schedule that is 1 for the first epochs and 0 from then on.
 
+    The epoch is that of :meth:`Distiller.set_epoch`, which the training loop must call.
+
     Args:
         epochs (int): The number of epochs, not negative, that a loss is used.
 
     Raises:
+        TypeError: If :obj:`epochs` is no integer.
         ValueError: If :obj:`epochs` is negative.
 
     Example:
@@ -129,8 +144,7 @@ def until_epoch(epochs: int) -> Schedule:
         >>> schedule(29), schedule(30)
         (1.0, 0.0)
     """
-    if epochs < 0:
-        raise ValueError(f"'epochs' must not be negative (got {epochs})")
+    check_count("epochs", epochs)
     return _UntilEpoch(epochs)
 
 
@@ -163,6 +177,33 @@ def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Ten
     if rows:
         return student.rows, teacher.rows.to(student.features.dtype)
     return student.features, teacher.features.to(student.features.dtype)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise unless an argument is a real number.
+
+    Example:
+        >>> check_number("weight", "1")
+        Traceback (most recent call last):
+        TypeError: 'weight' must be a number (got '1')
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"'{name}' must be a number (got {value!r})")
+
+
+def check_count(name: str, value: Any, least: int = 0) -> None:
+    """Raise unless an argument is an integer, and none below the least.
+
+    Example:
+        >>> check_count("channels", 0, least=1)
+        Traceback (most recent call last):
+        ValueError: 'channels' must be at least 1 (got 0)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"'{name}' must be an integer (got {value!r})")
+    if value < least:
+        rule = f"be at least {least}" if least > 0 else "not be negative"
+        raise ValueError(f"'{name}' must {rule} (got {value})")
 
 
 def default_name(cls: type) -> str:

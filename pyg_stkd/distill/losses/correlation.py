@@ -15,7 +15,7 @@ from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, Sel
 from pyg_stkd.functional.slices import slice_blocks
 from pyg_stkd.functional.spatial import rows, spatial_correlation
 from pyg_stkd.functional.temporal import temporal_correlation, temporal_structure
-from pyg_stkd.kernels import RBF, Kernel
+from pyg_stkd.kernels import RBF, Kernel, state_of
 
 __all__ = ["SpatialCorrelationLoss", "TemporalCorrelationLoss"]
 
@@ -32,7 +32,7 @@ class SpatialCorrelationLoss(LSPLoss):
         \mathrm{SIM}(\mathbf{h}_{bti}, \mathbf{h}_{btj})
 
     Layers of different :math:`T` are compared over the steps that both have, from the last one
-    back. The math is in :func:`pyg_stkd.functional.spatial.spatial_correlation`. Give the models
+    back. The math is in :func:`pyg_stkd.functional.spatial_correlation`. Give the models
     a :class:`~pyg_stkd.graph.Graph` where memory counts: all losses then share its copies.
 
     Args:
@@ -135,7 +135,7 @@ class TemporalCorrelationLoss(DistillationLoss):
         \mathrm{SIM}(\mathbf{h}_{btn}, \mathbf{h}_{bt'n})
 
     Layers of different :math:`T` are compared over the steps that both have, from the last one
-    back. The math is in :func:`pyg_stkd.functional.temporal.temporal_correlation`.
+    back. The math is in :func:`pyg_stkd.functional.temporal_correlation`.
 
     Args:
         teacher_layer (str): The teacher's layer.
@@ -213,7 +213,10 @@ class TemporalCorrelationLoss(DistillationLoss):
         """Return the teacher's structure over these steps if a frozen capture has it already."""
         if not teacher.frozen:
             return None
-        known, key = teacher.memo.get(self), (self.kernel, self.normalize, h.dtype, h.size(1))
+        state = state_of(self.kernel)
+        if state is None:
+            return None
+        known, key = teacher.memo.get(self), (state, self.normalize, h.dtype, h.size(1))
         if known is not None and known[0] == key:
             return known[1]
         with torch.no_grad():

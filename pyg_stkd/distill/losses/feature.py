@@ -7,36 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyg_stkd.distill.capture import Call, Capture
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_count
+from pyg_stkd.distill.losses.projection import Projection, project
 
 __all__ = ["AttentionTransferLoss", "HintLoss"]
-
-
-class Projection(nn.LazyLinear):
-    r"""A linear layer that takes its widths when it first sees features.
-
-    Example:
-        >>> projection = Projection()
-        >>> projection.fit(torch.ones(3, 2), 5)
-        >>> projection
-        Linear(in_features=2, out_features=5, bias=True)
-    """
-
-    def __init__(self) -> None:
-        super().__init__(out_features=0)
-
-    def fit(self, x: Tensor, width: int) -> None:
-        """Take the width, device and precision of the features, or those of loaded weights."""
-        fresh = self.has_uninitialized_params()
-        if fresh:
-            shape, like = (width, x.size(-1)), (x.device, x.dtype)
-            with torch.no_grad():
-                self.weight.materialize(shape, *like)
-                self.bias.materialize(shape[:1], *like)
-        self.out_features, self.in_features = self.weight.shape
-        if fresh:
-            self.reset_parameters()
-        self._infer_parameters(self, (x,))  # a plain Linear from here on
 
 
 class HintLoss(DistillationLoss):
@@ -72,7 +46,9 @@ class HintLoss(DistillationLoss):
         - **output:** a scalar
 
     Raises:
-        ValueError: If only one of the widths is given, or the features have another width.
+        TypeError: If :obj:`projection` is neither a bool nor a module.
+        ValueError: If only one of the widths is given, the projection does not take them, or the
+            features have another width.
 
     Example:
         >>> from pyg_stkd.distill import Capture
@@ -96,6 +72,13 @@ class HintLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        if not isinstance(projection, (bool, nn.Module)):
+            raise TypeError(f"'projection' must be a bool or a module (got {projection!r})")
+        if projection is not True and (in_channels, out_channels) != (None, None):
+            raise ValueError(
+                f"'in_channels' and 'out_channels' must be those of projection=True, nothing else "
+                f"takes them (got {in_channels} and {out_channels})"
+            )
         if (in_channels is None) != (out_channels is None):
             raise ValueError(
                 "'in_channels' and 'out_channels' must be given together "
@@ -107,6 +90,8 @@ class HintLoss(DistillationLoss):
         elif not projection:
             self.projection = nn.Identity()
         elif in_channels is not None and out_channels is not None:
+            check_count("in_channels", in_channels, 1)
+            check_count("out_channels", out_channels, 1)
             self.projection = nn.Linear(in_channels, out_channels)
         else:
             self.projection = Projection()
@@ -115,21 +100,14 @@ class HintLoss(DistillationLoss):
         s, t = align(student, teacher)
         if isinstance(self.projection, Projection):
             self.projection.fit(s, t.size(-1))
-        width = getattr(self.projection, "in_features", 0) or s.size(-1)  # 0: not known yet
-        if s.size(-1) != width:
-            raise ValueError(
-                f"The {student.where} must have the {width} channels that the projection of loss "
-                f"{self.name!r} was made for (got shape {list(s.shape)})"
-            )
-        parameter = next(self.projection.parameters(), s)
-        projected = self.projection(s.to(parameter.dtype)).to(s.dtype)
+        projected = project(self.projection, s, student, self.name)
         if projected.shape != t.shape:
             raise ValueError(
                 f"The projected {student.where} must have the shape of the {teacher.where} "
                 f"(got {list(projected.shape)} and {list(t.shape)}): loss {self.name!r} needs "
                 f"another projection"
             )
-        return F.mse_loss(projected, t)
+        return F.mse_loss(projected, t, reduction="mean" if t.numel() > 0 else "sum")
 
 
 class AttentionTransferLoss(DistillationLoss):

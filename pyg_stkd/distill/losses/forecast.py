@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-import torch
 from torch import Tensor
 
 from pyg_stkd.distill.capture import Call, Capture
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
 from pyg_stkd.distill.losses.correlation import SpatialCorrelationLoss, TemporalCorrelationLoss
 from pyg_stkd.distill.losses.structure import Direction, Normalize
+from pyg_stkd.functional.nodes import index_of
 from pyg_stkd.functional.response import Error, Gate, check_options, response
 from pyg_stkd.kernels import Kernel
 
@@ -28,7 +28,7 @@ class ResponseLoss(DistillationLoss):
 
     It holds the error against the labels too: it takes the place of the task's loss. Missing
     labels, NaN, do not count. The gates and the math are in
-    :func:`pyg_stkd.functional.response.response`.
+    :func:`pyg_stkd.functional.response`.
 
     Args:
         alpha (float): The share :math:`\alpha` of the teacher in :math:`w`. (default: :obj:`0.5`)
@@ -109,7 +109,8 @@ class ResponseLoss(DistillationLoss):
                 f"(got {list(s.shape)}, {list(t.shape)} and {list(target.shape)})"
             )
         if student.nodes is not None:
-            s, t, target = (_at(x, student.nodes, self.node_dim) for x in (s, t, target))
+            index = index_of(student.nodes, s.size(self.node_dim))
+            s, t, target = (x.index_select(self.node_dim, index) for x in (s, t, target))
         return response(
             s,
             t,
@@ -133,9 +134,9 @@ class STCDLoss(Sequence[DistillationLoss]):
         \mathcal{L}_{STCD} = a_1 \mathcal{L}_{ORD} + a_2 \mathcal{L}_{SCD} + a_3 \mathcal{L}_{TCD}
 
     A sequence of :class:`ResponseLoss`, :class:`SpatialCorrelationLoss` and
-    :class:`TemporalCorrelationLoss`: give it to the distiller as its losses, or unpacked among
-    others (:obj:`[*STCDLoss(...), HintLoss(...)]`). The distiller returns each of the three by
-    its name; their sum is the loss.
+    :class:`TemporalCorrelationLoss`: give it to the distiller as its losses, or among others
+    (:obj:`[STCDLoss(...), HintLoss(...)]`; in a dictionary, its key goes before the three names).
+    The distiller returns each of the three by its name; their sum is the loss.
 
     Args:
         teacher_layer (str): The teacher's layer :math:`(B, T, N, C)`.
@@ -218,9 +219,3 @@ class STCDLoss(Sequence[DistillationLoss]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{self._losses!r}"
-
-
-def _at(value: Tensor, nodes: Tensor, dim: int) -> Tensor:
-    if nodes.dtype == torch.bool:
-        nodes = nodes.nonzero().view(-1)
-    return value.index_select(dim, nodes)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from pyg_stkd.distill.capture import Call, Capture
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
-from pyg_stkd.distill.losses.feature import Projection
+from pyg_stkd.distill.losses.base import (
+    DistillationLoss,
+    Schedule,
+    align,
+    check_count,
+    check_number,
+)
+from pyg_stkd.distill.losses.projection import Projection, project
 from pyg_stkd.functional.contrast import contrast
 from pyg_stkd.functional.global_structure import gsp
+from pyg_stkd.graph.order import usable_in_training
 from pyg_stkd.kernels import Cosine, Kernel
 
 __all__ = ["ContrastiveLoss", "GSPLoss"]
@@ -112,6 +121,7 @@ class ContrastiveLoss(DistillationLoss):
         - **output:** a scalar
 
     Raises:
+        TypeError: If an option is of another type.
         ValueError: If an option is not in its range, or widths or numbers of nodes differ.
 
     Example:
@@ -138,8 +148,7 @@ class ContrastiveLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
-        if channels is not None and channels < 1:
-            raise ValueError(f"'channels' must be at least 1 (got {channels})")
+        check_number("temperature", temperature)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
         self.temperature = temperature
@@ -147,23 +156,30 @@ class ContrastiveLoss(DistillationLoss):
         self.channels = channels
         self.student_head = self.teacher_head = None
         if channels is not None:
-            widths = (None, None) if in_channels is None else in_channels
+            check_count("channels", channels, 1)
+            widths = (None, None) if in_channels is None else _check_widths(in_channels)
             self.student_head, self.teacher_head = (_head(width, channels) for width in widths)
+        elif in_channels is not None:
+            raise ValueError(f"'in_channels' must come with 'channels' (got {in_channels!r})")
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         s, t = _rows(student, teacher)
+        sides = ((self.student_head, s, student), (self.teacher_head, t, teacher))
+        heads = [(self._fit(head, x), x, side) for head, x, side in sides if head is not None]
         if s.size(0) < 2:  # nothing to be told from; and BatchNorm refuses a single row
-            return 0.0 * s.sum()
-        if self.student_head is not None and self.teacher_head is not None:
-            s, t = self._project(self.student_head, s), self._project(self.teacher_head, t)
+            own = (parameter for head, *_ in heads for parameter in head.parameters())
+            return sum((p.sum() * 0 for p in own), start=s.sum() * 0)  # DDP waits for them
+        if heads:
+            s, t = (project(head, x, side, self.name) for head, x, side in heads)
         return contrast(s, t, self.temperature, max_samples=self.max_samples)
 
-    def _project(self, head: nn.Sequential, x: Tensor) -> Tensor:
+    def _fit(self, head: nn.Sequential, x: Tensor) -> nn.Sequential:
         if isinstance(head[0], Projection):
             assert self.channels is not None
             head[0].fit(x, self.channels)
-            head.to(x.device, x.dtype)
-        return head(x.to(next(head.parameters()).dtype)).to(x.dtype)
+            with usable_in_training():
+                head.to(x.device, x.dtype)
+        return head
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, channels={self.channels}, temperature={self.temperature}"
@@ -174,6 +190,20 @@ def _head(in_channels: int | None, channels: int) -> nn.Sequential:
     return nn.Sequential(linear, nn.BatchNorm1d(channels), nn.ReLU())
 
 
+def _check_widths(in_channels: Sequence[int]) -> tuple[int, int]:
+    if not isinstance(in_channels, Sequence) or isinstance(in_channels, str):
+        raise TypeError(
+            f"'in_channels' must be two widths, of student and teacher (got {in_channels!r})"
+        )
+    if len(in_channels) != 2:
+        raise ValueError(
+            f"'in_channels' must be two widths, of student and teacher (got {in_channels!r})"
+        )
+    for width in in_channels:
+        check_count("in_channels", width, 1)
+    return in_channels[0], in_channels[1]
+
+
 def _rows(student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
     s, t = align(student, teacher)
     if s.dim() < 2:
@@ -182,6 +212,6 @@ def _rows(student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
 
 
 def _check_samples(max_samples: int | None) -> int | None:
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(f"'max_samples' must be at least 1 (got {max_samples})")
+    if max_samples is not None:
+        check_count("max_samples", max_samples, 1)
     return max_samples

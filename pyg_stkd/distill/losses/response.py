@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_stkd.distill.capture import Call, Capture
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_number
 
 __all__ = ["SoftTargetLoss"]
 
@@ -42,6 +42,7 @@ class SoftTargetLoss(DistillationLoss):
         - **output:** a scalar
 
     Raises:
+        TypeError: If :obj:`temperature` is no number or :obj:`multi_label` no bool.
         ValueError: If :obj:`temperature` is not positive, or the shapes differ.
 
     Example:
@@ -67,6 +68,9 @@ class SoftTargetLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        check_number("temperature", temperature)
+        if not isinstance(multi_label, bool):
+            raise TypeError(f"'multi_label' must be a bool (got {multi_label!r})")
         if not 0 < temperature < math.inf:
             raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
         self.temperature = temperature
@@ -84,14 +88,14 @@ class SoftTargetLoss(DistillationLoss):
         if self.multi_label:
             on, off = F.logsigmoid(t), F.logsigmoid(-t)
             gap = on.exp() * (on - F.logsigmoid(s)) + off.exp() * (off - F.logsigmoid(-s))
-            return gap.mean() * scale
+            return gap.sum() * (scale / max(1, gap.numel()))  # 0 without rows
         if s.dim() < 2 or s.size(-1) < 2:
             raise ValueError(
                 f"The {student.where} must have two classes or more, or the loss "
                 f"multi_label=True (got shape {list(s.shape)})"
             )
         s, t = s.log_softmax(dim=-1).flatten(0, -2), t.log_softmax(dim=-1).flatten(0, -2)
-        return F.kl_div(s, t, reduction="batchmean", log_target=True) * scale
+        return F.kl_div(s, t, reduction="sum", log_target=True) * (scale / max(1, s.size(0)))
 
     def extra_repr(self) -> str:
         kind = ", multi_label=True" if self.multi_label else ""

@@ -6,7 +6,6 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import add_remaining_self_loops, remove_self_loops
 
 from pyg_stkd.distill.capture import Call, Capture
 from pyg_stkd.distill.graph_cache import GraphCache
@@ -14,7 +13,9 @@ from pyg_stkd.distill.inputs import is_edge_index
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, until_epoch
 from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.graph import Graph, union_edges
-from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian
+from pyg_stkd.graph.loops import add_loops, drop_loops
+from pyg_stkd.graph.union import same_edges
+from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian, state_of
 
 __all__ = ["LSPLoss"]
 
@@ -130,6 +131,9 @@ class LSPLoss(DistillationLoss):
     def official(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
         """The authors' code: Laplacian kernel of scale 100, KL(t||s), off after 30 epochs.
 
+        The epoch is what :meth:`~pyg_stkd.distill.Distiller.set_epoch` was told last, 0 at first:
+        without that call the loss is never off.
+
         Example:
             >>> loss = LSPLoss.official("convs.1", "convs.2", weight=100.0)
             >>> loss.kernel, loss.factor(29), loss.factor(30)
@@ -189,15 +193,18 @@ class LSPLoss(DistillationLoss):
         else:
             graph = _common(student, teacher, cache, always=self.graph == "union")
         if self.self_loops == "drop":
-            return cache.derive("drop", _drop_loops, graph)
-        return cache.derive("add", _add_loops, graph) if self.self_loops == "add" else graph
+            return cache.derive("drop", drop_loops, graph)
+        return cache.derive("add", add_loops, graph) if self.self_loops == "add" else graph
 
     def _known_structure(self, teacher: Capture, z: Tensor, graph: Graph) -> Tensor | None:
         """Return the teacher's structure on this graph if a frozen capture has it already."""
         if not teacher.frozen:
             return None
+        state = state_of(self.kernel)
+        if state is None:
+            return None
         known = teacher.memo.get(self)
-        key = (self.kernel, self.normalize, z.dtype)
+        key = (state, self.normalize, z.dtype)
         if known is not None and known[0] is graph and known[1] == key:
             return known[2]
         with torch.no_grad():
@@ -214,28 +221,15 @@ def _common(student: Capture, teacher: Capture, cache: GraphCache, always: bool)
         return teacher.graph
     if teacher.edge_index is None:
         return student.graph
-    a, b = student.graph, teacher.graph
-    if not always and (a is b or _same_edges(a, b)):
-        return a
-    return cache.derive("union", union_edges, a, b)
+    a = student.graph
+    b = a if teacher.edge_index is student.edge_index else teacher.graph
+    if always:
+        return cache.derive("union", union_edges, a, b)
+    return a if a is b else cache.derive("shared", _shared, a, b)
 
 
-def _same_edges(a: Graph, b: Graph) -> bool:
-    if a.size != b.size or a.num_edges != b.num_edges or a.device != b.device:
-        return False
-    return torch.equal(a.edge_index, b.edge_index)
-
-
-def _drop_loops(graph: Graph) -> Graph:
-    return Graph(remove_self_loops(graph.edge_index)[0], graph.size)
-
-
-def _add_loops(graph: Graph) -> Graph:
-    if graph.num_nodes == 0:
-        return graph
-    return Graph(
-        add_remaining_self_loops(graph.edge_index, num_nodes=graph.num_nodes)[0], graph.size
-    )
+def _shared(a: Graph, b: Graph) -> Graph:
+    return a if same_edges(a, b) else union_edges(a, b)
 
 
 def _is_word(graph: Any) -> bool:

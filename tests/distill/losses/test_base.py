@@ -37,6 +37,9 @@ def test_until_epoch():
     assert until_epoch(0)(0) == 0.0
     with pytest.raises(ValueError, match=r"'epochs' must not be negative \(got -1\)"):
         until_epoch(-1)
+    for bad in ("a", None, 2.0, float("nan"), True):
+        with pytest.raises(TypeError, match=rf"'epochs' must be an integer \(got {bad!r}\)"):
+            until_epoch(bad)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,9 @@ def test_until_epoch():
         ({"weight": -1.0}, ValueError, r"'weight' must be finite and not negative \(got -1.0\)"),
         ({"weight": float("nan")}, ValueError, r"'weight'.*\(got nan\)"),
         ({"weight": float("inf")}, ValueError, r"'weight'.*\(got inf\)"),
+        ({"weight": "a"}, TypeError, r"'weight' must be a number \(got 'a'\)"),
+        ({"weight": None}, TypeError, r"'weight' must be a number \(got None\)"),
+        ({"weight": True}, TypeError, r"'weight' must be a number \(got True\)"),
         ({"teacher_layer": 1}, TypeError, r"'teacher_layer' must be the name.*\(got 1\)"),
         ({"student_layer": nn.ReLU()}, TypeError, r"'student_layer'.*\(got ReLU\(\)\)"),
         ({"schedule": 3}, TypeError, r"'schedule' must map an epoch.*\(got 3\)"),

@@ -121,6 +121,43 @@ def test_structure_of_a_fixed_teacher_is_computed_once(
     torch.testing.assert_close(loss(student, known), value)
 
 
+class Scaled(kernels.Kernel):
+    """A kernel with a tensor of its own, or with something that nobody can compare."""
+
+    measure = "inner"
+
+    def __init__(self, factor: object) -> None:
+        self.factor = factor
+
+    def __call__(self, value: Tensor) -> Tensor:
+        factor = self.factor if isinstance(self.factor, Tensor) else self.factor["it"]  # type: ignore
+        return value * factor
+
+
+@pytest.mark.parametrize("cls", [LSPLoss, *LOSSES])
+@pytest.mark.parametrize("kind", ["sigma", "tensor", "dict"])
+def test_a_changed_kernel_measures_the_fixed_teacher_again(
+    cls: type, kind: str, features: tuple[Tensor, Tensor]
+) -> None:
+    s, t = (h[0, 0] for h in features) if cls is LSPLoss else features
+    factor = torch.tensor(1.0).double()
+    kernel = kernels.RBF(0.5) if kind == "sigma" else Scaled(factor)
+    if kind == "dict":
+        kernel = Scaled({"it": factor})
+    student, teacher = captures(s, t)
+    known = TeacherCaptures({"a": (teacher.freeze(),)})["a"][0]
+    student, loss = student.at(None, known.graphs), cls("a", "b", kernel=kernel)
+    before = loss(student, known)
+    torch.testing.assert_close(loss(student, known), before)
+    if kind == "sigma":
+        kernel.sigma = 3.0  # type: ignore[attr-defined]
+    else:
+        factor.fill_(0.1)
+    after = loss(student, known)
+    torch.testing.assert_close(after, loss(student, teacher))
+    assert abs(after - before) > 1e-4
+
+
 def test_blocks_are_shared_by_the_captures_of_many_batches(
     features: tuple[Tensor, Tensor],
 ) -> None:
@@ -202,3 +239,17 @@ def test_errors(cls: type, features: tuple[Tensor, Tensor]) -> None:
         cls("a", "b", direction="up")
     with pytest.raises(ValueError, match=r"'normalize' must be one of .* \(got 'batch'\)"):
         cls("a", "b", normalize="batch")
+
+
+@pytest.mark.parametrize("cls", LOSSES)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_empty_batch(cls: type, frozen: bool, features: tuple[Tensor, Tensor]) -> None:
+    s, t = (h[:0] for h in features)
+    student, teacher = captures(s.requires_grad_(), t)
+    if frozen:
+        teacher = TeacherCaptures({"a": (teacher.freeze(),)})["a"][0]
+    loss = cls("a", "b")
+    for _ in range(2):
+        value = loss(student, teacher)
+        assert value.item() == 0
+        assert torch.autograd.grad(value, s)[0].shape == s.shape

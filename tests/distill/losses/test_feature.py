@@ -113,6 +113,20 @@ def test_hint_bad_input():
         HintLoss("a", "a", projection=False)(Capture(torch.ones(4, 3)), t)
 
 
+def test_hint_bad_projection():
+    for bad in ("a", None, 1, nn.Linear):
+        with pytest.raises(TypeError, match=r"'projection' must be a bool or a module \(got "):
+            HintLoss("a", "a", projection=bad)
+    for projection in (False, nn.Linear(4, 7)):
+        for widths in ({"in_channels": 4}, {"in_channels": 4, "out_channels": 7}):
+            with pytest.raises(ValueError, match=r"'in_channels' and.*of projection=True.*\(got 4"):
+                HintLoss("a", "a", projection=projection, **widths)
+    with pytest.raises(TypeError, match=r"'out_channels' must be an integer \(got 'a'\)"):
+        HintLoss("a", "a", in_channels=4, out_channels="a")
+    with pytest.raises(ValueError, match=r"'in_channels' must be at least 1 \(got 0\)"):
+        HintLoss("a", "a", in_channels=0, out_channels=3)
+
+
 @given(st.integers(1, 12), st.integers(1, 4), st.sampled_from([1, 2]), st.integers(1, 4))
 def test_attention_transfer_against_the_formula(num_nodes, width, p, num_graphs):
     s = torch.randn(num_nodes, width, dtype=torch.float64)
@@ -175,3 +189,13 @@ def test_attention_map_is_of_unit_length():
     batch = torch.tensor([0, 0, 0, 1, 1, 1])
     q = attention_map(x, 2, batch)
     torch.testing.assert_close(q.view(2, 3).norm(dim=1), torch.ones(2))
+
+
+def test_hint_of_no_rows():
+    s, t = torch.randn(0, 3, requires_grad=True), torch.randn(0, 5)
+    loss = HintLoss("a", "a")
+    value = loss(Capture(s), Capture(t))
+    assert value.item() == 0
+    value.backward()  # reaches the projection: what trains in parallel waits for its gradient
+    assert s.grad.shape == (0, 3)
+    assert loss.projection.weight.grad.abs().sum() == 0

@@ -53,6 +53,56 @@ def test_contrast_in_double_precision_and_of_one_node() -> None:
     assert loss(Capture(one), Capture(torch.ones(1, 5))).item() == 0
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("widths", [None, (3, 5)])
+def test_contrast_of_a_shard_without_pairs_has_gradients(
+    rows: int, widths: tuple[int, int] | None
+) -> None:
+    s, t = torch.randn(rows, 3, requires_grad=True), torch.randn(rows, 5)
+    loss = ContrastiveLoss("a", "b", channels=4, in_channels=widths)
+    value = loss(Capture(s), Capture(t))
+    value.backward()
+    assert value.item() == 0
+    assert s.grad is not None
+    assert not s.grad.any()
+    assert [tuple(p.shape) for p in loss.parameters()][::4] == [(4, 3), (4, 5)]
+    for parameter in loss.parameters():  # DDP waits for each of them
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+def test_contrast_of_other_widths() -> None:
+    loss = ContrastiveLoss("a", "b", in_channels=(5, 7))
+    match = r"student output must have the 5 channels.*'contrastive' was made.*got shape \[4, 3\]"
+    with pytest.raises(ValueError, match=match):
+        loss(Capture(torch.ones(4, 3)), Capture(torch.ones(4, 7)))
+    match = r"teacher output must have the 7 channels.*\(got shape \[4, 5\]\)"
+    with pytest.raises(ValueError, match=match):
+        loss(Capture(torch.ones(4, 5)), Capture(torch.ones(4, 5), owner="teacher"))
+
+
+def test_options_of_other_types() -> None:
+    two = "'in_channels' must be two widths, of student and teacher"
+    for bad in (3, "ab"):
+        with pytest.raises(TypeError, match=rf"{two} \(got {bad!r}\)"):
+            ContrastiveLoss("a", "b", in_channels=bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"{two} \(got \[1\]\)"):
+        ContrastiveLoss("a", "b", in_channels=[1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'in_channels' must be at least 1 \(got 0\)"):
+        ContrastiveLoss("a", "b", in_channels=(3, 0))
+    with pytest.raises(ValueError, match=r"'in_channels' must come with 'channels' \(got \(3, 5"):
+        ContrastiveLoss("a", "b", channels=None, in_channels=(3, 5))
+    for bad in ("a", 1.5, True):
+        for name in ("channels", "max_samples"):
+            with pytest.raises(TypeError, match=rf"'{name}' must be an integer \(got {bad!r}\)"):
+                ContrastiveLoss("a", "b", **{name: bad})
+    for bad in ("a", None):
+        with pytest.raises(TypeError, match=rf"'temperature' must be a number \(got {bad!r}\)"):
+            ContrastiveLoss("a", "b", temperature=bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got nan\)"):
+        ContrastiveLoss("a", "b", temperature=float("nan"))
+
+
 @pytest.mark.parametrize("loss", [GSPLoss, ContrastiveLoss])
 def test_learns_to_agree_with_a_teacher_of_another_width(loss: type) -> None:
     torch.manual_seed(0)

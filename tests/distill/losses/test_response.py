@@ -79,6 +79,11 @@ def test_bad_input():
     for value in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="'temperature' must be positive and finite"):
             SoftTargetLoss(value)
+    for bad in ("a", None, True):
+        with pytest.raises(TypeError, match=rf"'temperature' must be a number \(got {bad!r}\)"):
+            SoftTargetLoss(bad)
+    with pytest.raises(TypeError, match=r"'multi_label' must be a bool \(got 0.5\)"):
+        SoftTargetLoss(4.0, 0.5)
     s = Capture(torch.ones(3, 2))
     with pytest.raises(ValueError, match=r"same shape \(got \[3, 2\] and \[3, 4\]\)"):
         SoftTargetLoss()(s, Capture(torch.ones(3, 4), owner="teacher"))
@@ -90,3 +95,11 @@ def test_repr():
     assert repr(SoftTargetLoss(2.0, True)) == (
         "SoftTargetLoss('', '', weight=1.0, name='soft_target', temperature=2.0, multi_label=True)"
     )
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_no_rows(multi_label):
+    s, t = torch.randn(0, 3, requires_grad=True), torch.randn(0, 3)
+    value = SoftTargetLoss(multi_label=multi_label)(Capture(s), Capture(t))
+    assert value.item() == 0
+    assert torch.autograd.grad(value, s)[0].shape == (0, 3)

@@ -120,6 +120,24 @@ def test_shared_graph_keeps_its_duplicates(features):
     assert united == pytest.approx(naive_lsp(*features, EDGES, rbf), rel=1e-6)
 
 
+def test_shared_graph_keeps_its_duplicates_in_any_order(features):
+    edges = torch.cat([EDGES, EDGES[:, :1]], dim=1)
+    turned = edges.flip(1)  # the same multigraph: nothing to unite
+    value = LSPLoss("a", "b")(*captures(*features, edges, turned)).item()
+    assert value == pytest.approx(naive_lsp(*features, edges, rbf), rel=1e-6)
+    other = torch.cat([EDGES, EDGES[:, 1:2]], dim=1)  # the same set, other duplicates
+    value = LSPLoss("a", "b")(*captures(*features, edges, other)).item()
+    assert value == pytest.approx(naive_lsp(*features, EDGES, rbf), rel=1e-6)
+
+
+def test_added_self_loops_leave_duplicates(features):
+    loops = torch.tensor([[0, 2, 0], [0, 2, 0]])
+    edges = torch.cat([EDGES, loops], dim=1)
+    used = torch.cat([edges, torch.tensor([[1, 3], [1, 3]])], dim=1)
+    value = LSPLoss("a", "b", self_loops="add")(*captures(*features, edges))
+    assert value.item() == pytest.approx(naive_lsp(*features, used, rbf), rel=1e-6)
+
+
 def test_one_graph_is_enough(features):
     expected = naive_lsp(*features, EDGES, rbf)
     student, teacher = captures(*features)
