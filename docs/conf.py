@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -98,7 +100,8 @@ def api_page(name: str, module: ModuleType, done: dict[int, str]) -> str:
         lines += ["", f".. auto{kind}:: {public}"]
         if kind == "class":
             lines += ["   :members:"]
-            lines += ["   :show-inheritance:"] if value.__bases__ != (object,) else []
+            shown = any(base is not object and base.__name__[0] != "_" for base in value.__bases__)
+            lines += ["   :show-inheritance:"] if shown else []
     return "\n".join([*lines, ""])
 
 
@@ -112,17 +115,24 @@ def write_api(folder: Path) -> None:
     """Writes an API page for each public module and an index of them."""
     folder.mkdir(exist_ok=True)
     done: dict[int, str] = {}
-    pages = []
-    for name in public_modules():
-        module = load(name)
-        if getattr(module, "__all__", None):
-            write(folder / f"{name}.rst", api_page(name, module, done))
-            pages.append(name)
+    modules = {name: load(name) for name in public_modules()}
+    pages = [name for name, module in modules.items() if getattr(module, "__all__", None)]
+    for name in sorted(pages, key="pyg_stkd".__eq__):  # last: its names are at home elsewhere
+        write(folder / f"{name}.rst", api_page(name, modules[name], done))
     for path in folder.glob("*.rst"):
         if path.stem not in {*pages, "index"}:
             path.unlink()
     text = ["API", "===", "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {p}" for p in pages)]
     write(folder / "index.rst", "\n".join([*text, ""]))
+
+
+def result_title(page: Path) -> str:
+    """Returns the title that a page starts with, or of a benchmark what it says of itself."""
+    script = ROOT / "benchmarks" / f"{page.stem}.py"
+    text = page.read_text(encoding="utf-8")
+    if script.exists():
+        text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or page.stem
+    return re.split(r"[.:](?:\s|$)", text, maxsplit=1)[0]
 
 
 def write_results(folder: Path) -> None:
@@ -136,8 +146,8 @@ def write_results(folder: Path) -> None:
     for path in pages:
         picture = path.with_suffix(".png")
         shown = f"\n![The same as a picture]({picture.name})\n" if picture.exists() else ""
-        title = path.stem.replace("_", " ")
-        write(folder / path.name, f"# {title}\n\n{path.read_text()}{shown}")
+        text = path.read_text(encoding="utf-8")
+        write(folder / path.name, f"# {result_title(path)}\n\n{text}{shown}")
     text = [".. toctree::", "   :maxdepth: 1", "", *(f"   {path.stem}" for path in pages), ""]
     empty = ["No results are stored yet: ``make bench`` writes them.", ""]
     title = ["Tables", "======", ""]

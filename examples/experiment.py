@@ -130,18 +130,28 @@ def train(
     return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
 
 
+class _Help(argparse.RawTextHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The text as it is written, and each option's default where its help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False
+        if silent or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def argument_parser(doc: str | None, datasets: Sequence[str], out: str) -> argparse.ArgumentParser:
     """Return a parser of the options that every experiment has."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--dataset", choices=datasets, default="synthetic")
+    parser = argparse.ArgumentParser(description=doc, formatter_class=_Help)
+    parser.add_argument("--dataset", choices=datasets, default="synthetic", help="what to train on")
     parser.add_argument("--root", type=Path, help="folder of the data set's files")
     parser.add_argument("--epochs", type=at_least_one, default=50, help="at most")
     parser.add_argument("--patience", type=int, default=20, help="epochs without a better score")
-    parser.add_argument("--seeds", type=at_least_one, default=1)
+    parser.add_argument("--seeds", type=at_least_one, default=1, help="runs of each method")
     parser.add_argument(
         "--trials", type=int, choices=range(1, 5), default=1, help="tuning runs of each method"
     )
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="such as cpu or cuda:0")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--out", type=Path, default=Path(out), help="finished runs are kept here")
     parser.add_argument("--redraw", type=Path, help="only draw these stored results (JSON) again")

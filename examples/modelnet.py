@@ -273,13 +273,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--shapes-per-class", type=at_least_one, help="at most, to train and validate on"
     )
     options.add_argument("--augment", action="store_true", help="scale and shift at random")
-    options.add_argument("--teacher-width", type=at_least_one, default=16)
-    options.add_argument("--student-width", type=at_least_one, default=8)
+    options.add_argument(
+        "--teacher-width", type=at_least_one, default=16, help="of its first layer, paper: 64"
+    )
+    options.add_argument(
+        "--student-width", type=at_least_one, default=8, help="of its first layer, paper: 32"
+    )
     options.add_argument("--teacher-epochs", type=at_least_one, help="if not as many as --epochs")
     options.add_argument(
         "--one-teacher", action="store_true", help="that of the first seed for all, as the paper"
     )
-    options.add_argument("--batch-size", type=at_least_one, default=16)
+    options.add_argument("--batch-size", type=at_least_one, default=16, help="clouds of a step")
     options.add_argument(
         "--kernels", nargs="*", choices=[name.removeprefix("LSP ") for name in KERNELS],
         help="LSP with these kernels too, without a name with those of Table 5",

@@ -292,8 +292,9 @@ def show(results: list[dict[str, Any]], stem: Path) -> str:
 def parse() -> argparse.Namespace:
     options = argument_parser(__doc__, ("synthetic", "ppi", "pcg", "humloc", "eukloc"), "runs/ppi")
     options.add_argument(
-        "--methods", nargs="+", choices=LOSSES, default=["KD", "FitNet", "AT", "LSP"]
-    )
+        "--methods", nargs="+", choices=LOSSES, default=["KD", "FitNet", "AT", "LSP"],
+        help="ways to distil the student",
+    )  # fmt: skip
     options.add_argument("--scale", type=float, default=0.1, help="size of the synthetic graphs")
     return options.parse_args()
 

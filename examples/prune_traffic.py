@@ -1,7 +1,13 @@
 """Prune a traffic forecaster to 3 % of its parameters: Algorithm 1, and what it is worth.
 
     python examples/prune_traffic.py                                  # synthetic, in minutes
-    python examples/prune_traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3
+    python examples/prune_traffic.py --seeds 10 --epochs 30 --stage-epochs 2 1 1 \\
+        --teacher-epochs 20 --methods KDIS "KDIS without distillation"
+    python examples/prune_traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3 \\
+        --trials 3 --epochs 60 --stage-epochs 2 1 1 --teacher-epochs 30 --patience 10 \\
+        --methods KDIS magnitude random "KDIS at once" "KDIS without distillation" \\
+        "KDIS's widths from scratch" "KDIS's widths from the teacher" \\
+        "KDIS, 4 channels at least" "KDIS, 4 channels at least, later"
 
 A trained 64-16-64 STGCN is distilled and pruned in stages (40, 15, 6, 3 % of its parameters) and
 compacted. Beside KDIS: magnitude and random scores, all at once, without distillation, the widths
@@ -235,19 +241,32 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.set_defaults(epochs=16, patience=10)
     options.add_argument("--nodes", type=int, default=24, help="sensors of the synthetic set")
     options.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
-    options.add_argument("--teacher-width", type=int, default=64)
-    options.add_argument("--teacher-epochs", type=at_least_one, default=16)
-    options.add_argument("--teacher-lr", type=float, default=4e-3)
-    options.add_argument("--batch-size", type=int, default=16)
+    options.add_argument(
+        "--teacher-width", type=int, default=64,
+        help="channels of the temporal convolutions; a quarter of them in the graph's",
+    )  # fmt: skip
+    options.add_argument(
+        "--teacher-epochs", type=at_least_one, default=16, help="of the teacher, at most"
+    )
+    options.add_argument("--teacher-lr", type=float, default=4e-3, help="its learning rate")
+    options.add_argument("--batch-size", type=int, default=16, help="training windows of a step")
     options.add_argument("--stride", type=int, default=2, help="steps between training windows")
-    options.add_argument("--keep", type=float, nargs="+", default=[0.4, 0.15, 0.06, 0.03])
+    options.add_argument(
+        "--keep", type=float, nargs="+", default=[0.4, 0.15, 0.06, 0.03],
+        help="share of the teacher's parameters after each stage",
+    )  # fmt: skip
     options.add_argument(
         "--stage-epochs", type=int, nargs="*", default=[2, 1, 1],
         help="of --epochs: after each stage but the last, which has the rest",
     )  # fmt: skip
     options.add_argument("--alpha", type=float, default=0.3, help="weight of the teacher's outputs")
-    options.add_argument("--methods", nargs="+", choices=METHODS | TRIED, default=list(METHODS))
-    options.add_argument("--time-again", action="store_true", help="also of finished models")
+    options.add_argument(
+        "--methods", nargs="+", choices=METHODS | TRIED, default=list(METHODS), metavar="METHOD",
+        help="\n".join(["what to compare (default: all but the last three), of", *METHODS, *TRIED]),
+    )  # fmt: skip
+    options.add_argument(
+        "--time-again", action="store_true", help="measure the milliseconds of finished models anew"
+    )
     args = options.parse_args(argv)
     if len(args.stage_epochs) != len(args.keep) - 1 or sum(args.stage_epochs) >= args.epochs:
         options.error("--stage-epochs must hold one less than --keep, and leave some of --epochs")

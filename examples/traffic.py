@@ -1,7 +1,9 @@
 """Distil a traffic forecaster: STGCN or ASTGCN with responses, hints and correlations (STCD).
 
     python examples/traffic.py                                        # synthetic, in minutes
-    python examples/traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3
+    python examples/traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3 \\
+        --trials 2 --epochs 80 --patience 20 --batch-size 16 --stride 2 \\
+        --teacher-width 32 --student-width 8
     python examples/traffic.py --dataset pemsd7m --root data/PeMSD7 --seeds 5 --trials 4
 
 A wide teacher, a narrow student alone, and the student with imitation of the outputs (L_ORD),
@@ -176,10 +178,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.set_defaults(epochs=40, patience=15)
     options.add_argument("--nodes", type=int, default=32, help="sensors of the synthetic set")
     options.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
-    options.add_argument("--model", choices=tuple(LAYER), default="stgcn")
-    options.add_argument("--teacher-width", type=int, default=64)
-    options.add_argument("--student-width", type=int, default=12)
-    options.add_argument("--batch-size", type=int, default=16)
+    options.add_argument("--model", choices=tuple(LAYER), default="stgcn", help="of both")
+    options.add_argument("--teacher-width", type=int, default=64, help="channels of its blocks")
+    options.add_argument("--student-width", type=int, default=12, help="channels of its blocks")
+    options.add_argument("--batch-size", type=int, default=16, help="training windows of a step")
     options.add_argument("--stride", type=int, default=1, help="steps between training windows")
     return options.parse_args(argv)
 

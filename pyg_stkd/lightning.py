@@ -16,7 +16,7 @@ __all__ = ["DistillationModule"]
 
 
 class DistillationModule(lightning.LightningModule):
-    r"""A :class:`~pyg_stkd.Distiller` as a :class:`lightning.LightningModule`.
+    r"""A :class:`~pyg_stkd.distill.Distiller` as a :class:`lightning.LightningModule`.
 
     Trains the student on the task loss plus the losses of the distiller, and validates and tests
     it on the task loss alone. The teacher is in no checkpoint and in no optimizer. All terms are

@@ -1,6 +1,6 @@
 r"""Errors of a forecast in original units, over observed readings only, per horizon and mean.
 
-Needs :obj:`torchmetrics`.
+Needs torchmetrics (the extra ``metrics``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+__all__ = [
+    "MaskedMAE",
+    "MaskedMAPE",
+    "MaskedRMSE",
+    "masked_mae",
+    "masked_mape",
+    "masked_rmse",
+]
 
 
 def masked_mae(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from pyg_stkd.datasets.modelnet_normals import ModelNetNormals
 from pyg_stkd.datasets.modelnet_off import ModelNetOFF
 from pyg_stkd.datasets.modelnet_voxels import ModelNetVoxels
 from pyg_stkd.datasets.pems import PeMSD4, PeMSD7, PeMSD8
+from pyg_stkd.datasets.point_clouds import PointClouds
 from pyg_stkd.datasets.point_transforms import RandomScaleTranslate, UnitSphere
 from pyg_stkd.datasets.ppi import load_ppi
 from pyg_stkd.datasets.proteins import Proteins
@@ -34,6 +35,7 @@ __all__ = [
     "PeMSD4",
     "PeMSD7",
     "PeMSD8",
+    "PointClouds",
     "Proteins",
     "RandomScaleTranslate",
     "StandardScaler",

@@ -216,12 +216,26 @@ class PeMSD8(PeMSD4):
     speed of 170 stations in the San Bernardino area from 1 July to 31 August 2016, every 5 minutes.
 
     The files are :obj:`pems08.npz` with :obj:`distance.csv`, or :obj:`PEMS08.npz` with
-    :obj:`PEMS08.csv`, and the id list :obj:`PEMS08.txt` if it is there. The arguments, the errors
-    and what counts as missing are those of :class:`PeMSD4`.
+    :obj:`PEMS08.csv`, and the id list :obj:`PEMS08.txt` if it is there. What counts as missing is
+    that of :class:`PeMSD4`.
+
+    Args:
+        root (str or Path): The folder with the files; nothing is written to it.
+        kernel (GaussianAdjacency, optional): Makes edge weights from the distances in metres.
+            :obj:`None`: ones, as STSGCN and ASTGCN have it. (default: :obj:`None`)
+        undirected (bool): Also add the reverse of a link that is listed one way only.
+            (default: :obj:`True`)
+        signal (str, optional): Another name of the archive. (default: :obj:`None`)
+        drop_dead (bool): Leave out stations without any reading instead of raising.
+            (default: :obj:`False`)
 
     Shapes:
         - **values:** :math:`[17856, 170, 3]`: flow in vehicles per 5 minutes, occupancy as a share
           of time, speed in mph
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a file is corrupt or truncated or they do not fit each other.
 
     Example:
         >>> from pathlib import Path

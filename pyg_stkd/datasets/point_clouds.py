@@ -30,7 +30,18 @@ MODELNET40 = [
 
 
 class PointClouds(InMemoryDataset):
-    """Labelled point clouds; a subclass gives them to :meth:`_fill`."""
+    r"""Base class of the labelled point clouds: an in-memory data set of PyG, all clouds in one.
+
+    Attributes:
+        classes (list[str]): The names of the classes, in the order of their labels.
+        train (bool): Whether these are the training shapes.
+
+    Example:
+        >>> from pyg_stkd.datasets import SyntheticShapes
+        >>> shapes = SyntheticShapes(num_shapes=20, points=16)
+        >>> isinstance(shapes, PointClouds), shapes.num_classes, shapes[0].pos.shape
+        (True, 10, torch.Size([16, 3]))
+    """
 
     classes: list[str]
     train: bool

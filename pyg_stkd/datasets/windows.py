@@ -15,7 +15,23 @@ from pyg_stkd.datasets.traffic_series import TrafficSeries
 
 
 class Window(NamedTuple):
-    """One example, or a batch of them with a leading axis `B`."""
+    r"""One example, or a batch of them with a leading axis `B`.
+
+    Args:
+        x (Tensor): The steps to read.
+        y (Tensor): The steps to forecast, of one channel.
+        mask (Tensor): Where :obj:`y` was observed.
+
+    Shapes:
+        - **x:** :math:`[T_{in}, N, C]`
+        - **y**, **mask:** :math:`[T_{out}, N]`
+
+    Example:
+        >>> series = TrafficSeries(torch.tensor([50.0, 60.0, 55.0]).view(3, 1, 1))
+        >>> window = WindowDataset(series, input_steps=2, output_steps=1)[0]
+        >>> window.y, window.mask
+        (tensor([[55.]]), tensor([[True]]))
+    """
 
     x: Tensor  # [T_in, N, C]
     y: Tensor  # [T_out, N]

@@ -19,6 +19,14 @@ class NodeLayerNorm(nn.LayerNorm):
         eps (float, optional): Added to the variance; the default is that of the published code.
             (default: :obj:`1e-12`)
 
+    Shapes:
+        - **input:** :math:`(B, T, N, C)`
+        - **output:** the same
+        - **weight**, **bias:** :math:`(C)`, or :math:`(N, C)` with :obj:`num_nodes`
+
+    Raises:
+        ValueError: If the input has not :obj:`num_nodes` nodes, where they are given.
+
     Example:
         >>> import torch
         >>> NodeLayerNorm(2)(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]])).flatten().tolist()
@@ -58,8 +66,16 @@ class NodeBatchNorm(nn.BatchNorm1d):
     r"""Batch norm of each node over batch, time and channels, as in PyTorch Geometric Temporal.
 
     Args:
-        num_nodes (int): Number of nodes; further arguments are those of
-            :class:`torch.nn.BatchNorm1d`.
+        num_nodes (int): Number of nodes.
+        **kwargs (optional): Further arguments of :class:`torch.nn.BatchNorm1d`.
+
+    Shapes:
+        - **input:** :math:`(B, T, N, C)`
+        - **output:** the same
+        - **weight**, **bias:** :math:`(N)`
+
+    Raises:
+        ValueError: If the input has not :obj:`num_nodes` nodes.
 
     Example:
         >>> import torch

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.nn.conv.cheb_filter import cheb_filter
+from pyg_stkd.nn.conv.gated_temporal_conv import check_sequence
 from pyg_stkd.nn.conv.graph_operator import GraphOperator, Propagation
 from pyg_stkd.nn.conv.spectral_operators import cheb_operator, gcn_operator
 
@@ -24,7 +25,8 @@ class ChebConv(nn.Module):
 
     With the same weights the output of each step is that of PyG's
     :class:`~torch_geometric.nn.conv.ChebConv` (:obj:`weight[k]` is the transpose of its
-    :obj:`lins[k].weight`).
+    :obj:`lins[k].weight`). Features of one step, :math:`(N, C)`, are the sequence
+    :obj:`x[None, None]`.
 
     Args:
         in_channels (int): Size of each input sample.
@@ -38,6 +40,13 @@ class ChebConv(nn.Module):
         - **input:** signals :math:`(B, T, N, C)`, edges and optional weights as in
           :func:`~pyg_stkd.nn.cheb_operator`
         - **output:** :math:`(B, T, N, C')`
+
+    Raises:
+        TypeError: If the signals are not of a real floating point type.
+        ValueError: If :obj:`K` is below 1, the signals are not :math:`(B, T, N, C)` with
+            :obj:`in_channels` last, the graph has another number of nodes, or weights do not fit
+            the edges, are negative or not finite.
+        IndexError: If an edge names a node that is not there.
 
     Example:
         >>> conv = ChebConv(2, 4, K=3)
@@ -102,6 +111,7 @@ class ChebConv(nn.Module):
         residual: Tensor | None = None,
     ) -> Tensor:
         """Filter every step; :obj:`residual` [C, C'] is one more matrix applied to the input."""
+        check_sequence(x, self.in_channels)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         operator = self.checked_operator(x, edge_index, edge_weight)
@@ -130,6 +140,16 @@ class GCNConv(ChebConv):
         out_channels (int): Size of each output sample.
         bias (bool, optional): Whether to learn an additive bias. (default: :obj:`True`)
         propagation (str, optional): As in :class:`ChebConv`. (default: :obj:`"auto"`)
+
+    Shapes:
+        - **input:** signals :math:`(B, T, N, C)`, edges and optional weights as in
+          :func:`~pyg_stkd.nn.gcn_operator`
+        - **output:** :math:`(B, T, N, C')`
+
+    Raises:
+        TypeError: If the signals are not of a real floating point type.
+        ValueError: As in :class:`ChebConv`.
+        IndexError: If an edge names a node that is not there.
 
     Example:
         >>> conv = GCNConv(2, 4)

@@ -66,6 +66,10 @@ class GATConv(torch_geometric.nn.GATConv):
           :obj:`return_attention_weights` also edge indices :math:`(2, |\mathcal{E}^{\prime}|)`
           and weights :math:`(*, |\mathcal{E}^{\prime}|, H)`
 
+    Raises:
+        ValueError: If shapes, dtypes or numbers of nodes, edges and channels do not fit.
+        IndexError: If :obj:`edge_index` refers to a node that is not there.
+
     Example:
         >>> conv = GATConv(2, 3, heads=4)
         >>> conv

@@ -26,6 +26,9 @@ class GraphOperator:
         propagation (str, optional): :obj:`"dense"`, :obj:`"sparse"`, or :obj:`"auto"` for the
             one that measures faster. (default: :obj:`"auto"`)
 
+    Raises:
+        ValueError: If :obj:`propagation` is unknown.
+
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
         >>> GraphOperator(graph, torch.tensor([2.0, 3.0])).to_dense().tolist()

@@ -60,7 +60,8 @@ def cheb_operator(
             (default: :obj:`"auto"`)
 
     Raises:
-        ValueError: If weights do not fit the edges, are negative or not finite.
+        ValueError: If an option is not one of those above, or weights do not fit the edges, are
+            negative or not finite.
         IndexError: If an edge names a node that is not there.
 
     Example:
@@ -91,8 +92,22 @@ def gcn_operator(
     Networks" <https://arxiv.org/abs/1609.02907>`_, as PyG's :obj:`GCNConv` defines it:
     :math:`\tilde{\mathbf{D}}^{-1/2} (\mathbf{A} + \mathbf{I}) \tilde{\mathbf{D}}^{-1/2}`.
 
-    A node that has a self-loop keeps its weight. Arguments, errors and keeping as in
-    :func:`cheb_operator`.
+    A node that has a self-loop keeps its weight. The operator is kept as in :func:`cheb_operator`.
+
+    Args:
+        edge_index (Tensor, SparseTensor or Graph): The edges.
+        edge_weight (Tensor, optional): Non-negative weights, in the order of the given
+            :obj:`edge_index` (the graph's own order for a :class:`~pyg_stkd.graph.Graph`).
+            (default: those of a weighted sparse matrix, else ones)
+        num_nodes (int, optional): Number of nodes. (default: that of the graph)
+        dtype (torch.dtype, optional): Type of the entries. (default: :obj:`torch.float32`)
+        propagation (str, optional): :obj:`"dense"`, :obj:`"sparse"` or :obj:`"auto"`.
+            (default: :obj:`"auto"`)
+
+    Raises:
+        ValueError: If :obj:`propagation` is unknown, or weights do not fit the edges, are negative
+            or not finite.
+        IndexError: If an edge names a node that is not there.
 
     Example:
         >>> gcn_operator(torch.tensor([[0, 1], [1, 0]])).to_dense()

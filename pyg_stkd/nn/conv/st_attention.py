@@ -133,6 +133,11 @@ class ChebAttentionConv(nn.Module):
           scaled Laplacian :math:`(N, N)`
         - **output:** :math:`(B, T, N, C')`
 
+    Raises:
+        TypeError: If the signals are not of a real floating point type.
+        ValueError: If :obj:`K` is below 1, the signals are not :math:`(B, T, N, C)` with
+            :obj:`in_channels` last, or the Laplacian is not :math:`(N, N)`.
+
     Example:
         >>> conv = ChebAttentionConv(2, 4, K=3)
         >>> conv(torch.randn(1, 5, 3, 2), torch.ones(1, 3, 3), torch.zeros(3, 3)).shape

@@ -32,6 +32,11 @@ class GAT(torch.nn.Module):
     layer are averaged after their residuals, so that its own output is
     :obj:`heads * out_channels` wide. The layers are :obj:`convs.0`, :obj:`convs.1`, and so on.
 
+    This is not :class:`torch_geometric.nn.GAT`: the number of classes comes before that of the
+    layers here, after it there (:obj:`in_channels, hidden_channels, num_layers, out_channels`),
+    and :obj:`hidden_channels` is the width of one head, there of all. Name the arguments where
+    both are used.
+
     Args:
         in_channels (int): Size of each input sample, or :obj:`-1` to derive it from the first.
         hidden_channels (int): Size of each head of the hidden layers.

@@ -32,7 +32,7 @@ class STGCN(nn.Module):
     r"""The model of `"Spatio-Temporal Graph Convolutional Networks: A Deep Learning Framework for
     Traffic Forecasting" <https://arxiv.org/abs/1709.04875>`_.
 
-    Blocks of :class:`~pyg_stkd.nn.conv.st_conv.STConv`, then a head that closes the remaining
+    Blocks of :class:`~pyg_stkd.nn.STConv`, then a head that closes the remaining
     steps with one more gated convolution, normalises, and maps each node to its forecasts.
 
     Args:

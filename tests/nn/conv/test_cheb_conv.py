@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -103,6 +105,20 @@ def test_half_precision_and_autocast(propagation: str) -> None:
     assert conv.weight.grad.dtype == torch.float32
     half = conv.bfloat16()(x.bfloat16(), EDGES)
     torch.testing.assert_close(half.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("conv", [ChebConv(34, 8), GCNConv(34, 8)])
+def test_shapes_of_other_axes_are_refused(conv: ChebConv) -> None:
+    for shape in ((6, 34), (3, 6, 34), (34,), (1, 2, 3, 6, 34)):
+        match = rf"'x' must have shape \[B, T, N, C\] .*\(got {re.escape(str(list(shape)))}\)"
+        with pytest.raises(ValueError, match=match):
+            conv(torch.randn(shape), EDGES)
+    with pytest.raises(ValueError, match=r"with C=34 last \(got \[1, 34, 6, 5\]; the channels"):
+        conv(torch.randn(1, 34, 6, 5), EDGES)
+    with pytest.raises(TypeError, match=r"floating point dtype \(got torch.int64\)"):
+        conv(torch.ones(1, 1, 6, 34, dtype=torch.long), EDGES)
+    x = torch.randn(6, 34)
+    assert conv(x[None, None], EDGES).shape == (1, 1, 6, 8)
 
 
 def test_bad_arguments_and_repr() -> None:
