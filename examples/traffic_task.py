@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.datasets.metr_la import METRLAWeek
-from pyg_stkd.datasets.pems import PeMSD4, PeMSD7, PeMSD8
+from pyg_stkd.datasets.pems import PeMSD4, PeMSD8
+from pyg_stkd.datasets.pemsd7 import PeMSD7
 from pyg_stkd.datasets.scaler import StandardScaler
 from pyg_stkd.datasets.synthetic_traffic import SyntheticTraffic
 from pyg_stkd.datasets.traffic_series import TrafficSeries

@@ -12,7 +12,8 @@ from pyg_stkd.datasets.modelnet_hdf5 import ModelNetHDF5
 from pyg_stkd.datasets.modelnet_normals import ModelNetNormals
 from pyg_stkd.datasets.modelnet_off import ModelNetOFF
 from pyg_stkd.datasets.modelnet_voxels import ModelNetVoxels
-from pyg_stkd.datasets.pems import PeMSD4, PeMSD7, PeMSD8
+from pyg_stkd.datasets.pems import PeMSD4, PeMSD8
+from pyg_stkd.datasets.pemsd7 import PeMSD7
 from pyg_stkd.datasets.point_clouds import PointClouds
 from pyg_stkd.datasets.point_transforms import RandomScaleTranslate, UnitSphere
 from pyg_stkd.datasets.ppi import load_ppi

@@ -165,10 +165,8 @@ class Ports:
                 f"(got {tensor.size(dim)})"
             )
         dims = self.owned.setdefault(f"{prefix}.{name}" if prefix else name, {})
-        if dim in dims:  # a layer that is called again: the same weights, the same units
-            self.tie(dims[dim], channels)
-        else:
-            dims[dim] = channels
+        # A layer that is called again: the same weights, the same units.
+        self.tie(dims.setdefault(dim, channels), channels)
         self._visited.add(prefix)
 
     def attribute(self, module: nn.Module, name: str, channels: Shape) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pyg_stkd.datasets.adjacency import GaussianAdjacency
-from pyg_stkd.datasets.pems import PeMSD4, PeMSD7, PeMSD8
+from pyg_stkd.datasets.pems import PeMSD4, PeMSD8
+from pyg_stkd.datasets.pemsd7 import PeMSD7
 
 DATA = os.environ.get("PYG_STKD_DATA")
 real = pytest.mark.skipif(DATA is None, reason="set PYG_STKD_DATA to a folder of real data")
