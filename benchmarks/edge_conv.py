@@ -30,8 +30,8 @@ from published_dgcnn import (
 )
 from torch import Tensor, nn
 
-from pyg_stkd.functional.knn import knn_graph
-from pyg_stkd.functional.structure import lsp
+from pyg_stkd.functional.neighbours.knn import knn_graph
+from pyg_stkd.functional.structures.local import lsp
 from pyg_stkd.graph import union_edges
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv
 from pyg_stkd.nn.models.dgcnn import DGCNN

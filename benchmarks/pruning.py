@@ -27,12 +27,12 @@ from torch.nn import functional as F
 from pyg_stkd import Distiller
 from pyg_stkd.distill import ResponseLoss
 from pyg_stkd.nn import STGCN
-from pyg_stkd.nn.conv.cheb_conv import ChebConv
-from pyg_stkd.nn.conv.graph_operator import propagate
-from pyg_stkd.nn.conv.time_conv import TimeConv
+from pyg_stkd.nn.sequence.cheb_conv import ChebConv
+from pyg_stkd.nn.sequence.operators.graph_operator import propagate
+from pyg_stkd.nn.sequence.time_conv import TimeConv
 from pyg_stkd.prune import KDIS, Importance, Magnitude, Pruner, Random
-from pyg_stkd.prune.compact import plain_copy
-from pyg_stkd.prune.cost import count_flops
+from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.masked.cost import count_flops
 
 NODES, STEPS = 170, 12
 SHARE, STAGES = 0.03, (0.4, 0.15, 0.06, 0.03)

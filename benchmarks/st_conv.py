@@ -28,8 +28,8 @@ from st_peers import (
 )
 from torch import Tensor, nn
 
-from pyg_stkd.nn.conv.st_conv import STConv
 from pyg_stkd.nn.models.stgcn import STGCN
+from pyg_stkd.nn.sequence.st_conv import STConv
 
 LARGE = 100_000
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import ChebConv
 
-from pyg_stkd.nn.conv.st_conv import STConv
 from pyg_stkd.nn.models.stgcn import STGCN
+from pyg_stkd.nn.sequence.st_conv import STConv
 
 
 class Align(nn.Module):

@@ -56,10 +56,10 @@ suppress_warnings = ["myst.header", "myst.xref_missing"]
 
 def public_modules() -> list[str]:
     """Lists the package, its sub-packages and its top-level modules, shortest path first."""
-    names = ["pyg_stkd"]
+    names = ["pyg_stkd", "pyg_stkd.prune.masked.schedule"]
     for module in pkgutil.walk_packages(pyg_stkd.__path__, "pyg_stkd."):
         private = any(part.startswith("_") for part in module.name.split("."))
-        if not private and (module.ispkg or module.name.count(".") == 1):
+        if not private and module.name.count(".") == 1:
             names.append(module.name)
     return sorted(names, key=lambda name: (name.count("."), name))
 

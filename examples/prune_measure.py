@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from traffic_task import Task
 
-from pyg_stkd.prune.cost import count_flops
+from pyg_stkd.prune.masked.cost import count_flops
 
 SIZES = (1, 32)  # windows at once
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_stkd.datasets.metr_la import METRLAWeek
-from pyg_stkd.datasets.pems import PeMSD4, PeMSD8
-from pyg_stkd.datasets.pemsd7 import PeMSD7
-from pyg_stkd.datasets.scaler import StandardScaler
-from pyg_stkd.datasets.synthetic_traffic import SyntheticTraffic
-from pyg_stkd.datasets.traffic_series import TrafficSeries
-from pyg_stkd.datasets.windows import Window, WindowDataset
+from pyg_stkd.datasets.traffic.metr_la import METRLAWeek
+from pyg_stkd.datasets.traffic.pems import PeMSD4, PeMSD8
+from pyg_stkd.datasets.traffic.pemsd7 import PeMSD7
+from pyg_stkd.datasets.traffic.scaler import StandardScaler
+from pyg_stkd.datasets.traffic.synthetic_traffic import SyntheticTraffic
+from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
+from pyg_stkd.datasets.traffic.windows import Window, WindowDataset
 from pyg_stkd.graph import Graph
 from pyg_stkd.metrics import MaskedMAE, MaskedMAPE, MaskedRMSE
 

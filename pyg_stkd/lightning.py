@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.distill import Distiller
-from pyg_stkd.prune.steps import Unpack, of_models, total_loss, unpack
+from pyg_stkd.prune.algorithm.steps import Unpack, of_models, total_loss, unpack
 
 __all__ = ["DistillationModule"]
 

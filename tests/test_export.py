@@ -15,12 +15,12 @@ from torch_geometric.nn import GAT as PyGGAT
 from torch_geometric.nn import GCN, GIN, ChebConv, GraphSAGE, Sequential
 
 from pyg_stkd.functional import sddmm, segment_log_softmax, segment_softmax, segment_sum, spmm
-from pyg_stkd.functional.knn import knn_graph
-from pyg_stkd.functional.neighbour_max import neighbour_max
-from pyg_stkd.functional.plain import plain_knn, plain_max
+from pyg_stkd.functional.neighbours.knn import knn_graph
+from pyg_stkd.functional.sparse.neighbour_max import neighbour_max
+from pyg_stkd.functional.sparse.plain import plain_knn, plain_max
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn import ASTGCN, DGCNN, GAT, STGCN, GATConv
-from pyg_stkd.nn.conv.spectral_operators import cheb_operator
+from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
 from pyg_stkd.prune import Pruner, Random
 
 pytestmark = [

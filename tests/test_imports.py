@@ -10,6 +10,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,7 @@ LAYERS = {
     "functional": BASE,
     "nn": BASE | {"functional"},
     "distill": BASE | {"functional"},
-    "prune": BASE | {"functional"},
+    "prune": BASE | {"functional", "nn", "distill"},
     "datasets": set(),
 }
 ON_TOP = {"__init__", "metrics", "lightning", "report"}
@@ -118,13 +119,34 @@ def test_imports_run_one_way(path: Path) -> None:
             assert part in OPTIONAL[top], f"{path.name} imports {top} when it is loaded"
 
 
+def test_imports_between_rooms_run_one_way() -> None:
+    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES}
+    arrows: dict[str, set[str]] = {}
+    for name, path in files.items():
+        if path.name == "__init__.py":
+            continue
+        room = name.rpartition(".")[0]
+        for imported, _ in imports_of(path):
+            other = imported.removeprefix("pyg_stkd.")
+            while other and other not in files:
+                other = other.rpartition(".")[0]
+            there = other.rpartition(".")[0]
+            if imported.startswith("pyg_stkd.") and other and room and there not in {room, ""}:
+                arrows.setdefault(room, set()).add(there)
+    order = TopologicalSorter(arrows)
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(f"rooms import each other in a circle: {error.args[1]}")
+
+
 def test_import_helper_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nn").mkdir()
     path = tmp_path / "nn" / "layer.py"
     path.write_text(
         "from typing import TYPE_CHECKING\n"
         "import torch.nn as nn\n"
-        "from ..functional.sparse import spmm\n"
+        "from ..functional.sparse.primitives import spmm\n"
         "from . import conv\n"
         "if TYPE_CHECKING:\n    import pandas\n"
         "def f():\n    from pyg_stkd import distill\n"
@@ -133,7 +155,7 @@ def test_import_helper_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.M
     assert imports_of(path) == [
         ("typing.TYPE_CHECKING", True),
         ("torch.nn", True),
-        ("pyg_stkd.functional.sparse.spmm", True),
+        ("pyg_stkd.functional.sparse.primitives.spmm", True),
         ("pyg_stkd.nn.conv", True),
         ("pyg_stkd.distill", False),
     ]

@@ -1,7 +1,6 @@
 """Distillation: a teacher, a student and the losses between their layers."""
 
 from pyg_stkd.distill.cache import TeacherCache
-from pyg_stkd.distill.capture import Capture
 from pyg_stkd.distill.check import CheckReport, LossReport, TapReport, TeacherReport
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.losses import (
@@ -18,8 +17,9 @@ from pyg_stkd.distill.losses import (
     TemporalCorrelationLoss,
     until_epoch,
 )
-from pyg_stkd.distill.teacher_captures import TeacherCaptures
-from pyg_stkd.distill.teachers import Teachers
+from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
+from pyg_stkd.distill.teaching.teachers import Teachers
 
 __all__ = [
     "AttentionTransferLoss",

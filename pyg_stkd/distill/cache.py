@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from pyg_stkd.distill.distiller import Distiller
-from pyg_stkd.distill.teacher_captures import TeacherCaptures
+from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 
 __all__ = ["TeacherCache"]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.matching import Compared
-from pyg_stkd.distill.runs import Calls, full_name
-from pyg_stkd.distill.teachers import Teachers
+from pyg_stkd.distill.recording.runs import Calls, full_name
+from pyg_stkd.distill.teaching.teachers import Teachers
 
 __all__ = ["CheckReport", "LossReport", "TapReport", "TeacherReport", "dry", "report"]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.distill.check import CheckReport, dry, report
-from pyg_stkd.distill.graph_cache import GraphCache
 from pyg_stkd.distill.losses.base import DistillationLoss, check_count
 from pyg_stkd.distill.matching import Compared, compare, device_of, teacher_calls, zero
-from pyg_stkd.distill.nodes import as_nodes
-from pyg_stkd.distill.recorder import Recorder
-from pyg_stkd.distill.runs import Calls, Run, TeacherArgs, calls_of, run, run_teachers
-from pyg_stkd.distill.teacher_captures import TeacherCaptures
-from pyg_stkd.distill.teachers import Teachers, spread
+from pyg_stkd.distill.recording.graph_cache import GraphCache
+from pyg_stkd.distill.recording.nodes import as_nodes
+from pyg_stkd.distill.recording.recorder import Recorder
+from pyg_stkd.distill.recording.runs import Calls, Run, TeacherArgs, calls_of, run, run_teachers
+from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
+from pyg_stkd.distill.teaching.teachers import Teachers, spread
 from pyg_stkd.distill.validate import Losses, check_loss, check_models, name_losses
 
 __all__ = ["Distiller"]

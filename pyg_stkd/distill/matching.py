@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyg_stkd.distill.capture import Call, Capture, Owner
-from pyg_stkd.distill.graph_cache import GraphCache, LayeredCache
-from pyg_stkd.distill.inputs import first_tensor, usable
 from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.runs import Calls, Run, calls_of, full_name
-from pyg_stkd.distill.teacher_captures import TeacherCaptures
-from pyg_stkd.distill.teachers import Teachers, Weight, loss_of
+from pyg_stkd.distill.recording.capture import Call, Capture, Owner
+from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
+from pyg_stkd.distill.recording.inputs import first_tensor, usable
+from pyg_stkd.distill.recording.runs import Calls, Run, calls_of, full_name
+from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
+from pyg_stkd.distill.teaching.teachers import Teachers, Weight, loss_of
 
 __all__ = ["Compared", "as_captures", "compare", "device_of", "teacher_calls", "zero"]
 

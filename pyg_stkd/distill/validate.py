@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.recorder import named_layers, unknown_layer
+from pyg_stkd.distill.recording.recorder import named_layers, unknown_layer
 
 __all__ = ["Losses", "check_loss", "check_models", "name_losses"]
 

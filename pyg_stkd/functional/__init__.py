@@ -1,10 +1,6 @@
 """Functions that hold the math: primitives, structures in space and time, nearest neighbours."""
 
-from pyg_stkd.functional.contrast import contrast
-from pyg_stkd.functional.global_structure import gsp
-from pyg_stkd.functional.knn import knn_graph
-from pyg_stkd.functional.response import response
-from pyg_stkd.functional.similarity import similarity
+from pyg_stkd.functional.neighbours import knn_graph
 from pyg_stkd.functional.sparse import (
     sddmm,
     segment_log_softmax,
@@ -12,9 +8,17 @@ from pyg_stkd.functional.sparse import (
     segment_sum,
     spmm,
 )
-from pyg_stkd.functional.spatial import spatial_correlation
-from pyg_stkd.functional.structure import local_structure, lsp
-from pyg_stkd.functional.temporal import temporal_correlation, temporal_structure
+from pyg_stkd.functional.structures import (
+    contrast,
+    gsp,
+    local_structure,
+    lsp,
+    response,
+    similarity,
+    spatial_correlation,
+    temporal_correlation,
+    temporal_structure,
+)
 
 __all__ = [
     "contrast",

@@ -1,23 +1,19 @@
 """Layers and models."""
 
-from pyg_stkd.nn.conv import (
+from pyg_stkd.nn.conv import DynamicEdgeConv, EdgeConv, GATConv, KNNGraph
+from pyg_stkd.nn.models import ASTGCN, DGCNN, GAT, STGCN
+from pyg_stkd.nn.sequence import (
     ChebAttentionConv,
     ChebConv,
-    DynamicEdgeConv,
-    EdgeConv,
-    GATConv,
     GatedTemporalConv,
     GCNConv,
-    GraphOperator,
-    KNNGraph,
+    NodeBatchNorm,
+    NodeLayerNorm,
     SpatialAttention,
     STConv,
     TemporalAttention,
-    cheb_operator,
-    gcn_operator,
 )
-from pyg_stkd.nn.models import ASTGCN, DGCNN, GAT, STGCN
-from pyg_stkd.nn.norm import NodeBatchNorm, NodeLayerNorm
+from pyg_stkd.nn.sequence.operators import GraphOperator, cheb_operator, gcn_operator
 
 __all__ = [
     "ASTGCN",

@@ -1,16 +1,10 @@
 """Pruning with distillation-aware scores, and models that really shrink."""
 
-from pyg_stkd.prune import rules, schedule
-from pyg_stkd.prune.algorithm import distill_and_prune
-from pyg_stkd.prune.compact import compact
-from pyg_stkd.prune.groups import Group
-from pyg_stkd.prune.importance import KDIS, Importance, Magnitude, Random
-from pyg_stkd.prune.ports import Ports
-from pyg_stkd.prune.pruned import Pruned
+from pyg_stkd.prune.algorithm import Stage, distill_and_prune
+from pyg_stkd.prune.compact_file import load_compact, save_compact
+from pyg_stkd.prune.masked import KDIS, Importance, Magnitude, Pruned, Random, compact, schedule
 from pyg_stkd.prune.pruner import Pruner
-from pyg_stkd.prune.recipe import load_compact, save_compact
-from pyg_stkd.prune.registry import register
-from pyg_stkd.prune.stage import Stage
+from pyg_stkd.prune.structure import Group, Ports, register, rules
 
 __all__ = [
     "KDIS",

@@ -7,11 +7,11 @@ from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
-from pyg_stkd.prune.cost import Cost
-from pyg_stkd.prune.importance import Importance
-from pyg_stkd.prune.masked_channels import MaskedChannels
-from pyg_stkd.prune.masked_model import MaskedModel
-from pyg_stkd.prune.masked_weights import MaskedWeights
+from pyg_stkd.prune.masked.channels import MaskedChannels
+from pyg_stkd.prune.masked.cost import Cost
+from pyg_stkd.prune.masked.importance import Importance
+from pyg_stkd.prune.masked.model import MaskedModel
+from pyg_stkd.prune.masked.weights import MaskedWeights
 
 __all__ = ["Granularity", "check_options", "masked_model"]
 

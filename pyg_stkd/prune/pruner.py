@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.cost import Budget, find_cost
-from pyg_stkd.prune.groups import Group
-from pyg_stkd.prune.importance import KDIS, Importance
+from pyg_stkd.prune.masked.cost import Budget, find_cost
+from pyg_stkd.prune.masked.importance import KDIS, Importance
+from pyg_stkd.prune.masked.pruned import Pruned
+from pyg_stkd.prune.masked.schedule import check_shares
 from pyg_stkd.prune.options import Granularity, check_options, masked_model
-from pyg_stkd.prune.pruned import Pruned
-from pyg_stkd.prune.schedule import check_shares
+from pyg_stkd.prune.structure.layout import Group
 
 __all__ = ["Pruner"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 
 from pyg_stkd.distill import Capture, Distiller, SoftTargetLoss, TeacherCache, TeacherCaptures
-from pyg_stkd.distill.graph_cache import GraphCache, LayeredCache
+from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.graph import Graph, union_edges
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])

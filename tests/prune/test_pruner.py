@@ -15,7 +15,7 @@ from torch_geometric.nn import GCN, GIN
 
 from pyg_stkd.nn.models.gat import GAT
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, Random, compact, schedule
-from pyg_stkd.prune.groups import floor_width
+from pyg_stkd.prune.structure.layout import floor_width
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))

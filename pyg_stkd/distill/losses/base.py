@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from pyg_stkd.distill.capture import Call, Capture
+from pyg_stkd.distill.recording.capture import Call, Capture
 
 __all__ = [
     "DistillationLoss",

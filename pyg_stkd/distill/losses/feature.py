@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyg_stkd.distill.capture import Call, Capture
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_count
 from pyg_stkd.distill.losses.projection import Projection, project
+from pyg_stkd.distill.recording.capture import Call, Capture
 
 __all__ = ["AttentionTransferLoss", "HintLoss"]
 

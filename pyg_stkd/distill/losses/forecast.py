@@ -7,12 +7,12 @@ from typing import Any, overload
 
 from torch import Tensor
 
-from pyg_stkd.distill.capture import Call, Capture
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
 from pyg_stkd.distill.losses.correlation import SpatialCorrelationLoss, TemporalCorrelationLoss
 from pyg_stkd.distill.losses.structure import Direction, Normalize
+from pyg_stkd.distill.recording.capture import Call, Capture
 from pyg_stkd.functional.nodes import index_of
-from pyg_stkd.functional.response import Error, Gate, check_options, response
+from pyg_stkd.functional.structures.response import Error, Gate, check_options, response
 from pyg_stkd.kernels import Kernel
 
 __all__ = ["ResponseLoss", "STCDLoss"]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyg_stkd.distill.capture import Call, Capture
 from pyg_stkd.distill.losses.base import (
     DistillationLoss,
     Schedule,
@@ -15,8 +14,9 @@ from pyg_stkd.distill.losses.base import (
     check_number,
 )
 from pyg_stkd.distill.losses.projection import Projection, project
-from pyg_stkd.functional.contrast import contrast
-from pyg_stkd.functional.global_structure import gsp
+from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.functional.structures.contrast import contrast
+from pyg_stkd.functional.structures.global_structure import gsp
 from pyg_stkd.graph.order import usable_in_training
 from pyg_stkd.kernels import Cosine, Kernel
 

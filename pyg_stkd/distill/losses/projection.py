@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.distill.capture import Capture
+from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.graph.order import usable_in_training
 
 __all__ = ["Projection", "project"]

@@ -7,8 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_stkd.distill.capture import Call, Capture
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_number
+from pyg_stkd.distill.recording.capture import Call, Capture
 
 __all__ = ["SoftTargetLoss"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyg_stkd.distill.capture import Capture
+from pyg_stkd.distill.recording.capture import Capture
 
 __all__ = ["align_steps"]
 

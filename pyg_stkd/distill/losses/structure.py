@@ -7,10 +7,10 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from pyg_stkd.distill.capture import Call, Capture
-from pyg_stkd.distill.graph_cache import GraphCache
-from pyg_stkd.distill.inputs import is_edge_index
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, until_epoch
+from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.graph_cache import GraphCache
+from pyg_stkd.distill.recording.inputs import is_edge_index
 from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.graph import Graph, union_edges
 from pyg_stkd.graph.loops import add_loops, drop_loops

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.functional.edge_norm_max import edge_norm_max
-from pyg_stkd.functional.neighbour_max import neighbour_max
+from pyg_stkd.functional.sparse.edge_norm_max import edge_norm_max
+from pyg_stkd.functional.sparse.neighbour_max import neighbour_max
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.edge_network import EdgeBlock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.knn import knn_graph
+from pyg_stkd.functional.neighbours.knn import knn_graph
 
 __all__ = ["KNNGraph"]
 

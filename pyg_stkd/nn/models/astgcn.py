@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.nn.conv.gated_temporal_conv import check_sequence
-from pyg_stkd.nn.conv.graph_operator import GraphOperator
-from pyg_stkd.nn.conv.spectral_operators import cheb_operator
-from pyg_stkd.nn.conv.st_attention import ChebAttentionConv, SpatialAttention, TemporalAttention
+from pyg_stkd.nn.sequence.gated_temporal_conv import check_sequence
+from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
+from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
+from pyg_stkd.nn.sequence.st_attention import ChebAttentionConv, SpatialAttention, TemporalAttention
 
 __all__ = ["ASTGCN"]
 
@@ -90,7 +90,7 @@ class ASTGCN(nn.Module):
                     f"the number of {name} steps must be a positive multiple of "
                     f"time_stride={time_stride} (got {steps})"
                 )
-            self.parts[name] = _Stack(
+            self.parts[name] = ASTStack(
                 in_channels, hidden_channels, out_channels, num_nodes, steps, num_blocks, K,
                 time_stride,
             )  # fmt: skip
@@ -153,7 +153,7 @@ class ASTGCN(nn.Module):
         )
 
 
-class _Stack(nn.Module):
+class ASTStack(nn.Module):
     """Blocks and the final convolution of one part."""
 
     def __init__(
@@ -171,7 +171,7 @@ class _Stack(nn.Module):
         self.blocks = nn.ModuleList()
         for i in range(num_blocks):
             width, stride = (hidden_channels, 1) if i else (in_channels, time_stride)
-            self.blocks.append(_Block(width, hidden_channels, num_nodes, num_steps, K, stride))
+            self.blocks.append(ASTBlock(width, hidden_channels, num_nodes, num_steps, K, stride))
             num_steps //= stride
         self.final = nn.Conv2d(num_steps, out_channels, (1, hidden_channels))
 
@@ -181,7 +181,7 @@ class _Stack(nn.Module):
         return self.final(x)[..., -1]  # [B, T, N, C] -> [B, C', N]
 
 
-class _Block(nn.Module):
+class ASTBlock(nn.Module):
     """Temporal attention, spatial attention, filter, time convolution, residual, layer norm."""
 
     def __init__(

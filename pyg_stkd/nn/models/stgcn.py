@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.nn.conv.gated_temporal_conv import GatedTemporalConv, check_sequence
-from pyg_stkd.nn.conv.graph_operator import GraphOperator
-from pyg_stkd.nn.conv.nodes_last import linear_rows, to_rows
-from pyg_stkd.nn.conv.st_conv import STConv
-from pyg_stkd.nn.conv.thin_block import (
+from pyg_stkd.nn.sequence.gated_temporal_conv import GatedTemporalConv, check_sequence
+from pyg_stkd.nn.sequence.nodes_last import linear_rows, to_rows
+from pyg_stkd.nn.sequence.norm import NodeLayerNorm
+from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
+from pyg_stkd.nn.sequence.st_conv import STConv
+from pyg_stkd.nn.sequence.thin_block import (
     is_plain,
     is_thin,
     is_thin_temporal,
@@ -20,7 +21,6 @@ from pyg_stkd.nn.conv.thin_block import (
     run_temporal,
     thin_pays,
 )
-from pyg_stkd.nn.norm import NodeLayerNorm
 
 __all__ = ["STGCN"]
 

@@ -16,8 +16,8 @@ from pyg_stkd.distill import (
     TeacherCaptures,
     TemporalCorrelationLoss,
 )
-from pyg_stkd.functional.spatial import spatial_correlation
-from pyg_stkd.functional.temporal import temporal_correlation
+from pyg_stkd.functional.structures.spatial import spatial_correlation
+from pyg_stkd.functional.structures.temporal import temporal_correlation
 from pyg_stkd.graph import Graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")

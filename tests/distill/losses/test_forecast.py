@@ -9,9 +9,9 @@ from torch.autograd import gradcheck
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import Capture, ResponseLoss, STCDLoss
-from pyg_stkd.functional.response import response
-from pyg_stkd.functional.spatial import spatial_correlation
-from pyg_stkd.functional.temporal import temporal_correlation
+from pyg_stkd.functional.structures.response import response
+from pyg_stkd.functional.structures.spatial import spatial_correlation
+from pyg_stkd.functional.structures.temporal import temporal_correlation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch_geometric.typing import SparseTensor
 
-from pyg_stkd.functional.knn import knn_graph
+from pyg_stkd.functional.neighbours.knn import knn_graph
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv, EdgeConv
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyg_stkd.functional.knn import knn_graph
+from pyg_stkd.functional.neighbours.knn import knn_graph
 from pyg_stkd.nn.conv.knn_graph import KNNGraph
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd.graph import Graph
-from pyg_stkd.nn.conv.spectral_operators import cheb_operator
 from pyg_stkd.nn.models.astgcn import ASTGCN
+from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
 
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 1], [1, 2, 0, 0, 1, 2]])
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import EdgeConv, global_max_pool, global_mean_pool
 
-from pyg_stkd.functional.knn import knn_graph
+from pyg_stkd.functional.neighbours.knn import knn_graph
 from pyg_stkd.nn.models.dgcnn import DGCNN
 
 

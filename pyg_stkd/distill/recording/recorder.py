@@ -1,0 +1,182 @@
+"""Forward hooks that note what chosen modules of a model do while they are asked to."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torch.utils.hooks import RemovableHandle
+
+from pyg_stkd.distill.recording.inputs import first_tensor, is_edge_index, tensor_version
+
+__all__ = ["Record", "Recorder", "named_layers"]
+
+
+@dataclass
+class Record:
+    """One call of one module, as its hook saw it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+    version: int
+    grad: bool = True
+    built: Any = None
+
+
+class Recorder:
+    r"""Forward hooks on modules of a model, set once and quiet until :meth:`start`.
+
+    Hooks are objects without a reference to the model, so that a model with hooks can be copied
+    and pickled; the copy has hooks of its own. They know nothing of the recorder either, and are
+    removed with it.
+
+    Args:
+        model (torch.nn.Module): The model that is watched.
+        layers (list of str): Names of modules of the model, :obj:`""` for the model itself.
+
+    Raises:
+        ValueError: If the model has no module of a name.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> recorder = Recorder(model, ["0"])
+        >>> recorder.start()
+        >>> _ = model(torch.ones(4, 2))
+        >>> [record.output.shape for record in recorder.stop()["0"]]
+        [torch.Size([4, 3])]
+    """
+
+    def __init__(self, model: nn.Module, layers: Iterable[str]) -> None:
+        modules = named_layers(model)
+        self._notes = _Notes(layers)
+        self._handles: list[RemovableHandle] = []
+        self._remove_with_self()
+        for layer in self._notes.records:
+            if layer not in modules:
+                raise ValueError(f"'layers' {unknown_layer(layer, modules)}")
+            hook = _CallHook(self._notes, layer)
+            self._handles.append(modules[layer].register_forward_hook(hook, with_kwargs=True))
+            if layer:  # a layer may build its graph in a sub-module
+                for child in modules[layer].modules():
+                    if child is not modules[layer]:
+                        graph_hook = _GraphHook(self._notes, layer)
+                        self._handles.append(child.register_forward_hook(graph_hook))
+
+    def start(self) -> None:
+        """Forget what was noted and take notes from now on."""
+        self._notes.clear()
+        self._notes.active = True
+
+    def stop(self) -> dict[str, list[Record]]:
+        """Take no more notes; hand over, and forget, the calls of each layer."""
+        records = dict(self._notes.records)
+        self._notes.clear()
+        self._notes.active = False
+        return records
+
+    def remove(self) -> None:
+        """Remove the hooks from the model, for good."""
+        _remove(self._handles)
+
+    @property
+    def removed(self) -> bool:
+        """Whether the hooks are gone."""
+        return len(self._handles) < len(self._notes.records)
+
+    def _remove_with_self(self) -> None:
+        weakref.finalize(self, _remove, self._handles).atexit = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remove_with_self()
+
+
+class _Notes:
+    """What hooks write down, and whether they do; it outlives its recorder in copies of a model."""
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        self.active = False
+        self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
+        self.built: dict[str, list[Any]] = {layer: [] for layer in self.records}
+
+    def clear(self) -> None:
+        self.records = {layer: [] for layer in self.records}
+        self.built = {layer: [] for layer in self.built}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self.records),)
+
+
+class _CallHook:
+    def __init__(self, notes: _Notes, layer: str) -> None:
+        self.notes = notes
+        self.layer = layer
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if not self.notes.active:
+            return
+        built, grad = self.notes.built[self.layer], torch.is_grad_enabled()
+        if torch.compiler.is_compiling():
+            # Versions are not counted in a compiled graph: keep the value itself. The copy is
+            # dropped by the compiler where nothing rewrites the original.
+            record = Record(args, kwargs, tree_map(_clone, output), -1, grad)
+        else:
+            record = Record(args, kwargs, output, tensor_version(first_tensor(output)), grad)
+        if built:
+            record.built = built[-1]
+            built.clear()
+        self.notes.records[self.layer].append(record)
+
+
+class _GraphHook:
+    graphs_only = True  # a layer whose parts have no other hooks may still fuse them
+
+    def __init__(self, notes: _Notes, layer: str) -> None:
+        self.notes = notes
+        self.layer = layer
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.notes.active and is_edge_index(output):
+            self.notes.built[self.layer].append(output)
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules by name, those of a compiled model under the names they had before."""
+    modules = model.named_modules(remove_duplicate=False)
+    layers = {name.replace("_orig_mod.", ""): module for name, module in modules}
+    layers.pop("_orig_mod", None)
+    return layers
+
+
+def unknown_layer(layer: str, valid: Mapping[str, nn.Module]) -> str:
+    """Say that a name is unknown and list the valid ones, close matches first."""
+    names = [name for name in valid if name]
+    close = get_close_matches(layer, names, n=3, cutoff=0.4) if isinstance(layer, str) else []
+    rest = [name for name in names if name not in close]
+    listed = ", ".join(repr(name) for name in [*close, *rest]) or "none"
+    return (
+        f"must name a module of the model, '' for its output; valid names: {listed} (got {layer!r})"
+    )
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+    handles.clear()
+
+
+def _clone(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone() if output.is_floating_point() else output
+    if isinstance(output, Mapping):  # of a class that tree_map does not know
+        return {key: tree_map(_clone, item) for key, item in output.items()}
+    return output

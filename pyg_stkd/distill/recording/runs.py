@@ -1,0 +1,141 @@
+"""Forwards of watched models, and what was seen in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from pyg_stkd.distill.recording.capture import Capture, Owner
+from pyg_stkd.distill.recording.inputs import bind_inputs
+from pyg_stkd.distill.recording.recorder import Record, Recorder, named_layers
+
+__all__ = [
+    "Calls",
+    "Run",
+    "TeacherArgs",
+    "calls_of",
+    "full_name",
+    "inputs_of",
+    "run",
+    "run_teachers",
+]
+
+Calls: TypeAlias = Mapping[str, tuple[Capture, ...]]
+Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+TeacherArgs: TypeAlias = tuple[Any, ...] | Mapping[str, Any] | list[Any] | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One forward of one model: its arguments, its output, and the calls of the tapped layers.
+
+    The name of a model among others, if it has one, goes before those of its layers.
+    """
+
+    owner: Owner
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+    records: dict[str, list[Record]]
+    name: str = ""
+
+    def captures(self) -> dict[str, tuple[Capture, ...]]:
+        """Return the calls of each layer as captures."""
+        context = bind_inputs(self.model, self.args, self.kwargs)
+        layers = named_layers(self.model)
+        return {
+            full_name(self.name, layer): tuple(
+                Capture(
+                    record.output,
+                    bind_inputs(layers[layer], record.args, record.kwargs),
+                    layer=full_name(self.name, layer),
+                    owner=self.owner,
+                    context=context,
+                    built=record.built,
+                    call=i,
+                    version=record.version,
+                    grad=record.grad,
+                )
+                for i, record in enumerate(records)
+            )
+            for layer, records in self.records.items()
+        }
+
+
+def run(
+    owner: Owner,
+    model: nn.Module,
+    recorder: Recorder,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str = "",
+) -> Run:
+    """Run a model and take notes; none are left behind if it fails."""
+    recorder.start()
+    try:
+        output = model(*args, **kwargs)
+    finally:
+        records = recorder.stop()
+    return Run(owner, model, args, kwargs, output, records, name)
+
+
+def run_teachers(
+    teachers: Mapping[str, nn.Module],
+    recorders: Sequence[Recorder],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    own: TeacherArgs,
+) -> list[Run]:
+    """Run teachers, by name, without gradients, each on its arguments."""
+    inputs = inputs_of(len(teachers), args, kwargs, own)
+    runs = []
+    with torch.no_grad():
+        for k, (name, model) in enumerate(teachers.items()):
+            runs.append(run("teacher", model, recorders[k], *inputs[k], name))
+    return runs
+
+
+def calls_of(runs: Sequence[Run]) -> Calls:
+    """Return the captures of several runs, by the full names of the layers."""
+    return {layer: seen for x in runs for layer, seen in x.captures().items()}
+
+
+def full_name(name: str, layer: str) -> str:
+    """Return the name of a layer of one of several models.
+
+    Example:
+        >>> full_name("", "convs.0"), full_name("1", "convs.0"), full_name("1", "")
+        ('convs.0', '1.convs.0', '1')
+    """
+    return f"{name}.{layer}" if name and layer else name or layer
+
+
+def inputs_of(
+    teachers: int, args: tuple[Any, ...], kwargs: dict[str, Any], own: Any
+) -> list[Inputs]:
+    """Return the arguments of each teacher: its own (``teacher_args=``) or the student's."""
+    each = own if isinstance(own, list) and teachers > 1 else [own] * teachers
+    if len(each) != teachers:
+        raise ValueError(
+            f"'teacher_args' as a list must have one entry for each of the {teachers} teachers "
+            f"(got {len(each)})"
+        )
+    inputs: list[Inputs] = []
+    for given in each:
+        if given is None:
+            inputs.append((args, kwargs))
+        elif isinstance(given, Mapping):
+            inputs.append(((), dict(given)))
+        elif isinstance(given, (tuple, list)):
+            inputs.append((tuple(given), {}))
+        else:
+            raise TypeError(
+                "'teacher_args' must be a tuple or a dict, or with several teachers a list of "
+                f"one for each (got {type(given).__name__})"
+            )
+    return inputs

@@ -1,0 +1,86 @@
+"""Nearest neighbours of points in clouds, in pure torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.functional.neighbours import knn_search  # noqa: F401  (the operator is defined there)
+from pyg_stkd.functional.sparse.plain import plain_knn
+from pyg_stkd.graph import is_exporting
+
+__all__ = ["knn_graph"]
+
+
+def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False) -> Tensor:
+    r"""Connect each point with its :math:`k` nearest neighbours in its cloud (Euclidean distance).
+
+    The edges of `"Dynamic Graph CNN for Learning on Point Clouds"
+    <https://arxiv.org/abs/1801.07829>`_. A cloud with fewer points gives all that it has. The
+    neighbours of a point come nearest first; at equal computed distances the smaller index comes
+    first, so that the result does not depend on chance. Memory is bounded: distances exist for a
+    few rows at a time. No gradient flows through the choice of neighbours.
+
+    Up to four coordinates, distances are exact sums of squared differences; beyond that they come
+    from inner products of the centred cloud, as accurate as float32 allows.
+
+    Args:
+        x (Tensor): Points or features, in :obj:`float32` at least while they are compared.
+        k (int): Number of neighbours, the point itself included if :obj:`loop` is set.
+        batch (Tensor, optional): The cloud of each point, in ascending order. A number that does
+            not occur is an empty cloud. (default: :obj:`None`, one cloud)
+        loop (bool, optional): If set, each point is its own first neighbour, as in DGCNN; if not,
+            it never is, and a cloud of one point has no edges. (default: :obj:`False`)
+
+    Shapes:
+        - **x:** :math:`(N, C)`
+        - **batch:** :math:`(N)`
+        - **output:** :math:`(2, |\mathcal{E}|)`, neighbours to centres, sorted by centre
+
+    Raises:
+        TypeError: If :obj:`x` is not of real floating point numbers, or :obj:`batch` not of
+            integers.
+        ValueError: If :math:`k < 1`, points are not finite (or so far apart that their squared
+            distances overflow), or :obj:`batch` is not sorted or has another length.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+        >>> knn_graph(x, k=1).tolist()
+        [[1, 0, 1, 2], [0, 1, 2, 3]]
+        >>> knn_graph(x, k=2, batch=torch.tensor([0, 0, 0, 1]), loop=True).tolist()
+        [[0, 1, 1, 0, 2, 1, 3], [0, 0, 1, 1, 2, 2, 3]]
+    """
+    _check(x, k, batch)
+    if is_exporting():
+        if batch is not None:
+            raise ValueError(
+                "'batch' must be None under torch.export, where the sizes of clouds cannot be "
+                "read: export the model for one cloud (got a tensor)"
+            )
+        return plain_knn(x.detach(), k, loop)
+    k = min(k, 2**31)  # more than any cloud has, but no more than an operator takes
+    # Sizes of the clouds are read on the host; under torch.compile the operator does it.
+    return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, bool(loop))
+
+
+def _check(x: Tensor, k: int, batch: Tensor | None) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"'x' must be a tensor of real floating point numbers (got {kind})")
+    if x.dim() != 2:
+        raise ValueError(f"'x' must have shape [N, C] (got {list(x.shape)})")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"'k' must be an integer of at least 1 (got {k!r})")
+    if batch is None:
+        return
+    if not isinstance(batch, Tensor):
+        raise TypeError(f"'batch' must be a tensor (got {type(batch).__name__})")
+    if batch.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"'batch' must be of dtype torch.int64 or torch.int32 (got {batch.dtype})")
+    if list(batch.shape) != [x.size(0)]:
+        raise ValueError(
+            f"'batch' must have one entry for each of the {x.size(0)} points "
+            f"(got shape {list(batch.shape)})"
+        )
+    if batch.device != x.device:
+        raise ValueError(f"'batch' must be on the device of 'x', {x.device} (got {batch.device})")

@@ -1,0 +1,105 @@
+r"""Similarities of all pairs of nodes, and the loss between those of two models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pyg_stkd.functional.structures.similarity import check_features, check_kernel
+from pyg_stkd.kernels import Cosine, Kernel, Linear
+
+__all__ = ["gsp", "paired_rows"]
+
+
+def gsp(
+    z_student: Tensor,
+    z_teacher: Tensor,
+    kernel: Kernel | None = None,
+    *,
+    max_samples: int | None = 8192,
+) -> Tensor:
+    r"""Global structure preserving loss from `"On Representation Knowledge Distillation for Graph
+    Neural Networks" <https://arxiv.org/abs/2111.04964>`_, as in its public code.
+
+    .. math::
+        \mathcal{L} = \frac{1}{N^2} \sum_{i, j} \left(
+        \mathrm{SIM}(\mathbf{s}_i, \mathbf{s}_j) - \mathrm{SIM}(\mathbf{t}_i, \mathbf{t}_j)
+        \right)^2
+
+    For :class:`~pyg_stkd.kernels.Cosine` and :class:`~pyg_stkd.kernels.Linear` no
+    :math:`N \times N` matrix is built where the features are narrower than that: the sum is
+    :math:`\lVert \mathbf{S}^\top \mathbf{S} \rVert^2 + \lVert \mathbf{T}^\top \mathbf{T} \rVert^2
+    - 2 \lVert \mathbf{S}^\top \mathbf{T} \rVert^2`, in float64 against cancellation, over all
+    nodes.
+
+    Args:
+        z_student (Tensor): The student's features.
+        z_teacher (Tensor): The teacher's features, which get no gradient.
+        kernel (Kernel, optional): The similarity. (default: :obj:`Cosine()`)
+        max_samples (int, optional): Of more nodes than this, so many are drawn at random where the
+            matrices are needed; :obj:`None` takes all. (default: :obj:`8192`)
+
+    Shapes:
+        - **z_student:** :math:`(N, F_s)`
+        - **z_teacher:** :math:`(N, F_t)`
+        - **output:** a scalar, 0 without nodes
+
+    Raises:
+        TypeError: If features are not of floating point numbers.
+        ValueError: If the numbers of nodes differ or :obj:`max_samples` is below 1.
+
+    Example:
+        >>> s, t = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> gsp(s, t).item()
+        0.5
+    """
+    kernel = Cosine() if kernel is None else kernel
+    check_kernel(kernel)
+    z_teacher = z_teacher.detach()
+    linear = type(kernel) in (Cosine, Linear)
+    widths = z_student.size(-1) + z_teacher.size(-1)
+    by_features = linear and z_student.dim() == 2 and z_student.size(0) > widths
+    s, t = paired_rows(z_student, z_teacher, None if by_features else max_samples)
+    if s.size(0) == 0:
+        return s.sum()
+    if not by_features:
+        return F.mse_loss(_similarities(s, kernel), _similarities(t, kernel))
+    s, t = s.double(), t.double()
+    if kernel.measure == "cosine":
+        s, t = F.normalize(s, dim=-1), F.normalize(t, dim=-1)
+    squares = (s.t() @ s).square().sum() + (t.t() @ t).square().sum()
+    total = squares - 2 * (s.t() @ t).square().sum()
+    return (total.clamp(min=0) / s.size(0) ** 2).to(z_student.dtype)
+
+
+def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, Tensor]:
+    """Return the same rows of both, at most so many, in single precision at least."""
+    if max_samples is not None and max_samples < 1:
+        raise ValueError(f"'max_samples' must be at least 1 (got {max_samples})")
+    check_features("z_student", s)
+    check_features("z_teacher", t)
+    if s.size(0) != t.size(0):
+        raise ValueError(
+            "'z_student' and 'z_teacher' must have the same nodes, row by row "
+            f"(got shapes {list(s.shape)} and {list(t.shape)})"
+        )
+    if max_samples is not None and s.size(0) > max_samples:
+        rows = torch.randperm(s.size(0), device=s.device)[:max_samples]
+        s, t = s.index_select(0, rows), t.index_select(0, rows)
+    if s.dtype in (torch.float16, torch.bfloat16):
+        s = s.float()
+    return s, t.to(s.dtype)
+
+
+def _similarities(z: Tensor, kernel: Kernel) -> Tensor:
+    if kernel.measure == "manhattan":
+        return kernel(torch.cdist(z, z, p=1))
+    if kernel.measure == "squared_distance":
+        z = z - z.detach().mean(dim=0)  # changes no distance, and float32 keeps more digits
+        inner = z @ z.t()
+        square = inner.diagonal()
+        return kernel((square.unsqueeze(1) + square - 2 * inner).clamp(min=0))
+    if kernel.measure == "cosine":
+        z = F.normalize(z, dim=-1)
+    return kernel(z @ z.t())

@@ -1,0 +1,213 @@
+r"""Local structures of node features, and the loss that preserves them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.functional.nodes import check_nodes
+from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
+from pyg_stkd.functional.sparse.sparse_ops import reduce_segments
+from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.structures.similarity import (
+    Normalize,
+    check_features,
+    check_kernel,
+    graph_of,
+    similarity,
+)
+from pyg_stkd.graph import Graph
+from pyg_stkd.kernels import RBF, Kernel
+
+__all__ = ["local_structure", "lsp"]
+
+_DEFAULT_KERNEL = RBF()
+
+
+def local_structure(
+    z: Tensor, graph: Any, kernel: Kernel = _DEFAULT_KERNEL, normalize: Normalize = None
+) -> Tensor:
+    r"""Local structures, as logarithms: how each node's in-neighbours share its similarity.
+
+    From `"Distilling Knowledge from Graph Convolutional Networks"
+    <https://arxiv.org/abs/2003.10477>`_ (Eq. 3), in log space:
+
+    .. math::
+        \log \mathrm{LS}_{ij} = \mathrm{SIM}(\mathbf{z}_i, \mathbf{z}_j) -
+        \log \sum_{j':\, (j', i) \in \mathcal{E}} \exp \mathrm{SIM}(\mathbf{z}_i, \mathbf{z}_{j'})
+
+    Args:
+        z (Tensor): Node features.
+        graph (Graph, Tensor, EdgeIndex or SparseTensor): The edges.
+        kernel (Kernel, optional): The similarity. (default: :class:`~pyg_stkd.kernels.RBF`)
+        normalize (str, optional): :obj:`"l2"` for unit vectors, :obj:`"layer"` for features of
+            mean 0 and variance 1 at each node. (default: :obj:`None`)
+
+    Shapes:
+        - **z:** :math:`(N, F)`
+        - **output:** :math:`(|\mathcal{E}|)`, in the graph's order
+
+    Raises:
+        TypeError: If :obj:`z` is not of real floating point numbers, or :obj:`kernel` no kernel.
+        ValueError: If :obj:`z` does not fit the graph.
+
+    Example:
+        >>> z = torch.tensor([[0.0], [0.0], [9.0]])
+        >>> local_structure(z, torch.tensor([[1, 2], [0, 0]])).exp()
+        tensor([0.7311, 0.2689])
+    """
+    check_features("z", z)
+    graph = graph_of(z, graph)
+    return segment_log_softmax(graph, similarity(z, graph, kernel, normalize))
+
+
+def lsp(
+    z_student: Tensor,
+    z_teacher: Tensor | None,
+    edge_index: Any,
+    kernel: Kernel = _DEFAULT_KERNEL,
+    direction: Literal["student", "teacher"] = "student",
+    *,
+    normalize: Normalize = None,
+    reduction: Literal["node", "edge"] = "node",
+    nodes: Tensor | None = None,
+    teacher_structure: Tensor | None = None,
+) -> Tensor:
+    r"""Local structure preserving loss between two models' features of the same nodes.
+
+    From `"Distilling Knowledge from Graph Convolutional Networks"
+    <https://arxiv.org/abs/2003.10477>`_ (Eqs. 5 and 6):
+
+    .. math::
+        \mathcal{L} = \frac{1}{N} \sum_i \sum_{j:\, (j, i) \in \mathcal{E}}
+        \mathrm{LS}^s_{ij} \log \frac{\mathrm{LS}^s_{ij}}{\mathrm{LS}^t_{ij}}
+
+    Nodes without in-edges contribute 0 and count in :math:`N`.
+
+    Args:
+        z_student (Tensor): Node features of the student.
+        z_teacher (Tensor, optional): Node features of the teacher, which get no gradient, or
+            :obj:`None` with :obj:`teacher_structure`.
+        edge_index (Graph, Tensor, EdgeIndex or SparseTensor): The edges. Give a
+            :class:`~pyg_stkd.graph.Graph` to sort them only once.
+        kernel (Kernel, optional): The similarity of two nodes.
+            (default: :class:`~pyg_stkd.kernels.RBF`)
+        direction (str, optional): :obj:`"student"` for the paper's
+            :math:`\mathrm{KL}(s \Vert t)`, :obj:`"teacher"` for :math:`\mathrm{KL}(t \Vert s)`.
+            (default: :obj:`"student"`)
+        normalize (str, optional): As in :func:`local_structure`. (default: :obj:`None`)
+        reduction (str, optional): Mean over :obj:`"node"` (the paper) or :obj:`"edge"`.
+            (default: :obj:`"node"`)
+        nodes (Tensor, optional): Indices or a boolean mask of the centre nodes that count.
+            (default: all)
+        teacher_structure (Tensor, optional): The teacher's :func:`local_structure` on the same
+            graph, kernel and normalisation: a constant of a fixed teacher and a fixed graph.
+
+    Shapes:
+        - **z_student:** :math:`(N, F_s)`
+        - **z_teacher:** :math:`(N, F_t)`
+        - **teacher_structure:** :math:`(|\mathcal{E}|)`, in the graph's order
+        - **output:** scalar
+
+    Raises:
+        TypeError: If the features are not of real floating point numbers, or :obj:`kernel` is no
+            kernel, or :obj:`nodes` no indices or mask.
+        ValueError: If the numbers of nodes differ, an argument is unknown, neither or both of
+            :obj:`z_teacher` and :obj:`teacher_structure` are given, or features are not finite.
+        IndexError: If :obj:`nodes` are no indices or no mask of the graph's nodes.
+
+    Example:
+        >>> edge_index = torch.tensor([[1, 2], [0, 0]])
+        >>> z = torch.tensor([[0.0], [0.0], [9.0]])
+        >>> lsp(z, z, edge_index).item()
+        0.0
+        >>> round(lsp(z[[0, 2, 1]], z, edge_index).item(), 4)
+        0.154
+    """
+    _check_choice("direction", direction, ("student", "teacher"))
+    _check_choice("reduction", reduction, ("node", "edge"))
+    check_kernel(kernel)
+    check_features("z_student", z_student)
+    graph = graph_of(z_student, edge_index)
+    if nodes is not None:
+        check_nodes(nodes, graph.num_nodes)
+    if (z_teacher is None) == (teacher_structure is None):
+        raise ValueError("Exactly one of 'z_teacher' and 'teacher_structure' must be given")
+    if z_teacher is not None:
+        _check_teacher(z_student, z_teacher)
+        with torch.no_grad():
+            teacher = local_structure(z_teacher, graph, kernel, normalize)
+            _warn_if_blind(graph, teacher, kernel, normalize)
+    else:
+        assert teacher_structure is not None
+        if list(teacher_structure.shape) != [graph.num_edges]:
+            raise ValueError(
+                f"'teacher_structure' must have shape [{graph.num_edges}], a value for each edge "
+                f"(got {list(teacher_structure.shape)})"
+            )
+        teacher = teacher_structure.detach()
+    student = segment_log_softmax(graph, similarity(z_student, graph, kernel, normalize))
+    gap = student - teacher
+    term = student.exp() * gap if direction == "student" else teacher.exp() * -gap
+    loss = _mean(graph, term, nodes, reduction)
+    if not torch.compiler.is_compiling() and not loss.isfinite():
+        _explain(
+            loss, z_student=z_student, z_teacher=z_teacher, teacher_structure=teacher_structure
+        )
+    return loss
+
+
+def _mean(graph: Graph, term: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:
+    if nodes is None:
+        count = graph.num_nodes if reduction == "node" else graph.num_edges
+        return term.sum() / max(1, count)
+    per_node, degree = segment_sum(graph, term), graph.degree
+    if nodes.dtype == torch.bool:  # no shape depends on the mask: torch.compile takes it
+        total = per_node.masked_fill(~nodes, 0).sum()
+        counted = nodes if reduction == "node" else degree.masked_fill(~nodes, 0)
+        return total / counted.sum().clamp(min=1)
+    total = per_node.index_select(0, nodes).sum()
+    if reduction == "node":
+        return total / max(1, nodes.numel())
+    return total / degree.index_select(0, nodes).sum().clamp(min=1)
+
+
+def _warn_if_blind(graph: Graph, structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:
+    if torch.compiler.is_compiling():
+        return
+    pointer, col, row = graph.csr()
+    pointer = pointer[: SAMPLE + 1]
+    end = int(pointer[-1])
+    if end == 0:
+        return
+    loop, structure = row[:end] == col[:end], structure[:end]  # a loop is like no neighbour
+    entropy = -reduce_segments(pointer, structure.exp() * structure, "sum")
+    limit = pointer.diff().clamp(min=1).to(entropy.dtype).log()
+    top = reduce_segments(pointer, structure.masked_fill(loop, -torch.inf), "max")
+    low = reduce_segments(pointer, structure.masked_fill(loop, torch.inf), "min")
+    several = reduce_segments(pointer, (~loop).to(entropy.dtype), "sum") > 1
+    spread, share = (top - low)[several].mean(), entropy.sum() / limit.sum()
+    warn_if_blind("local", spread, share, kernel, normalize)
+
+
+def _check_teacher(z_student: Tensor, z_teacher: Tensor) -> None:
+    check_features("z_teacher", z_teacher)
+    if z_teacher.size(0) != z_student.size(0):
+        raise ValueError(
+            "'z_student' and 'z_teacher' must have the same number of nodes "
+            f"(got {z_student.size(0)} and {z_teacher.size(0)})"
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"'{name}' must be one of {choices} (got {value!r})")
+
+
+def _explain(loss: Tensor, **inputs: Tensor | None) -> None:
+    for name, value in inputs.items():
+        if value is not None and not value.isfinite().all():
+            raise ValueError(f"'{name}' must be finite (got NaN or infinite values)")
+    raise ValueError(f"The local structures overflow: normalise the features (got loss {loss})")

@@ -1,0 +1,212 @@
+r"""Temporal structures of sequences of node features, and the loss that preserves them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pyg_stkd.functional.nodes import index_of
+from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.structures.sequences import (
+    Direction,
+    check_direction,
+    check_pair,
+    check_sequence,
+)
+from pyg_stkd.functional.structures.similarity import Normalize, check_kernel
+from pyg_stkd.kernels import RBF, Kernel
+
+__all__ = ["temporal_correlation", "temporal_structure"]
+
+_DEFAULT_KERNEL = RBF()
+
+
+def temporal_structure(
+    h: Tensor, kernel: Kernel = _DEFAULT_KERNEL, normalize: Normalize = None
+) -> Tensor:
+    r"""Temporal structures, as logarithms: how the other time steps share a step's similarity.
+
+    .. math::
+        \log \mathrm{TS}_{n t t'} = \mathrm{SIM}(\mathbf{h}_{tn}, \mathbf{h}_{t'n}) -
+        \log \sum_{t'' \neq t} \exp \mathrm{SIM}(\mathbf{h}_{tn}, \mathbf{h}_{t''n})
+
+    All pairs of steps of a node are one Gram matrix :math:`(T, T)`.
+
+    Args:
+        h (Tensor): Sequences of node features.
+        kernel (Kernel, optional): The similarity. (default: :class:`~pyg_stkd.kernels.RBF`)
+        normalize (str, optional): :obj:`"l2"` for unit vectors, :obj:`"layer"` for features of
+            mean 0 and variance 1 at each node and step. (default: :obj:`None`)
+
+    Shapes:
+        - **h:** :math:`(B, T, N, C)`
+        - **output:** :math:`(B, N, T, T - 1)`, the other steps in their order
+
+    Raises:
+        TypeError: If :obj:`h` is not of real floating point numbers, or :obj:`kernel` no kernel.
+        ValueError: If :obj:`h` has other axes or fewer than two steps.
+
+    Example:
+        >>> h = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1)
+        >>> temporal_structure(h).exp()[0, 0, 0]
+        tensor([0.7311, 0.2689])
+    """
+    check_kernel(kernel)
+    check_sequence("h", h)
+    # Along the second to last axis a softmax of few elements costs a quarter.
+    return _similarity(h, kernel, normalize).mT.contiguous().log_softmax(dim=-2).mT
+
+
+def temporal_correlation(
+    h_student: Tensor,
+    h_teacher: Tensor | None,
+    kernel: Kernel = _DEFAULT_KERNEL,
+    direction: Direction = "student",
+    *,
+    normalize: Normalize = None,
+    nodes: Tensor | None = None,
+    teacher_structure: Tensor | None = None,
+) -> Tensor:
+    r"""Temporal correlation distillation between two models' features of the same sequences.
+
+    Our definition of :math:`\mathcal{L}_{TCD}` of `"STCD" <https://arxiv.org/abs/2401.11798>`_:
+
+    .. math::
+        \mathcal{L} = \frac{1}{B T N} \sum_{b, t, n} \sum_{t' \neq t}
+        \mathrm{TS}^s_{b n t t'} \log \frac{\mathrm{TS}^s_{b n t t'}}{\mathrm{TS}^t_{b n t t'}}
+
+    Sequences of different lengths are compared over the steps that both have, from the last one
+    back.
+
+    Args:
+        h_student (Tensor): Sequences of the student.
+        h_teacher (Tensor, optional): Sequences of the teacher, which get no gradient, or
+            :obj:`None` with :obj:`teacher_structure`.
+        kernel (Kernel, optional): The similarity. (default: :class:`~pyg_stkd.kernels.RBF`)
+        direction (str, optional): :obj:`"student"` for :math:`\mathrm{KL}(s \Vert t)`,
+            :obj:`"teacher"` for :math:`\mathrm{KL}(t \Vert s)`. (default: :obj:`"student"`)
+        normalize (str, optional): As in :func:`temporal_structure`. (default: :obj:`None`)
+        nodes (Tensor, optional): Indices or a boolean mask of the nodes that count.
+            (default: all)
+        teacher_structure (Tensor, optional): The teacher's :func:`temporal_structure` over the
+            steps of the student, with all nodes: a constant of a fixed teacher.
+
+    Shapes:
+        - **h_student:** :math:`(B, T_s, N, C_s)`
+        - **h_teacher:** :math:`(B, T_t, N, C_t)`
+        - **teacher_structure:** :math:`(B, N, T_s, T_s - 1)`
+        - **output:** scalar
+
+    Raises:
+        TypeError: If the features are not of real floating point numbers, or :obj:`kernel` is no
+            kernel, or :obj:`nodes` no indices or mask.
+        ValueError: If the batches or nodes differ, there are fewer than two steps, neither or both
+            of :obj:`h_teacher` and :obj:`teacher_structure` are given, or features are not finite.
+        IndexError: If :obj:`nodes` are no indices or no mask of the nodes.
+
+    Example:
+        >>> h = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1)
+        >>> temporal_correlation(h, h).item()
+        0.0
+        >>> round(temporal_correlation(h[:, [0, 2, 1]], h).item(), 4)
+        0.2311
+    """
+    check_direction(direction)
+    check_kernel(kernel)
+    h_student, h_teacher = check_pair(h_student, h_teacher, teacher_structure)
+    if nodes is not None:
+        nodes = index_of(nodes, h_student.size(2))
+    if h_teacher is not None:
+        with torch.no_grad():
+            chosen = h_teacher if nodes is None else h_teacher.index_select(2, nodes)
+            teacher = temporal_structure(chosen, kernel, normalize)
+            _warn_if_blind(teacher, kernel, normalize)
+    else:
+        assert teacher_structure is not None
+        batch, steps, num_nodes, _ = h_student.shape
+        expected = [batch, num_nodes, steps, steps - 1]
+        if list(teacher_structure.shape) != expected:
+            raise ValueError(
+                f"'teacher_structure' must have shape {expected}, [B, N, T, T - 1] "
+                f"(got {list(teacher_structure.shape)})"
+            )
+        teacher = teacher_structure.detach()
+        teacher = teacher if nodes is None else teacher.index_select(1, nodes)
+    chosen = h_student if nodes is None else h_student.index_select(2, nodes)
+    student = temporal_structure(chosen, kernel, normalize)
+    gap = student - teacher
+    term = student.exp() * gap if direction == "student" else teacher.exp() * -gap
+    loss = term.sum() / max(1, term[..., 0].numel())
+    if not torch.compiler.is_compiling() and not loss.isfinite():
+        _explain(
+            loss, h_student=h_student, h_teacher=h_teacher, teacher_structure=teacher_structure
+        )
+    return loss
+
+
+def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
+    """Similarity of each step to the others, [B, N, T, T - 1]."""
+    if h.dtype in (torch.float16, torch.bfloat16):
+        h = h.float()
+    batch, steps, num_nodes, width = h.shape
+    if normalize == "l2":
+        h = F.normalize(h, dim=-1)
+    elif normalize == "layer":
+        h = F.layer_norm(h, h.shape[-1:])
+    elif normalize is not None:
+        raise ValueError(f"'normalize' must be None, 'l2' or 'layer' (got {normalize!r})")
+    if kernel.measure == "cosine":
+        h = F.normalize(h, dim=-1)
+    if kernel.measure == "squared_distance":
+        # Distances do not change when all steps move, but float32 keeps more digits near 0.
+        h = h - h.detach().mean(dim=1, keepdim=True)
+    z = h.transpose(1, 2).reshape(batch * num_nodes, steps, width)  # [B * N, T, C]
+    if kernel.measure == "manhattan":
+        value = torch.cdist(z, z, p=1)
+    elif kernel.measure in ("inner", "cosine", "squared_distance"):
+        value = _Gram.apply(z)  # [B * N, T, T]
+    else:
+        raise ValueError(
+            "'kernel.measure' must be 'inner', 'cosine', 'squared_distance' or 'manhattan' "
+            f"(got {kernel.measure!r})"
+        )
+    if kernel.measure == "squared_distance":
+        norm = value.diagonal(dim1=1, dim2=2)
+        value = (norm[:, :, None] + norm[:, None] - 2 * value).clamp(min=0)
+    # Without the first element, each row of T + 1 ends in an element of the diagonal.
+    value = value.flatten(1)[:, 1:].unflatten(1, (steps - 1, steps + 1))[..., :-1]
+    return kernel(value.reshape(batch, num_nodes, steps, steps - 1))
+
+
+class _Gram(torch.autograd.Function):
+    """All inner products of the rows of each matrix; one product fewer in the backward."""
+
+    @staticmethod
+    def forward(ctx, z):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(z)
+        return z @ z.mT
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        (z,) = ctx.saved_tensors
+        return (grad + grad.mT) @ z
+
+
+def _warn_if_blind(structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:
+    others = structure.size(-1)
+    if torch.compiler.is_compiling() or others < 2 or structure.numel() == 0:
+        return
+    structure = structure.flatten(0, 1)[:SAMPLE]
+    entropy = -(structure.exp() * structure).sum(-1).mean()
+    spread = (structure.amax(-1) - structure.amin(-1)).mean()
+    warn_if_blind("temporal", spread, entropy / math.log(others), kernel, normalize)
+
+
+def _explain(loss: Tensor, **inputs: Tensor | None) -> None:
+    for name, value in inputs.items():
+        if value is not None and not value.isfinite().all():
+            raise ValueError(f"'{name}' must be finite (got NaN or infinite values)")
+    raise ValueError(f"The temporal structures overflow: normalise the features (got loss {loss})")

@@ -1,0 +1,110 @@
+"""Algorithm 1: distil and prune, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyg_stkd.prune.algorithm.checkpoint import load_stages, save_stages
+from pyg_stkd.prune.algorithm.stage import Algorithm, MakeOptimizer, Stage, Validate
+from pyg_stkd.prune.algorithm.steps import Unpack, unpack
+from pyg_stkd.prune.pruner import Pruner
+
+__all__ = ["distill_and_prune"]
+
+
+def distill_and_prune(
+    distiller: nn.Module,
+    pruner: Pruner,
+    loader: Iterable[Any],
+    criterion: Callable[[Any, Any], Tensor],
+    *,
+    optimizer: MakeOptimizer,
+    epochs: int | Iterable[int] = 10,
+    calibration: int | Iterable[Any] | None = None,
+    validate: Validate | None = None,
+    guard: float | None = None,
+    max_rollbacks: int = 2,
+    checkpoint: str | Path | None = None,
+    unpack: Unpack = unpack,
+) -> Iterator[Stage]:
+    r"""Distil and prune, Algorithm 1, as a generator that yields the report of each stage.
+
+    Each stage scores the student on calibration batches (in eval mode, with the full loss
+    :math:`\mathcal{L}` of task and distillation), prunes it to the next share of
+    :obj:`pruner.keep`, makes it small, estimates batch norms anew, and fine-tunes it with
+    :math:`\mathcal{L}` and a new optimizer. Train the student before the first stage. With
+    :obj:`granularity="weight"` the masks stay.
+
+    Args:
+        distiller (Distiller): Teacher, student and losses.
+        pruner (Pruner): A pruner of the distiller's student.
+        loader (iterable): Batches, of tuples :obj:`(*inputs, target)` or
+            :class:`~torch_geometric.data.Data`.
+        criterion (callable): The task loss, of output and target.
+        optimizer (callable): Makes an optimizer of parameters.
+        epochs (int or list of int): Epochs of fine-tuning, or of each stage. The last stage
+            deserves the most. (default: :obj:`10`)
+        calibration (int or iterable, optional): The number of batches to score on, or such
+            batches. (default: all of :obj:`loader`)
+        validate (callable, optional): Returns a metric of the student, lower is better.
+        guard (float, optional): By how much of its value before a stage the metric may rise;
+            beyond it the stage is rolled back and a share halfway (geometrically) tried first.
+            (default: never)
+        max_rollbacks (int): How often a stage may be rolled back. (default: :obj:`2`)
+        checkpoint (str, optional): A file that is written after each stage. Where it exists, the
+            stages in it are not done again, given the same distiller and pruner at their start.
+        unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch.
+
+    Raises:
+        ValueError: If the pruner's model is not the student, an option does not fit, or the
+            checkpoint is that of another model.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.nn import GCN
+        >>> from pyg_stkd.distill import Distiller, SoftTargetLoss
+        >>> from pyg_stkd.prune import Magnitude
+        >>> teacher, student = GCN(4, 16, 2, 3), GCN(4, 32, 3, 3)
+        >>> distiller = Distiller(teacher, student, [SoftTargetLoss()])
+        >>> pruner = Pruner(student, Magnitude(), keep=(0.5, 0.3))
+        >>> x, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+        >>> loader = [(x, torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]), y)]
+        >>> for stage in distill_and_prune(
+        ...     distiller, pruner, loader, torch.nn.functional.cross_entropy,
+        ...     optimizer=torch.optim.Adam, epochs=1,
+        ... ):
+        ...     print(stage.stage, stage.share <= stage.target, sorted(stage.losses))
+        1 True ['loss', 'soft_target', 'task']
+        2 True ['loss', 'soft_target', 'task']
+    """
+    if getattr(distiller, "student", None) is not pruner.model:
+        raise ValueError("'pruner' must be one of the distiller's student (got another model)")
+    stages = len(pruner.keep)
+    per_stage = [epochs] * stages if isinstance(epochs, int) else list(epochs)
+    if len(per_stage) != stages or any(n < 0 for n in per_stage):
+        raise ValueError(f"'epochs' must be a number, or one for each stage (got {per_stage})")
+    if guard is not None and (validate is None or guard < 0):
+        raise ValueError(f"'guard' must not be negative and needs 'validate' (got {guard})")
+    path = None if checkpoint is None else Path(checkpoint)
+    run = Algorithm(
+        distiller, pruner, loader, criterion, optimizer, calibration, validate, guard,
+        max_rollbacks, unpack,
+    )  # fmt: skip
+    return _stages(run, per_stage, path)
+
+
+def _stages(run: Algorithm, epochs: list[int], path: Path | None) -> Iterator[Stage]:
+    reports: list[Stage] = []
+    if path is not None and path.exists():
+        reports = [Stage(**report) for report in load_stages(path, run.distiller, run.pruner)]
+        yield from reports
+    while run.pruner.stage < len(run.pruner.keep):
+        reports.append(run.stage(epochs[run.pruner.stage]))
+        if path is not None:
+            save_stages(path, run.distiller, run.pruner, [asdict(report) for report in reports])
+        yield reports[-1]

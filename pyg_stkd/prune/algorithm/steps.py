@@ -1,0 +1,203 @@
+"""What a stage of Algorithm 1 is made of: batches, calibration, fine-tuning, measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from pyg_stkd.prune.masked.cost import count_flops, latency
+
+__all__ = [
+    "Batch",
+    "Unpack",
+    "check_calibration",
+    "fine_tune",
+    "measure",
+    "of_models",
+    "recalibrate",
+    "total_loss",
+    "unpack",
+]
+
+# Arguments, keyword arguments, target.
+Batch: TypeAlias = tuple[Sequence[Any], Mapping[str, Any], Any]
+Unpack: TypeAlias = Callable[[Any], Batch]
+
+_OF_DISTILLER = ("nodes", "teacher", "teacher_args")
+
+# What a model or a loss may need: nodes of a mask, or those sampled for others, are not to learn.
+_MORE = ("edge_weight", "edge_attr", "train_mask", "input_id")
+
+
+def unpack(batch: Any) -> Batch:
+    r"""Return the model's arguments and the target of a batch.
+
+    A :class:`~torch_geometric.data.Data` gives :obj:`x`, :obj:`edge_index` and :obj:`y`; a tuple
+    all but its last entry, and that. No weights, features of edges or masks are left out unsaid.
+
+    Raises:
+        TypeError: If a batch is neither.
+        ValueError: If there is more in it that counts.
+
+    Example:
+        >>> unpack((1, 2, 3))
+        ((1, 2), {}, 3)
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) > 1:
+        return batch[:-1], {}, batch[-1]
+    if all(hasattr(batch, name) for name in ("x", "edge_index", "y")):
+        more = [name for name in _MORE if getattr(batch, name, None) is not None]
+        if more:
+            raise ValueError(
+                "'loader' must give Data with x, edge_index and y alone, or unpack=batch -> (args, "
+                f"kwargs, target) must be given (got {', '.join(more)} too)"
+            )
+        return (batch.x, batch.edge_index), {}, batch.y
+    raise TypeError(
+        "'loader' must give tuples (*inputs, target) or Data with x, edge_index and y; else give "
+        f"unpack=batch -> (args, kwargs, target) (got {type(batch).__name__})"
+    )
+
+
+def total_loss(
+    distiller: nn.Module, batch: Batch, criterion: Callable[[Any, Any], Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the full loss of a batch and its terms by name."""
+    args, kwargs, target = batch
+    out, losses = distiller(*args, target=target, **kwargs)
+    task = criterion(out, target)
+    terms = {"task": task, **losses}
+    return task + sum(losses.values()), terms
+
+
+def fine_tune(
+    distiller: nn.Module,
+    batches: Iterable[Batch],
+    criterion: Callable[[Any, Any], Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, float]:
+    """Train for one epoch and return the means of the loss and its terms."""
+    distiller.train()
+    sums: dict[str, float] = {}
+    count = 0
+    for batch in batches:
+        optimizer.zero_grad()
+        loss, terms = total_loss(distiller, batch, criterion)
+        loss.backward()
+        optimizer.step()
+        count += 1
+        for name, value in {"loss": loss, **terms}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+    if count == 0:
+        raise ValueError("'loader' must give at least one batch (got none)")
+    return {name: value / count for name, value in sums.items()}
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
+    """Estimate the statistics of batch norms anew, as the mean over what :obj:`run` feeds in.
+
+    Norms that see no batch, and all where :obj:`run` fails, keep the statistics that they have.
+    """
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _NormBase) and module.running_mean is not None
+    ]
+    if not norms:
+        return
+    modes = {module: module.training for module in model.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    before = {norm: {k: v.clone() for k, v in _statistics(norm).items()} for norm in norms}
+    counts = dict.fromkeys(norms, 0)
+
+    def count(norm: _NormBase, _: Any) -> None:
+        if counts[norm] == 0:
+            norm.reset_running_stats()
+        counts[norm] += 1
+        norm.momentum = 1.0 / counts[norm]  # the mean over all batches
+
+    handles = [norm.register_forward_pre_hook(count) for norm in norms]
+    try:
+        model.eval()
+        for norm in norms:
+            norm.train()
+        run()
+    except BaseException:
+        for norm, statistics in before.items():
+            for key, value in _statistics(norm).items():
+                value.copy_(statistics[key])
+        raise
+    finally:
+        for handle in handles:
+            handle.remove()
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _statistics(norm: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in norm._buffers.items() if value is not None}
+
+
+def measure(model: nn.Module, batch: Batch) -> tuple[int, float]:
+    """Return the FLOPs and the seconds of one forward (see :mod:`pyg_stkd.prune.cost`)."""
+    args, kwargs, _ = batch
+    kwargs = of_models(kwargs)
+    return count_flops(model, args, kwargs), latency(model, args, kwargs)
+
+
+def of_models(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments without those that :class:`Distiller` keeps for itself.
+
+    Example:
+        >>> of_models({"edge_weight": 1, "nodes": [0], "teacher": {}})
+        {'edge_weight': 1}
+    """
+    return {name: value for name, value in kwargs.items() if name not in _OF_DISTILLER}
+
+
+def check_calibration(calibration: Any) -> None:
+    """Raise for what gives no batches, or gives them once: they are run through several times.
+
+    Example:
+        >>> check_calibration(2)
+        >>> check_calibration([(1, 2), (3, 4)])
+    """
+    if calibration is None:
+        return
+    if isinstance(calibration, int):
+        if calibration < 1:
+            raise ValueError(f"'calibration' must be at least 1 batch (got {calibration})")
+    elif not isinstance(calibration, Iterable) or isinstance(calibration, Iterator):
+        raise TypeError(
+            "'calibration' must be a number, or batches that can be run through more than once "
+            f"(got {type(calibration).__name__})"
+        )
+    elif isinstance(calibration, Sized) and _length(calibration) == 0:
+        raise ValueError("'calibration' must give at least one batch (got none)")
+
+
+def _length(batches: Sized) -> int | None:
+    try:
+        return len(batches)
+    except TypeError:  # a DataLoader of an IterableDataset
+        return None
+
+
+def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:
+    """Return the batches of a loader, unpacked, at most :obj:`count` of them.
+
+    Example:
+        >>> list(batches_of([(1, 2), (3, 4)], unpack, count=1))
+        [((1,), {}, 2)]
+    """
+    for i, batch in enumerate(loader):
+        if count is not None and i >= count:
+            return
+        yield unpack(batch)

@@ -1,0 +1,199 @@
+"""Masks of whole channels or heads, and the small model below them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
+from pyg_stkd.prune.masked.cost import Cost, check_cost
+from pyg_stkd.prune.masked.importance import Importance
+from pyg_stkd.prune.masked.model import MaskedModel, check_at_first, check_mask
+from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
+from pyg_stkd.prune.masks.hooks import original_of, set_mask
+from pyg_stkd.prune.masks.skipping import skip_channels
+from pyg_stkd.prune.structure.layout import Group, Layout, floor_width, named_originals
+from pyg_stkd.prune.structure.ports import Ports
+
+__all__ = ["MaskedChannels"]
+
+
+class MaskedChannels(MaskedModel):
+    """A model whose channels, or attention heads, are masked.
+
+    Args:
+        model (torch.nn.Module): The model.
+        ignore (list of str): Names of modules to leave as they are.
+        heads (bool): Whether heads are masked, not channels.
+        cost (callable, optional): What shares are of. (default: the number of parameters)
+    """
+
+    def __init__(
+        self, model: nn.Module, ignore: Iterable[str], heads: bool, cost: Cost | None = None
+    ) -> None:
+        super().__init__(model)
+        self._ignore = tuple(ignore)
+        self._heads = heads
+        self._trace()
+        if not self.layout.groups:
+            raise ValueError(
+                f"'model' must have {'heads' if heads else 'channels'} that can be pruned "
+                f"(got {type(model).__name__}, whose inputs, outputs and ignored modules are kept)"
+            )
+        self.total = self.layout.num_parameters()
+        self.prunable_total = self.layout.num_prunable()
+        self._first_groups = self.layout.groups
+        # What has a floor: the output of each layer, and each group.
+        self._bounded = [axis.tolist() for axis in self.layout.axes]
+        self._bounded += [list(group.units) for group in self._first_groups]
+        # The units that are left after shrinking, as positions among all.
+        self._places = torch.arange(len(self.layout.units))
+        self._num_units = len(self.layout.units)
+        self._cost = cost
+        if cost is not None:
+            self._first_cost = check_cost(cost(plain_copy(model)))
+            self.spent = 1.0
+
+    def _trace(self) -> None:
+        self.ports = Ports(self.model, self._ignore, self._heads)
+        self.layout = Layout(self.model, self.ports)
+
+    @property
+    def groups(self) -> list[Group]:  # type: ignore[override]
+        """The groups of the model as it is."""
+        return self.layout.groups
+
+    @property
+    def kept(self) -> Tensor:
+        """Which units are left, read off the masks."""
+        return self.layout.kept(self.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {
+            name: original_of(module, key)
+            for name, module, key in named_originals(self.model)
+            if name in self.layout.slices
+        }
+
+    def num_parameters(self) -> int:
+        return self.layout.num_parameters(self.kept)
+
+    def prunable_share(self) -> float:
+        return self.layout.num_prunable(self.kept) / self.prunable_total
+
+    def widths(self) -> dict[str, int]:
+        kept = self.kept
+        return {group.name: int(kept[list(group.units)].sum()) for group in self.groups}
+
+    def prune(
+        self,
+        importance: Importance,
+        scores: Mapping[str, Tensor],
+        share: float,
+        rho: float,
+        min_width: int,
+    ) -> None:
+        kept = self.kept
+        alive = {
+            name: score * self.layout.mask(name, kept).to(score) for name, score in scores.items()
+        }
+        reduced = importance.finish(importance.reduce(self.layout, alive))
+        ranked = normalize(self.layout, reduced, kept)
+        floors = self._floors(share, rho, min_width)
+        if self._cost is None:
+            target = int(share * self.total + 1e-6)
+            self._apply(select_channels(self.layout, ranked, kept, target, floors))
+            return
+        target_cost = share * self._first_cost
+        chosen = select_by_cost(
+            self.layout, ranked, kept, self._cost_of, target_cost * (1.0 + 1e-9), floors
+        )
+        self.spent = self._cost_of(chosen) / self._first_cost
+        self._apply(chosen)
+
+    def mask(self, kept: Mapping[str, Tensor]) -> None:
+        groups = {group.name: group for group in self.groups}
+        units = self.kept
+        for name, given in kept.items():
+            if name not in groups:
+                raise ValueError(f"Masks must be of groups: {', '.join(groups)} (got {name!r})")
+            group = groups[name]
+            mask = check_mask(name, given, (group.width,))
+            if bool((~mask & torch.tensor(group.fixed)).any()):
+                fixed = [i for i, is_fixed in enumerate(group.fixed) if is_fixed]
+                raise ValueError(f"The mask of {name!r} must keep channels {fixed}")
+            units[list(group.units)] &= mask
+        for axis in self.layout.axes:
+            if not bool(units[axis].any()):
+                name = next(g.name for g in self.groups if int(axis[0]) in g.units)
+                raise ValueError(f"The mask of {name!r} must keep a channel of each layer")
+        if self._cost is not None:
+            self.spent = self._cost_of(units) / self._first_cost
+        self._apply(units)
+
+    def compact(self) -> nn.Module:
+        small = plain_copy(self.model)
+        narrow(small, self.ports, self.layout, self.kept)
+        return small
+
+    def shrink(self) -> None:
+        kept = self.kept
+        unmask(self.model)
+        narrow(self.model, self.ports, self.layout, kept)
+        self._places = self._places[kept]
+        self._trace()
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = torch.zeros(self._num_units, dtype=torch.bool)
+        kept[self._places[self.kept]] = True
+        groups = {group.name: kept[list(group.units)] for group in self._first_groups}
+        return {"kept": groups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        kept = state["kept"]
+        expected = {group.name: group.width for group in self.groups}
+        got = {name: mask.numel() for name, mask in kept.items()}
+        if expected != got:
+            raise ValueError(
+                f"'state' must be of a model with groups of these widths: {expected} (got {got})"
+            )
+        now = self.kept
+        for group in self.groups:
+            check_at_first(group.name, kept[group.name], now[list(group.units)])
+        self.mask(kept)
+
+    def _cost_of(self, kept: Tensor) -> float:
+        """Return what the model costs with these units alone."""
+        assert self._cost is not None
+        small = plain_copy(self.model)
+        narrow(small, self.ports, self.layout, kept)
+        return check_cost(self._cost(small))
+
+    def _floors(self, share: float, rho: float, min_width: int) -> list[tuple[list[int], int]]:
+        now = {first: i for i, first in enumerate(self._places.tolist())}
+        return [
+            (
+                [now[unit] for unit in units if unit in now],
+                floor_width(len(units), share, rho, min_width),
+            )
+            for units in self._bounded
+        ]
+
+    @torch.inference_mode(False)
+    def _apply(self, kept: Tensor) -> None:
+        modules = {name: (module, key) for name, module, key in named_originals(self.model)}
+        self.attach()
+        for name, channels in self.layout.skips.items():
+            if not bool(kept[channels].all()):
+                norm = self.model.get_submodule(name)
+                skip_channels(norm, kept[channels].to(_device(self.model)))
+        for name, dims in self.layout.slices.items():
+            if name in modules and not all(bool(kept[p].all()) for p in dims.values()):
+                set_mask(*modules[name], self.layout.mask(name, kept))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,128 @@
+"""What a model costs to run: operations, and seconds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that is counted
+
+__all__ = ["Budget", "Cost", "check_cost", "count_flops", "find_cost", "latency"]
+
+Cost: TypeAlias = Callable[[nn.Module], float]
+Budget: TypeAlias = Literal["parameters", "flops", "latency"] | Cost
+
+
+def count_flops(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+) -> int:
+    """Return the operations of a forward in eval mode: matrix products, convolutions, propagation.
+
+    Those of the form in which a model trains: what inference saves or adds does not count.
+
+    Example:
+        >>> count_flops(nn.Linear(3, 4), (torch.ones(2, 3),))
+        48
+    """
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.pyg_stkd.spmm: _propagation_flops}
+    )
+    with _in_eval_mode(model), torch.enable_grad(), counter:
+        model(*args, **(kwargs or {}))
+    return int(counter.get_total_flops())
+
+
+@torch.no_grad()
+def latency(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    repeats: int = 7,
+) -> float:
+    """Return the median seconds of a forward in eval mode, after one that is not counted.
+
+    CPU time of this process on CPU, wall time elsewhere.
+    """
+    device = next(model.parameters()).device
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    seconds = []
+    with _in_eval_mode(model):
+        for _ in range(repeats + 1):
+            _wait(device)
+            start = clock()
+            model(*args, **(kwargs or {}))
+            _wait(device)
+            seconds.append(clock() - start)
+    return statistics.median(seconds[1:])
+
+
+def find_cost(budget: Budget, example: Sequence[Any] | None) -> Cost | None:
+    """Return what measures a model, :obj:`None` for the number of parameters.
+
+    Raises:
+        ValueError: If the budget is unknown, or needs inputs and gets none.
+    """
+    if budget == "parameters":
+        return None
+    if callable(budget):
+        return budget
+    if budget not in ("flops", "latency"):
+        raise ValueError(
+            "'budget' must be 'parameters', 'flops', 'latency' or a function of a model "
+            f"(got {budget!r})"
+        )
+    if not isinstance(example, (tuple, list)):
+        raise ValueError(
+            f"'example' must be a tuple of the model's inputs for budget={budget!r} "
+            f"(got {type(example).__name__})"
+        )
+    inputs = tuple(example)
+    if budget == "flops":
+        return lambda model: count_flops(model, inputs)
+    return lambda model: latency(model, inputs)
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _propagation_flops(
+    index: Any, weight: Any, x: Any, transpose: Any, *args: Any, **kwargs: Any
+) -> int:
+    """A product and a sum for each edge and channel."""
+    entries = 1
+    for size in (weight[0], *x[1:]):
+        entries *= size
+    return 2 * entries
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def check_cost(value: float | Tensor) -> float:
+    """Return a cost as a number; it must be finite and positive.
+
+    Example:
+        >>> check_cost(2)
+        2.0
+    """
+    cost = float(value)
+    if not 0 < cost < float("inf"):
+        raise ValueError(f"'budget' must give a finite cost above 0 (got {cost})")
+    return cost

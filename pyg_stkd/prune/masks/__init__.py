@@ -1,0 +1,3 @@
+"""Masks of torch.nn.utils.prune on channels and weights."""
+
+__all__ = []

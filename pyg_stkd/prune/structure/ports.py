@@ -1,0 +1,250 @@
+"""Which channel owns what: a symbolic pass through a model, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from torch import nn
+from torch_geometric.nn import JumpingKnowledge
+
+from pyg_stkd.prune.masks.hooks import masked_names
+from pyg_stkd.prune.structure.prunable import (
+    check_ignored,
+    check_parameters,
+    class_name,
+    has_parameters,
+    keeps_channels,
+)
+from pyg_stkd.prune.structure.registry import find_rule
+
+__all__ = ["Channels", "Ports", "Several"]
+
+# The unit that each index of a dimension belongs to; None is an input of unknown width.
+Channels: TypeAlias = tuple[int, ...]
+# Channels, or a list of them, or of lists of them.
+Shape: TypeAlias = Channels | Sequence[Any]
+
+
+class Several(list[Channels | None]):
+    """Channels side by side of which nothing says yet how they are joined."""
+
+
+class Ports:
+    r"""The channels of a model: what the rules write and pruning reads.
+
+    A *unit* is what is kept or dropped as a whole. :data:`Channels`, a tuple of units, says for
+    each index of a dimension to which unit it belongs; tuples are cut, repeated and
+    concatenated as the features are. :meth:`tie` makes units one where features are added.
+
+    Args:
+        model (torch.nn.Module): The model.
+        ignore (list of str): Names of modules that are not to be pruned. (default: :obj:`()`)
+        heads (bool): Whether attention heads are the units, not channels.
+            (default: :obj:`False`)
+
+    Attributes:
+        owned: For each parameter and buffer by name, the channels of its dimensions.
+        axes: The name and the channels of each output that a layer makes.
+        attributes: Numbers of channels that modules remember.
+        outputs: The channels that each visited module returned, by name.
+
+    Raises:
+        ValueError: If a name in :obj:`ignore` is unknown, a parameter is shared, lazy or
+            re-parametrised, or a module with parameters has no rule.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> ports = Ports(model)
+        >>> ports.owned["0.weight"][0] == ports.owned["0.bias"][0] == ports.owned["2.weight"][1]
+        True
+    """
+
+    def __init__(self, model: nn.Module, ignore: Iterable[str] = (), heads: bool = False) -> None:
+        self.model = model
+        self.heads = heads
+        self.owned: dict[str, dict[int, Channels]] = {}
+        self.axes: list[tuple[str, Channels]] = []
+        self.attributes: list[tuple[str, str, Shape]] = []
+        self.outputs: dict[str, Channels] = {}
+        self.skips: dict[str, Channels] = {}
+        self._parent: list[int] = []
+        self._frozen: set[int] = set()
+        self._names = {module: name for name, module in model.named_modules()}
+        self._stack: list[str] = []
+        self._visited: set[str] = set()
+        self._unknown: list[str] = []
+        self._ignored = check_ignored(self._names, ignore)
+        check_parameters(model)
+        self.freeze(self(model, None))
+        self._check_visited()
+        self._freeze_ignored()
+
+    def __call__(self, module: Any, x: Any) -> Channels | None:
+        """Pass channels through a module by the rule of its class; return those of its output."""
+        if not isinstance(module, nn.Module):
+            if not isinstance(x, Several) and keeps_channels(module):
+                return x
+            self.freeze(x)
+            return None
+        name = self.name_of(module)
+        rule = find_rule(type(module))
+        if rule is None:
+            self._see(module)
+            self.freeze(x)
+            if not self._is_ignored(name):
+                self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
+            return None
+        if isinstance(x, Several) and not isinstance(module, JumpingKnowledge):
+            raise ValueError(
+                f"No rule says what a function of several inputs, before {name!r}, makes of their "
+                "channels: make it a module with a rule (pyg_stkd.prune.register)"
+            )
+        self._visited.add(name)
+        self._stack.append(name)
+        try:
+            out = rule(self, module, x)
+        except ValueError:
+            if not self._is_ignored(name):
+                raise
+            self._see(module)  # what no rule fits stays as it is
+            self.freeze(x)
+            return None
+        finally:
+            self._stack.pop()
+        if out is not None:
+            self.outputs[name] = out
+        return out
+
+    def fresh(self, width: int, kind: str = "channel") -> Channels:
+        """Make an axis of new units, the output of the current layer.
+
+        Args:
+            width (int): The number of units.
+            kind (str): :obj:`"channel"` or :obj:`"head"`. Units of the other kind than is
+                pruned are kept. (default: :obj:`"channel"`)
+        """
+        first = len(self._parent)
+        units = tuple(range(first, first + width))
+        self._parent.extend(units)
+        if (kind == "head") != self.heads:
+            self._frozen.update(units)
+        self.axes.append((self._stack[-1] if self._stack else "", units))
+        return units
+
+    def sized(self, x: Channels | None, width: int) -> Channels:
+        """Return channels that are :obj:`width` wide: those given, or frozen ones if unknown."""
+        if x is None:
+            first = len(self._parent)
+            x = tuple(range(first, first + width))
+            self._parent.extend(x)
+            self._frozen.update(x)
+        elif len(x) != width:
+            raise ValueError(
+                f"The rules disagree at {self._stack[-1]!r}: it takes {width} channels "
+                f"(got {len(x)})"
+            )
+        return x
+
+    def own(self, module: nn.Module, name: str, dim: int, channels: Channels) -> None:
+        """Say that a dimension of a parameter or buffer (if it is there) belongs to channels."""
+        tensor = getattr(module, name, None)
+        if tensor is None:
+            return
+        prefix = self.name_of(module)
+        known = name in module._parameters or name in module._buffers
+        if not known and name not in masked_names(module):
+            if self._is_ignored(prefix):
+                self.freeze(channels)
+                return
+            raise ValueError(f"'{name}' of {prefix!r} must be a parameter or buffer")
+        dim = dim % tensor.dim()
+        if tensor.size(dim) != len(channels):
+            raise ValueError(
+                f"Dimension {dim} of '{name}' of {prefix!r} must have {len(channels)} channels "
+                f"(got {tensor.size(dim)})"
+            )
+        dims = self.owned.setdefault(f"{prefix}.{name}" if prefix else name, {})
+        # A layer that is called again: the same weights, the same units.
+        self.tie(dims.setdefault(dim, channels), channels)
+        self._visited.add(prefix)
+
+    def attribute(self, module: nn.Module, name: str, channels: Shape) -> None:
+        """Say that an attribute (if it is there) is the number of channels, or a list of such."""
+        if not hasattr(module, name):
+            return
+        prefix = self.name_of(module)
+        for *key, old in self.attributes:  # a layer that is called again
+            if key == [prefix, name] and isinstance(old, tuple) and isinstance(channels, tuple):
+                self.tie(old, channels)
+        self.attributes.append((prefix, name, channels))
+
+    def tie(self, a: Channels | None, b: Channels | None) -> Channels | None:
+        """Make the units of two channels one, index by index, as where features are added."""
+        if a is None or b is None:
+            self.freeze(a)
+            self.freeze(b)
+            return b if a is None else a
+        if len(a) != len(b):
+            raise ValueError(f"Channels that are added must be as many (got {len(a)}, {len(b)})")
+        for i, j in zip(a, b, strict=True):
+            i, j = self.find(i), self.find(j)
+            if i != j:
+                self._parent[max(i, j)] = min(i, j)
+        return a
+
+    def freeze(self, x: Any) -> None:
+        """Keep these channels, whatever their scores."""
+        if isinstance(x, int):
+            self._frozen.add(x)
+        elif x is not None:
+            for item in x:
+                self.freeze(item)
+
+    def skip(self, norm: nn.Module, channels: Channels) -> None:
+        """Say that a norm takes statistics over channels: masked ones must not count."""
+        name = self.name_of(norm)
+        self.tie(self.skips.setdefault(name, channels), channels)
+
+    def find(self, unit: int) -> int:
+        """Return the representative of a unit, the same for all that are tied."""
+        while self._parent[unit] != unit:
+            self._parent[unit] = self._parent[self._parent[unit]]
+            unit = self._parent[unit]
+        return unit
+
+    @property
+    def frozen(self) -> set[int]:
+        """The units (representatives) that are kept."""
+        return {self.find(unit) for unit in self._frozen}
+
+    @property
+    def units(self) -> list[int]:
+        """All units (representatives)."""
+        return sorted({self.find(unit) for unit in range(len(self._parent))})
+
+    def name_of(self, module: nn.Module) -> str:
+        """Return the name of a module in the model."""
+        return self._names[module]
+
+    def _is_ignored(self, name: str) -> bool:
+        return any(name == other or name.startswith(f"{other}.") for other in self._ignored)
+
+    def _see(self, module: nn.Module) -> None:
+        self._visited.update(self._names[child] for child in module.modules())
+
+    def _check_visited(self) -> None:
+        for name, module in self.model.named_modules():
+            if name not in self._visited and not self._is_ignored(name) and has_parameters(module):
+                self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
+        if self._unknown:
+            raise ValueError(
+                "No rule says what belongs to which channel in: "
+                f"{', '.join(dict.fromkeys(self._unknown))}. Either register a rule for the class "
+                "(pyg_stkd.prune.register), or leave the module as it is (ignore=[name])"
+            )
+
+    def _freeze_ignored(self) -> None:
+        for name, dims in self.owned.items():
+            if self._is_ignored(name.rpartition(".")[0]):
+                self.freeze(list(dims.values()))

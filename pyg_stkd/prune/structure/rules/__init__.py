@@ -1,0 +1,23 @@
+"""The rules of the layers and models that are known, a file for each family."""
+
+from pyg_stkd.prune.structure.rules import (
+    attention,
+    containers,
+    convolutions,
+    dense,
+    edge,
+    models,
+    norms,
+    spatio_temporal,
+)
+
+__all__ = [
+    "attention",
+    "containers",
+    "convolutions",
+    "dense",
+    "edge",
+    "models",
+    "norms",
+    "spatio_temporal",
+]

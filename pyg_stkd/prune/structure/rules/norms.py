@@ -1,0 +1,77 @@
+"""Norms: of each channel by itself, or over channels, where masked ones must not count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch_geometric.nn
+from torch import nn
+
+from pyg_stkd.nn import NodeBatchNorm, NodeLayerNorm
+from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.registry import register
+
+__all__ = ["batch_norm", "layer_norm", "node_batch_norm", "pyg_batch_norm", "pyg_layer_norm"]
+
+
+@register(
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    torch_geometric.nn.InstanceNorm,
+    torch_geometric.nn.GraphNorm,
+)
+def batch_norm(ports: Ports, norm: Any, x: Channels | None) -> Channels | None:
+    """A scale, a shift and statistics for each channel."""
+    width = getattr(norm, "num_features", None) or norm.in_channels
+    x = ports.sized(x, int(width))
+    for name in ("weight", "bias", "mean_scale", "running_mean", "running_var"):
+        ports.own(norm, name, 0, x)
+    ports.attribute(norm, "num_features", x)
+    ports.attribute(norm, "in_channels", x)
+    return x
+
+
+@register(torch_geometric.nn.BatchNorm)
+def pyg_batch_norm(
+    ports: Ports, norm: torch_geometric.nn.BatchNorm, x: Channels | None
+) -> Channels | None:
+    """A batch norm in a wrapper."""
+    x = ports.sized(x, norm.module.num_features)
+    ports.attribute(norm, "in_channels", x)
+    return ports(norm.module, x)
+
+
+@register(nn.LayerNorm, NodeLayerNorm)
+def layer_norm(ports: Ports, norm: nn.LayerNorm, x: Channels | None) -> Channels | None:
+    """A scale and a shift for each channel, the last dimension, with statistics over all."""
+    x = ports.sized(x, norm.normalized_shape[-1])
+    ports.own(norm, "weight", -1, x)
+    ports.own(norm, "bias", -1, x)
+    rest = [ports.sized(None, size) for size in norm.normalized_shape[:-1]]
+    ports.attribute(norm, "normalized_shape", [*rest, x])
+    ports.skip(norm, x)
+    return x
+
+
+@register(torch_geometric.nn.LayerNorm)
+def pyg_layer_norm(
+    ports: Ports, norm: torch_geometric.nn.LayerNorm, x: Channels | None
+) -> Channels | None:
+    """The same, over the channels of a node or of a whole graph."""
+    x = ports.sized(x, norm.in_channels)
+    ports.own(norm, "weight", 0, x)
+    ports.own(norm, "bias", 0, x)
+    ports.attribute(norm, "in_channels", x)
+    ports.skip(norm, x)
+    return x
+
+
+@register(NodeBatchNorm)
+def node_batch_norm(ports: Ports, norm: nn.Module, x: Channels | None) -> Channels | None:
+    """A scale and a shift for each node, with statistics over its channels."""
+    if x is not None:
+        ports.skip(norm, x)
+    return x

@@ -1,0 +1,279 @@
+"""Tiny files in each official layout, and the real ones where PYG_STKD_DATA names their folder."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyg_stkd.datasets.traffic.adjacency import GaussianAdjacency
+from pyg_stkd.datasets.traffic.pems import PeMSD4, PeMSD8
+from pyg_stkd.datasets.traffic.pemsd7 import PeMSD7
+
+DATA = os.environ.get("PYG_STKD_DATA")
+real = pytest.mark.skipif(DATA is None, reason="set PYG_STKD_DATA to a folder of real data")
+
+SPEED = [[60.0, 61.5, 62.0], [0.0, 55.25, 70.0], [58.0, 54.0, 69.0]]
+METRES = [[0.0, 1000.0, 2000.0], [1000.0, 0.0, 2700.0], [2000.0, 2700.0, 0.0]]
+NEAR, FAR = math.exp(-0.1), math.exp(-0.4)
+
+
+def rows(table: list[list[float]], end: str = "\n") -> str:
+    return "".join(",".join(f"{v:.18e}" for v in row) + end for row in table)
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(p.relative_to(root)): (p.stat().st_mtime_ns, p.read_bytes())
+        for p in root.rglob("*")
+        if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("prefix", ["PeMSD7_", ""])
+@pytest.mark.parametrize("folder", ["", "raw"])
+@pytest.mark.parametrize("end", ["\n", ",\n", "\r\n"])  # PeMSD7_W_228.csv: with a comma at the end
+def test_pemsd7_of_stgcn(tmp_path: Path, prefix: str, folder: str, end: str) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / f"{prefix}V_3.csv").write_text(rows(SPEED))
+    (tmp_path / folder / f"{prefix}W_3.csv").write_text(rows(METRES, end), newline="")
+    before = snapshot(tmp_path)
+    series = PeMSD7(tmp_path, num_nodes=3)
+    assert snapshot(tmp_path) == before  # nothing is written, not even touched
+
+    assert series.values.shape == (3, 3, 1)
+    assert series.values.dtype == torch.float32
+    expected = np.array(SPEED, dtype=np.float32)
+    expected[1, 0] = np.nan  # zero is missing
+    np.testing.assert_array_equal(series.values[..., 0], expected)
+    assert series.mask[..., 0].tolist() == [[True] * 3, [False, True, True], [True] * 3]
+    assert series.edge_index.tolist() == [[0, 0, 1, 2], [1, 2, 0, 0]]
+    assert series.edge_weight.tolist() == pytest.approx([NEAR, FAR, NEAR, FAR], rel=1e-6)
+    assert (series.unit, series.step_minutes, series.days_per_week) == ("mph", 5, 5)
+
+
+def test_pemsd7_kernel_is_an_option(tmp_path: Path) -> None:
+    (tmp_path / "V_3.csv").write_text(rows(SPEED))
+    (tmp_path / "W_3.csv").write_text(rows(METRES))
+    series = PeMSD7(tmp_path, 3, kernel=GaussianAdjacency(threshold=0.9))
+    assert series.edge_index.tolist() == [[0, 1], [1, 0]]
+
+
+def test_pemsd7_of_hazdzz(tmp_path: Path) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    weights = np.array([[1.0, 0.5, 0.0], [0.5, 1.0, 0.25], [0.0, 0.25, 1.0]])
+    sparse.save_npz(tmp_path / "adj.npz", sparse.csc_matrix(weights))
+    for header in ("", "0,1,2\n"):
+        (tmp_path / "vel.csv").write_text(header + rows(SPEED))
+        series = PeMSD7(tmp_path, num_nodes=3)
+        assert series.values[2, :, 0].tolist() == [58.0, 54.0, 69.0]
+        assert series.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+        assert series.edge_weight.tolist() == [0.5, 0.5, 0.25, 0.25]
+
+
+def test_pemsd7_large_and_medium_may_share_a_folder(tmp_path: Path) -> None:
+    for n in (2, 3):
+        (tmp_path / f"PeMSD7_V_{n}.csv").write_text(rows([row[:n] for row in SPEED]))
+        (tmp_path / f"PeMSD7_W_{n}.csv").write_text(rows([row[:n] for row in METRES[:n]]))
+    assert PeMSD7(tmp_path, 2).num_nodes == 2
+    assert PeMSD7(tmp_path, 3).num_nodes == 3
+
+
+def test_pemsd7_working_days_and_stations(tmp_path: Path) -> None:
+    (tmp_path / "V_1.csv").write_text("60.5\n" * (288 * 5))
+    (tmp_path / "W_1.csv").write_text("0.0\n")
+    (tmp_path / "PeMSD7_M_Station_Info.csv").write_text(
+        ",ID,Fwy,Dir,District,Latitude,Longitude\n0,716939,5,S,7,34.041407,-118.218373\n"
+    )
+    series = PeMSD7(tmp_path, 1)
+    assert series.times is not None
+    assert series.times[288 * 3 + 287] == np.datetime64("2012-05-04T23:55")  # Friday
+    assert series.times[288 * 4] == np.datetime64("2012-05-07")  # Monday
+    assert series.names == ["716939"]
+    assert series.pos is not None
+    assert series.pos.tolist() == [[-118.218373, 34.041407]]
+    assert series.edge_index.shape == (2, 0)
+
+
+def test_pemsd7_refuses(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"PeMSD7_V_3\.csv or V_3\.csv or vel\.csv"):
+        PeMSD7(tmp_path, 3)
+    (tmp_path / "V_3.csv").write_text(rows(SPEED))
+    with pytest.raises(FileNotFoundError, match=r"must hold W_3\.csv"):
+        PeMSD7(tmp_path, 3)
+
+    def check(message: str, metres: str) -> None:
+        (tmp_path / "W_3.csv").write_text(metres)
+        with pytest.raises(ValueError, match=message):
+            PeMSD7(tmp_path, 3)
+
+    check(r"W_3\.csv must be \[N, N\] = \[3, 3\].*\(got \(2, 3\)", rows(METRES[:2]))
+    check(r"W_3\.csv is corrupt or truncated", rows(METRES)[:-30])
+    check(r"W_3\.csv: .*\(got -1\.0 at \[0, 1\]", rows([[0.0, -1.0, 1.0], *METRES[1:]]))
+    check(r"W_3\.csv: .*\(got inf at \[0, 1\]", rows([[0.0, math.inf, 1.0], *METRES[1:]]))
+    check(r"W_3\.csv: .*\(got nan at \[0, 1\]", rows([[0.0, math.nan, 1.0], *METRES[1:]]))
+    (tmp_path / "W_3.csv").write_text(rows(METRES))
+
+    def speeds(message: str, table: str, **kwargs: bool) -> None:
+        (tmp_path / "V_3.csv").write_text(table)
+        with pytest.raises(ValueError, match=message):
+            PeMSD7(tmp_path, 3, **kwargs)
+
+    speeds(r"V_3\.csv is corrupt or truncated", rows(SPEED)[:-30])
+    speeds(r"must be \[T, N\].*\(got \(3, 2\)\)", rows([row[:2] for row in SPEED]))
+    transposed = rows([[60.0, 61.0, 62.0, 63.0, 64.0]] * 3)
+    speeds(r"it looks like \[N, T, C\]", transposed)
+    speeds("must be finite where observed", rows([[60.0, math.inf, 61.0]] * 3))
+    dead = rows([[60.0, 0.0, 61.0]] * 3)
+    speeds(r"got 1 sensors without a reading: \[1\]", dead)
+    assert PeMSD7(tmp_path, 3, drop_dead=True).num_nodes == 2
+
+
+def signal(num_steps: int = 4, num_nodes: int = 3) -> np.ndarray:
+    data = np.empty((num_steps, num_nodes, 3))
+    data[..., 0] = 100 + np.arange(num_nodes)
+    data[..., 1] = 0.05
+    data[..., 2] = 60 + np.arange(num_steps)[:, None]
+    return data
+
+
+LINKS = "from,to,cost\n{0},{1},1000.0\n{1},{2},2000.0\n{1},{2},2000.0\n"
+
+
+@pytest.mark.parametrize("cls", [PeMSD4, PeMSD8])
+@pytest.mark.parametrize("names", ["astgcn", "stsgcn"])
+@pytest.mark.parametrize("ids", [(0, 1, 2), (1, 2, 3), (400863, 318711, 317842)])
+def test_pemsd4_and_pemsd8(
+    tmp_path: Path, cls: type[PeMSD4], names: str, ids: tuple[int, int, int]
+) -> None:
+    stem = {"PeMSD4": "pems04", "PeMSD8": "pems08"}[cls.__name__]
+    upper = names == "stsgcn"
+    data = signal()
+    np.savez(tmp_path / f"{stem.upper() if upper else stem}.npz", data=data)
+    (tmp_path / (f"{stem.upper()}.csv" if upper else "distance.csv")).write_text(
+        LINKS.format(*ids), newline="\r\n"
+    )
+    if ids[0] > 3:
+        (tmp_path / f"{stem.upper()}.txt").write_text("".join(f"{i}\n" for i in ids))
+    before = snapshot(tmp_path)
+    series = cls(tmp_path)
+    assert snapshot(tmp_path) == before
+    assert series.values.dtype == torch.float32
+    np.testing.assert_array_equal(series.values, data.astype(np.float32))
+    assert series.mask.all()
+    assert series.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert series.edge_weight.tolist() == [1.0] * 4
+    assert series.channels == ("flow", "occupancy", "speed")
+    assert series.start == np.datetime64(
+        {"PeMSD4": "2018-01-01", "PeMSD8": "2016-07-01"}[cls.__name__]
+    )
+    assert series.names == ([str(i) for i in ids] if ids[0] > 3 else None)
+
+    series = cls(tmp_path, GaussianAdjacency(), undirected=False)
+    assert series.edge_index.tolist() == [[0, 1], [1, 2]]
+    assert series.edge_weight.tolist() == pytest.approx([NEAR, FAR], rel=1e-6)
+
+
+def test_id_list_beside_links_that_are_numbered_already(tmp_path: Path) -> None:
+    np.savez(tmp_path / "PEMS08.npz", data=signal())
+    (tmp_path / "PEMS08.csv").write_text(LINKS.format(0, 1, 2))
+    (tmp_path / "PEMS08.txt").write_text("9001\n9002\n9003\n")
+    series = PeMSD8(tmp_path)
+    assert series.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert series.names == ["9001", "9002", "9003"]
+
+
+def test_flow_of_zero_is_a_reading_and_speed_of_zero_is_not(tmp_path: Path) -> None:
+    data = signal()
+    data[0, 0, 0] = 0.0  # an empty road at night
+    data[1, 1, 2] = 0.0  # no speed
+    data[2, 2] = 0.0  # nothing at all
+    data[3, 0, 1] = np.nan
+    np.savez(tmp_path / "pems08.npz", data=data)
+    (tmp_path / "distance.csv").write_text(LINKS.format(0, 1, 2))
+    series = PeMSD8(tmp_path)
+    missing = (~series.mask).nonzero().tolist()
+    assert missing == [[1, 1, 2], [2, 2, 0], [2, 2, 1], [2, 2, 2], [3, 0, 1]]
+    assert series.values[~series.mask].isnan().all()
+    assert series.values[0, 0, 0] == 0
+
+
+def test_one_feature(tmp_path: Path) -> None:
+    np.savez(tmp_path / "PEMS08.npz", data=signal()[..., :1])
+    (tmp_path / "PEMS08.csv").write_text(LINKS.format(0, 1, 2))
+    assert PeMSD8(tmp_path).channels == ("flow",)
+
+
+def test_pemsd8_refuses(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"pems08\.npz or PEMS08\.npz"):
+        PeMSD8(tmp_path)
+    np.savez(tmp_path / "pems08.npz", data=signal(num_steps=6))
+    with pytest.raises(FileNotFoundError, match=r"distance\.csv or PEMS08\.csv"):
+        PeMSD8(tmp_path)
+
+    def check(message: str, links: str) -> None:
+        (tmp_path / "distance.csv").write_text(links)
+        with pytest.raises(ValueError, match=message):
+            PeMSD8(tmp_path)
+
+    check(r"distance\.csv: .*N = 3 stations.*\(got ids 0 to 3 and no list\)", LINKS.format(0, 1, 3))
+    check("by the ids of the list in a .txt file", LINKS.format(400863, 318711, 317842))
+    check(r"got -5\.0 at \[0\]", "from,to,cost\n0,1,-5\n")
+    check(r"got nan at \[0\]", "from,to,cost\n0,1,\n")
+    check(r"got inf at \[0\]", "from,to,cost\n0,1,inf\n")
+    check("corrupt or truncated", LINKS.format(0, 1, 2)[:-10])
+    check("has a header but no rows", "from,to,cost\n")
+
+    (tmp_path / "distance.csv").write_text(LINKS.format(0, 1, 2))
+    (tmp_path / "PEMS08.txt").write_text("1\n2\n")
+    with pytest.raises(ValueError, match=r"the id list must name the N = 3.*\(got 2 ids\)"):
+        PeMSD8(tmp_path)
+    (tmp_path / "PEMS08.txt").unlink()
+
+    for wrong, message in (
+        (signal(6).transpose(1, 0, 2), r"it looks like \[N, T, C\]"),
+        (signal(6).transpose(0, 2, 1)[..., [0, 1, 2, 2]], r"C = 1 or 3 features \(got shape"),
+    ):
+        np.savez(tmp_path / "pems08.npz", data=wrong)
+        with pytest.raises(ValueError, match=message):
+            PeMSD8(tmp_path)
+
+
+@real
+def test_real_pems04_500() -> None:
+    root = Path(str(DATA)) / "pems04_500"
+    series = PeMSD4(root, signal="pems04_500.npz")
+    assert series.values.shape == (500, 307, 3)
+    assert series.values[0, 0].tolist() == pytest.approx([62, 0.0077, 67.9])
+    assert series.edge_index.shape == (2, 680)  # 340 links, none listed in both directions
+    assert series.mask.all()
+
+
+@real
+def test_real_pems08_graph(tmp_path: Path) -> None:
+    (tmp_path / "distance.csv").write_bytes(
+        (Path(str(DATA)) / "pems08_graph" / "distance.csv").read_bytes()
+    )
+    np.savez(tmp_path / "pems08.npz", data=signal(3, 170))
+    assert PeMSD8(tmp_path, undirected=False).edge_index.size(1) == 277
+    assert PeMSD8(tmp_path).edge_index.unique().numel() == 170
+
+
+@real
+@pytest.mark.parametrize("layout", ["stgcn", "hazdzz"])
+def test_real_pemsd7m_graph(tmp_path: Path, layout: str) -> None:
+    source = Path(str(DATA)) / "pemsd7m_graph"
+    graph = "PeMSD7_W_228.csv" if layout == "stgcn" else "adj.npz"
+    speed = "PeMSD7_V_228.csv" if layout == "stgcn" else "vel.csv"
+    for name in (graph, "PeMSD7_M_Station_Info.csv"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / speed).write_text(rows([[60.5] * 228] * 3))
+    series = PeMSD7(tmp_path)
+    # 19,118 entries with the diagonal; 1,664 by the rule of STGCN, which has none.
+    assert series.edge_index.size(1) == {"stgcn": 1664, "hazdzz": 19118 - 228}[layout]
+    assert series.names is not None
+    assert series.names[0] == "716939"

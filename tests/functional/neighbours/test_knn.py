@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch_geometric.typing
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pyg_stkd.functional.neighbours import knn_search
+from pyg_stkd.functional.neighbours.clouds import like_clouds
+from pyg_stkd.functional.neighbours.knn import knn_graph
+from pyg_stkd.functional.neighbours.largest import largest, largest_by_groups, largest_by_keys
+
+SIZES = [[1], [2, 2, 2], [300, 5, 1], [260, 260], [40] * 6, [0], [3, 1, 400]]
+
+
+def batch_of(sizes: list[int]) -> Tensor:
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+
+
+def brute_force(x: Tensor, k: int, batch: Tensor, loop: bool) -> Tensor:
+    """Sorts all pairs by distance, then by index."""
+    distance = (x[:, None] - x[None]).double().square().sum(-1)
+    distance[batch[:, None] != batch[None]] = torch.inf
+    distance.fill_diagonal_(-1 if loop else torch.inf)
+    value, index = distance.sort(dim=1, stable=True)
+    kept = value[:, :k] < torch.inf
+    centre = torch.arange(x.size(0))[:, None].expand_as(kept)
+    return torch.stack([index[:, :k][kept], centre[kept]])
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("width", [1, 3, 7])
+@pytest.mark.parametrize("loop", [True, False])
+def test_equals_brute_force(sizes: list[int], width: int, loop: bool) -> None:
+    batch = batch_of(sizes)
+    x = torch.randn(batch.numel(), width, dtype=torch.float64)
+    for k in (1, 5, 20):
+        assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+
+
+@pytest.mark.parametrize("sizes", [[500], [300, 150], [30, 30, 4]], ids=str)
+@pytest.mark.parametrize("loop", [True, False])
+def test_ties_and_duplicates_go_to_the_smaller_index(sizes: list[int], loop: bool) -> None:
+    batch = batch_of(sizes)
+    for spread in (0, 1, 4):
+        x = (torch.randn(batch.numel(), 3) * spread).round() + 1000  # a lattice, far from 0
+        for k in (3, 20):
+            assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    k=st.integers(1, 14),
+    width=st.integers(1, 6),
+    loop=st.booleans(),
+)
+def test_small_clouds(sizes: list[int], k: int, width: int, loop: bool) -> None:
+    batch = batch_of(sizes)
+    x = torch.randn(batch.numel(), width, dtype=torch.float64)
+    assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+
+
+@pytest.mark.parametrize("width", [3, 16])
+def test_float32_far_from_the_origin(width: int) -> None:
+    x = (torch.randn(400, width) + 1000).float()
+    batch = batch_of([150, 250])
+    given, expected = (f(x, 8, batch, False) for f in (knn_graph, brute_force))
+    wrong = (given[0] != expected[0]).float().mean()
+    assert wrong < (1e-9 if width == 3 else 0.01)
+
+
+def test_the_chunk_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of([140, 140, 70])
+    x = torch.randn(350, 6, dtype=torch.float64)
+    expected = knn_graph(x, 9, batch)
+    for chunk in (2000, 1 << 14, 1 << 24):
+        monkeypatch.setitem(knn_search._CHUNK, "cpu", chunk)
+        assert torch.equal(knn_graph(x, 9, batch), expected)
+
+
+@pytest.mark.parametrize("width", [1, 3, 7])
+@pytest.mark.parametrize("loop", [True, False])
+def test_large_clouds_equal_brute_force(
+    width: int, loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(knn_search._CHUNK, "cpu", 1 << 14)
+    batch = batch_of([310, 2, 150, 257])
+    x = torch.randn(batch.numel(), width, dtype=torch.float64) + 3.0 * batch[:, None]
+    lattice = (x[:, :4] * 2).round().float()
+    for k in (1, 20, 140):  # 140: sorted whole
+        assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+        given, expected = (f(lattice, k, batch, loop) for f in (knn_graph, brute_force))
+        assert torch.equal(given, expected)
+
+
+@pytest.mark.parametrize("chunk", [1 << 14, 1 << 24])
+def test_whole_numbers_tie_in_any_number_of_columns(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(knn_search._CHUNK, "cpu", chunk)
+    half = torch.randint(-2, 3, (150, 6)).float()
+    x = torch.cat([half, -half])  # with its mean at 0
+    batch = batch_of([300])
+    assert torch.equal(knn_graph(x, 10, batch), brute_force(x, 10, batch, False))
+
+
+def test_the_search_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of([300, 90])
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(390, 3).round(decimals=1).to(dtype)
+        expected = knn_graph(x, 9, batch)
+        with monkeypatch.context() as patch:
+            patch.setattr(knn_search, "num_groups", lambda n, k: 0)
+            assert torch.equal(knn_graph(x, 9, batch), expected)
+
+
+def test_largest_with_integer_keys_equals_the_stable_sort() -> None:
+    score = torch.randn(50, 37).round(decimals=1)
+    score[:, 4], score[:, 5], score[3] = -torch.inf, torch.inf, -0.5
+    assert torch.equal(largest_by_keys(score, 12), largest(score, 12))
+
+
+def test_half_precision_is_compared_in_single() -> None:
+    x = torch.randn(50, 5).bfloat16()
+    assert torch.equal(knn_graph(x, 4), knn_graph(x.float(), 4))
+
+
+def test_a_skipped_number_is_an_empty_cloud() -> None:
+    x = torch.randn(6, 2)
+    batch = torch.tensor([0, 0, 0, 5, 5, 5])
+    assert torch.equal(knn_graph(x, 2, batch), knn_graph(x, 2, batch.clamp(max=1)))
+
+
+def test_one_point_and_none() -> None:
+    assert knn_graph(torch.ones(2, 3), 10**30).tolist() == [[1, 0], [0, 1]]
+    assert knn_graph(torch.ones(1, 3), 4).tolist() == [[], []]
+    assert knn_graph(torch.ones(1, 3), 4, loop=True).tolist() == [[0], [0]]
+    assert knn_graph(torch.ones(0, 3), 4, loop=True).shape == (2, 0)
+
+
+def test_points_without_coordinates_are_all_equally_near() -> None:
+    assert knn_graph(torch.ones(3, 0), 1).tolist() == [[1, 0, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_the_points_given_stay_as_they_are(width: int) -> None:
+    x = torch.randn(230, width, dtype=torch.float64)
+    given = x.clone()
+    knn_graph(x, 3, batch_of([140, 60, 30]))
+    assert torch.equal(x, given)
+
+
+def test_distances_just_below_overflow() -> None:
+    x = torch.tensor([[0.0], [3e18], [5e18], [9e18]])
+    for width in (1, 6):
+        wide = torch.cat([x, torch.zeros(4, width - 1)], dim=1)
+        assert knn_graph(wide, 1).tolist() == [[1, 2, 1, 2], [0, 1, 2, 3]]
+    far = wide + 1e19  # as near to each other as before
+    assert knn_graph(far, 1, torch.tensor([0, 0, 1, 1])).tolist() == [[1, 0, 3, 2], [0, 1, 2, 3]]
+
+
+def test_no_gradient_flows() -> None:
+    x = torch.randn(9, 2, requires_grad=True)
+    assert not knn_graph(x, 3).requires_grad
+
+
+def stand_in(x: Tensor, y: Tensor, ptr_x: Tensor, ptr_y: Tensor, k: int, *_: object) -> Tensor:
+    """What pyg-lib returns, but ties and order are the worst."""
+    cloud = torch.bucketize(torch.arange(x.size(0)), ptr_x[1:], right=True)
+    distance = torch.cdist(y.double(), x.double())
+    distance[cloud[:, None] != cloud[None]] = torch.inf
+    index = distance.flip(1).topk(k, largest=False).indices.flip(1)
+    row = torch.arange(y.size(0)).repeat_interleave(k)
+    return torch.stack([row, (x.size(0) - 1 - index).view(-1)])
+
+
+@pytest.mark.parametrize("loop", [True, False])
+def test_pyg_lib_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, loop: bool) -> None:
+    monkeypatch.setattr(torch_geometric.typing, "WITH_KNN", True, raising=False)
+    monkeypatch.setattr(torch.ops, "pyg", type("pyg", (), {"knn": staticmethod(stand_in)}))
+    monkeypatch.setattr(knn_search, "_TREE_POINTS", 50)
+    batch = batch_of([60, 60, 80])
+    x = torch.randn(200, 3)
+    assert torch.equal(knn_graph(x, 7, batch, loop), brute_force(x, 7, batch, loop))
+    x[:90] = 0  # a point may not be among its own nearest
+    edge_index = knn_graph(x, 7, batch, loop)
+    source, target = edge_index.view(2, 200, 7)
+    assert ((source == target).sum(1) == int(loop)).all()
+    assert (source.sort(1).values.diff() > 0).all()
+
+
+@pytest.mark.full
+def test_compiles() -> None:
+    x, batch = torch.randn(990, 3), batch_of([10, 20, 160, 800])
+    compiled = torch.compile(lambda x, batch: knn_graph(x, 4, batch) + 0, backend="eager")
+    assert torch.equal(compiled(x, batch), knn_graph(x, 4, batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"k": 0}, ValueError, r"'k' must be an integer of at least 1 \(got 0\)"),
+        ({"batch": [0, 0, 0, 0]}, TypeError, r"'batch' must be a tensor \(got list\)"),
+        ({"k": 2.0}, ValueError, r"'k' must be an integer of at least 1 \(got 2.0\)"),
+        ({"x": torch.ones(4)}, ValueError, r"'x' must have shape \[N, C\] \(got \[4\]\)"),
+        ({"x": torch.ones(4, 2).long()}, TypeError, "'x' must be a tensor of real floating"),
+        ({"x": torch.full((4, 2), torch.nan)}, ValueError, "'x' must be finite"),
+        ({"x": torch.full((4, 2), torch.inf)}, ValueError, "'x' must be finite"),
+        ({"x": torch.eye(4) * 1e30}, ValueError, "'x' must be finite"),
+        ({"batch": torch.tensor([0, 1, 0, 1])}, ValueError, "'batch' must be sorted"),
+        ({"batch": torch.zeros(3).long()}, ValueError, "'batch' must have one entry for each of"),
+        ({"batch": torch.zeros(4)}, TypeError, "'batch' must be of dtype torch.int64"),
+    ],
+)
+def test_bad_input(change: dict[str, object], error: type[Exception], match: str) -> None:
+    arguments = {"x": torch.ones(4, 2), "k": 2, **change}
+    with pytest.raises(error, match=match):
+        knn_graph(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [3, 7])
+@pytest.mark.parametrize("loop", [True, False])
+def test_clouds_of_about_one_size_are_searched_together(width: int, loop: bool) -> None:
+    sizes = [30, 7, 31, 300, 31, 5, 290, 1, 300, 160, 150]
+    groups = [[sizes[i] for i in clouds] for clouds in like_clouds(sizes, 1 << 19)]
+    assert groups == [[300, 300, 290], [160, 150, 31, 31, 30, 7, 5, 1]]
+    batch = batch_of(sizes)
+    x = torch.randn(batch.numel(), width, dtype=torch.float64) + 5.0 * batch[:, None]
+    for k in (4, 20):
+        assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
+
+
+def test_large_clouds_are_searched_alone_unless_equal() -> None:
+    assert like_clouds([1024, 1000, 1024, 600], 1 << 19) == [[0, 2], [1], [3]]
+    assert like_clouds([], 1 << 19) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threads_share_the_rows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyg_stkd.functional.neighbours.largest._SHARE", 1)
+    score = torch.randn(130, 200, generator=torch.manual_seed(0)).to(dtype)
+    score[7] = score[8, :1]  # all equal
+    expected = score.double().sort(dim=1, descending=True, stable=True).indices[:, :5]
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            assert largest_by_groups(score, 5, 16).tolist() == expected.tolist()
+    finally:
+        torch.set_num_threads(threads)
