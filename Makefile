@@ -40,8 +40,8 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/.package
-	@echo "==> Running examples/ppi.py on synthetic protein graphs"
-	@$(VENV)/bin/python examples/ppi.py --dataset synthetic $(DEMO_ARGS)
+	@echo "==> Running examples/papers/ppi.py on synthetic protein graphs"
+	@$(VENV)/bin/python examples/papers/ppi.py --dataset synthetic $(DEMO_ARGS)
 
 test: $(VENV)/.package
 	@echo "==> Testing without torch-scatter and torch-sparse in $(VENV)"

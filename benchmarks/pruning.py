@@ -6,7 +6,7 @@ nearest neighbours of random points as edges; times do not depend on what was le
 3 % of its parameters, at once or in the stages 40, 15, 6, 3 %, by channels (structured) or by
 single weights. FLOPs are those of one window, propagation over the edges included; zeros are
 counted as a dense kernel does them. Bytes are those of the saved state. Forms of the same model
-are checked to have the same outputs first. What pruned models are worth: examples/prune_traffic.py.
+are checked to have the same outputs first. Their worth: examples/papers/prune_traffic.py.
 """
 
 from __future__ import annotations

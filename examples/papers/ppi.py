@@ -1,9 +1,9 @@
 """Distil a graph attention network on protein graphs: the experiment of the LSP paper, Table 2.
 
-    python examples/ppi.py                                            # synthetic, in minutes
-    python examples/ppi.py --dataset ppi --root data/PPI --seeds 5 --trials 4
-    python examples/ppi.py --dataset pcg --root data/protein_multilabel --seeds 3 --trials 3 \\
-        --epochs 500 --patience 50 --methods KD FitNet AT LSP LSP-raw
+    python examples/papers/ppi.py                                            # synthetic, in minutes
+    python examples/papers/ppi.py --dataset ppi --root data/PPI --seeds 5 --trials 4
+    python examples/papers/ppi.py --dataset pcg --root data/protein_multilabel --seeds 3 \\
+        --trials 3 --epochs 500 --patience 50 --methods KD FitNet AT LSP LSP-raw
 
 A teacher (3 layers, 4x256 channels), the student alone (5 layers, 2x68 channels), and the student
 with KD, FitNet, AT and LSP (of unit vectors; LSP-raw: of raw features). Each method is tuned on

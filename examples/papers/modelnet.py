@@ -1,9 +1,10 @@
 """Distil a DGCNN on point clouds: the experiments of the LSP paper, Tables 4 to 6 and Figure 4.
 
-    python examples/modelnet.py                                      # synthetic, in minutes
-    python examples/modelnet.py --dataset modelnet40-h5 --root data --points 1024 --augment \\
-        --teacher-width 64 --student-width 32 --epochs 250 --seeds 5 --trials 4 --device cuda
-    python examples/modelnet.py --dataset modelnet10-vox24 --root data/modelnet10_voxel30 \\
+    python examples/papers/modelnet.py                                      # synthetic, in minutes
+    python examples/papers/modelnet.py --dataset modelnet40-h5 --root data --points 1024 \\
+        --augment --teacher-width 64 --student-width 32 --epochs 250 --seeds 5 --trials 4 \\
+        --device cuda
+    python examples/papers/modelnet.py --dataset modelnet10-vox24 --root data/modelnet10_voxel30 \\
         --points 512 --teacher-width 32 --student-width 16 --epochs 10 --patience 8 \\
         --teacher-epochs 8 --one-teacher --seeds 3 --trials 2 --kernels
 

@@ -1,10 +1,10 @@
 """Distil a traffic forecaster: STGCN or ASTGCN with responses, hints and correlations (STCD).
 
-    python examples/traffic.py                                        # synthetic, in minutes
-    python examples/traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3 \\
+    python examples/papers/traffic.py                                        # synthetic, in minutes
+    python examples/papers/traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3 \\
         --trials 2 --epochs 80 --patience 20 --batch-size 16 --stride 2 \\
         --teacher-width 32 --student-width 8
-    python examples/traffic.py --dataset pemsd7m --root data/PeMSD7 --seeds 5 --trials 4
+    python examples/papers/traffic.py --dataset pemsd7m --root data/PeMSD7 --seeds 5 --trials 4
 
 A wide teacher, a narrow student alone, and the student with imitation of the outputs (L_ORD),
 FitNet, L_SCD, L_TCD and all three together (L_STCD), against persistence and the historical

@@ -14,7 +14,7 @@ pytest.importorskip("tabulate")
 pytest.importorskip("torchmetrics")
 pytest.importorskip("tqdm")
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "papers"
 METHODS = ["teacher", "student", "imitation", "FitNet", "L_SCD", "L_TCD", "L_STCD"]
 SIZES = {
     "nodes": 5,

@@ -1,10 +1,10 @@
 """Prune a traffic forecaster to 3 % of its parameters: Algorithm 1, and what it is worth.
 
-    python examples/prune_traffic.py                                  # synthetic, in minutes
-    python examples/prune_traffic.py --seeds 10 --epochs 30 --stage-epochs 2 1 1 \\
+    python examples/papers/prune_traffic.py                                  # synthetic, in minutes
+    python examples/papers/prune_traffic.py --seeds 10 --epochs 30 --stage-epochs 2 1 1 \\
         --teacher-epochs 20 --methods KDIS "KDIS without distillation"
-    python examples/prune_traffic.py --dataset metr-la-week --root data/metr_la_week --seeds 3 \\
-        --trials 3 --epochs 60 --stage-epochs 2 1 1 --teacher-epochs 30 --patience 10 \\
+    python examples/papers/prune_traffic.py --dataset metr-la-week --root data/metr_la_week \\
+        --seeds 3 --trials 3 --epochs 60 --stage-epochs 2 1 1 --teacher-epochs 30 --patience 10 \\
         --methods KDIS magnitude random "KDIS at once" "KDIS without distillation" \\
         "KDIS's widths from scratch" "KDIS's widths from the teacher" \\
         "KDIS, 4 channels at least" "KDIS, 4 channels at least, later"
