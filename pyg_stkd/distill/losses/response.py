@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_number
+from pyg_stkd.distill.losses.output import check_shapes, logit_error
 from pyg_stkd.distill.recording.capture import Call, Capture
 
 __all__ = ["SoftTargetLoss"]
@@ -25,8 +26,13 @@ class SoftTargetLoss(DistillationLoss):
     of its own, :math:`\sigma(\cdot / T)` takes the place of the softmax, and the mean is over
     nodes and labels, as in binary cross-entropy. This is no part of the paper.
 
+    :obj:`temperature=float("inf")` is the limit, in which logits are compared as numbers: half of
+    :class:`~pyg_stkd.distill.LogitLoss`, the mean squared difference of centred logits, for a
+    softmax; an eighth of :obj:`LogitLoss(multi_label=True)`, which is not centred, for sigmoids.
+
     Args:
-        temperature (float): The temperature :math:`T > 0`. (default: :obj:`4.0`)
+        temperature (float): The temperature :math:`T > 0`, infinity included.
+            (default: :obj:`4.0`)
         multi_label (bool): Whether each label is a sigmoid of its own. (default: :obj:`False`)
         weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
         name (str, optional): The key of the loss. (default: :obj:`"soft_target"`)
@@ -43,7 +49,8 @@ class SoftTargetLoss(DistillationLoss):
 
     Raises:
         TypeError: If :obj:`temperature` is no number or :obj:`multi_label` no bool.
-        ValueError: If :obj:`temperature` is not positive, or the shapes differ.
+        ValueError: If :obj:`temperature` is not positive, the shapes differ, or a softmax has
+            fewer than two classes.
 
     Example:
         >>> import torch
@@ -71,29 +78,22 @@ class SoftTargetLoss(DistillationLoss):
         check_number("temperature", temperature)
         if not isinstance(multi_label, bool):
             raise TypeError(f"'multi_label' must be a bool (got {multi_label!r})")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
+        if not temperature > 0:  # NaN is not either
+            raise ValueError(f"'temperature' must be positive (got {temperature})")
         self.temperature = temperature
         self.multi_label = multi_label
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
+        check_shapes(student, teacher, softmax=not self.multi_label)
         s, t = align(student, teacher)
-        if s.shape != t.shape:
-            raise ValueError(
-                f"The {student.where} and the {teacher.where} must have the same shape "
-                f"(got {list(s.shape)} and {list(t.shape)})"
-            )
+        if self.temperature == math.inf:
+            return logit_error(s, t, centred=not self.multi_label) / (8 if self.multi_label else 2)
         scale = self.temperature**2
         s, t = s / self.temperature, t / self.temperature
         if self.multi_label:
             on, off = F.logsigmoid(t), F.logsigmoid(-t)
             gap = on.exp() * (on - F.logsigmoid(s)) + off.exp() * (off - F.logsigmoid(-s))
             return gap.sum() * (scale / max(1, gap.numel()))  # 0 without rows
-        if s.dim() < 2 or s.size(-1) < 2:
-            raise ValueError(
-                f"The {student.where} must have two classes or more, or the loss "
-                f"multi_label=True (got shape {list(s.shape)})"
-            )
         s, t = s.log_softmax(dim=-1).flatten(0, -2), t.log_softmax(dim=-1).flatten(0, -2)
         return F.kl_div(s, t, reduction="sum", log_target=True) * (scale / max(1, s.size(0)))
 

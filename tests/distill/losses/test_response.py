@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pyg_stkd.distill import Capture, SoftTargetLoss
+from pyg_stkd.distill import Capture, LogitLoss, SoftTargetLoss
 
 
 def naive_kl(s, t, T):
@@ -76,8 +76,8 @@ def test_leading_axes_are_more_rows():
 
 
 def test_bad_input():
-    for value in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="'temperature' must be positive and finite"):
+    for value in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="'temperature' must be positive"):
             SoftTargetLoss(value)
     for bad in ("a", None, True):
         with pytest.raises(TypeError, match=rf"'temperature' must be a number \(got {bad!r}\)"):
@@ -103,3 +103,25 @@ def test_no_rows(multi_label):
     value = SoftTargetLoss(multi_label=multi_label)(Capture(s), Capture(t))
     assert value.item() == 0
     assert torch.autograd.grad(value, s)[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize(("multi_label", "share"), [(False, 1 / 2), (True, 1 / 8)])
+def test_infinite_temperature_is_a_share_of_the_logit_loss(multi_label, share):
+    s, t = torch.randn(2, 5, 3, dtype=torch.float64) * 3
+    s.requires_grad_()
+    limit = SoftTargetLoss(math.inf, multi_label)(Capture(s), Capture(t))
+    logit = LogitLoss(multi_label=multi_label)(Capture(s), Capture(t))
+    torch.testing.assert_close(limit, share * logit, rtol=1e-14, atol=0)
+    # The distance to a finite temperature falls as 1 / T or faster, in value and gradient.
+    for T in (1e2, 1e3, 1e4):
+        near = SoftTargetLoss(T, multi_label)(Capture(s), Capture(t))
+        gradients = [torch.autograd.grad(x, s, retain_graph=True)[0] for x in (near, limit)]
+        assert abs(near - limit) < 10 / T * limit
+        assert (gradients[0] - gradients[1]).norm() < 10 / T * gradients[1].norm()
+
+
+def test_infinite_temperature_checks_the_same():
+    with pytest.raises(ValueError, match="two classes or more"):
+        SoftTargetLoss(math.inf)(Capture(torch.ones(3, 1)), Capture(torch.ones(3, 1)))
+    with pytest.raises(ValueError, match="must have the same shape"):
+        SoftTargetLoss(math.inf, True)(Capture(torch.ones(3, 1)), Capture(torch.ones(3, 2)))
