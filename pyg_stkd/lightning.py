@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.distill import Distiller
-from pyg_stkd.prune.algorithm.steps import Unpack, of_models, total_loss, unpack
+from pyg_stkd.distill.training import Criterion, Unpack, of_models, total_loss, unpack
 
 __all__ = ["DistillationModule"]
 
@@ -49,7 +49,7 @@ class DistillationModule(lightning.LightningModule):
     def __init__(
         self,
         distiller: Distiller,
-        criterion: Callable[[Any, Any], Tensor],
+        criterion: Criterion,
         optimizer: Callable[[Iterable[nn.Parameter]], Any],
         unpack: Unpack = unpack,
     ) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.masked.cost import Budget, find_cost
 from pyg_stkd.prune.masked.importance import KDIS, Importance
+from pyg_stkd.prune.masked.model import LayerChannels
 from pyg_stkd.prune.masked.pruned import Pruned
 from pyg_stkd.prune.masked.schedule import check_shares
+from pyg_stkd.prune.masked.snapshot import Snapshot
 from pyg_stkd.prune.options import Granularity, check_options, masked_model
 from pyg_stkd.prune.structure.layout import Group
 
@@ -189,6 +191,25 @@ class Pruner:
         Parameters are new objects afterwards: make a new optimizer.
         """
         self._masked.shrink()
+
+    def channels_of(self, layer: str) -> LayerChannels:
+        """Return which output channels of a layer are left, and which may still go.
+
+        Args:
+            layer (str): The layer by its name in :obj:`named_modules()`.
+        """
+        return self._masked.channels_of(layer)
+
+    def snapshot(self) -> Snapshot:
+        """Return which masks there are, for :meth:`restore`."""
+        return Snapshot.of(self._masked)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take off the masks that came after a snapshot, as long as nothing was shrunk.
+
+        Masked values are 0 until a state of the model at that time is loaded.
+        """
+        snapshot.restore(self._masked)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew, under the masks."""

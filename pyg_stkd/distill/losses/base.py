@@ -108,6 +108,18 @@ class DistillationLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def student_maps(self) -> list[nn.Module]:
+        """Return the modules with weights that the student's features are given to.
+
+        When :func:`~pyg_stkd.prune.distill_and_prune` makes the student's layer smaller, the linear
+        map that comes first in each of them loses the columns of the channels that went. Override
+        it where a loss also has modules for the teacher's features. (default: all its modules)
+        """
+        if self._parameters:
+            return [self]
+        copies = self._modules.get("of_teacher")  # those for further teachers answer themselves
+        return [module for module in self.children() if module is not copies]
+
     def factor(self, epoch: int) -> float:
         """Return :obj:`weight * schedule(epoch)`."""
         return self.weight * (1.0 if self.schedule is None else self.schedule(epoch))

@@ -109,6 +109,9 @@ class HintLoss(DistillationLoss):
             )
         return F.mse_loss(projected, t, reduction="mean" if t.numel() > 0 else "sum")
 
+    def student_maps(self) -> list[nn.Module]:
+        return [self.projection]
+
 
 class AttentionTransferLoss(DistillationLoss):
     r"""Activation-based attention transfer from `"Paying More Attention to Attention"

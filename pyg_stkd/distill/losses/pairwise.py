@@ -173,6 +173,9 @@ class ContrastiveLoss(DistillationLoss):
             s, t = (project(head, x, side, self.name) for head, x, side in heads)
         return contrast(s, t, self.temperature, max_samples=self.max_samples)
 
+    def student_maps(self) -> list[nn.Module]:
+        return [] if self.student_head is None else [self.student_head]
+
     def _fit(self, head: nn.Sequential, x: Tensor) -> nn.Sequential:
         if isinstance(head[0], Projection):
             assert self.channels is not None

@@ -15,7 +15,7 @@ from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.recorder import named_layers, unknown_layer
 from pyg_stkd.distill.teaching.confidence import Error, confidence, error_of
 
-__all__ = ["Teachers", "Weight", "loss_of", "spread"]
+__all__ = ["Teachers", "Weight", "copies_of", "loss_of", "spread"]
 
 Weight: TypeAlias = float | Tensor
 
@@ -181,6 +181,19 @@ def loss_of(loss: DistillationLoss, teacher: int) -> DistillationLoss:
     if teacher == 0 or copies is None:
         return loss
     return copies[str(teacher)]  # type: ignore[index]
+
+
+def copies_of(loss: DistillationLoss) -> list[DistillationLoss]:
+    """Return the loss and the copies of it that :func:`spread` made.
+
+    Example:
+        >>> from pyg_stkd.distill import HintLoss
+        >>> loss = HintLoss("a", "a", in_channels=4, out_channels=8)
+        >>> len(copies_of(loss)), spread(loss, 3), len(copies_of(loss))
+        (1, None, 3)
+    """
+    copies = loss._modules.get("of_teacher")
+    return [loss, *(copies.children() if copies is not None else ())]
 
 
 def _check_teachers(teachers: Iterable[nn.Module]) -> list[nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,61 +10,62 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from pyg_stkd.prune.masked.channels import MaskedChannels
+from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.teaching.teachers import copies_of
+from pyg_stkd.prune.masked.model import LayerChannels
 from pyg_stkd.prune.pruner import Pruner
 from pyg_stkd.prune.structure.prunable import has_parameters
 
 __all__ = ["check_adapters", "narrow_adapters"]
 
 
-def narrow_adapters(distiller: Any, pruner: Pruner) -> None:
+def narrow_adapters(distiller: Distiller, pruner: Pruner) -> None:
     """Drop the columns of masked channels from the linear maps that take a student's features.
 
     Call it before the student is shrunk. Masked channels are 0 there, so that nothing changes.
-    Modules of a loss with "teacher" in their names take the teacher's features and stay.
+    Which maps these are, the losses say (:meth:`DistillationLoss.student_maps`).
 
     Raises:
         ValueError: If something else than a linear map takes the features, it cannot be told
             which, or the rules do not tell the layer's channels. Nothing is changed then.
     """
-    masked = pruner._masked
-    if not isinstance(masked, MaskedChannels):
-        return
-    for adapter, kept in _plan(distiller, masked, masked.kept).items():
+    for adapter, kept in _plan(distiller, pruner, lambda channels: channels.kept).items():
         index = kept.nonzero().view(-1).to(adapter.weight.device)
         columns = adapter.weight.detach().index_select(1, index)
         adapter.weight = nn.Parameter(columns, adapter.weight.requires_grad)
         adapter.in_features = columns.size(1)
 
 
-def check_adapters(distiller: Any, pruner: Pruner) -> None:
+def check_adapters(distiller: Distiller, pruner: Pruner) -> None:
     """Raise if there are losses that could not follow, before anything is pruned."""
-    masked = pruner._masked
-    if isinstance(masked, MaskedChannels):
-        _plan(distiller, masked, ~masked.layout.prunable)
+    _plan(distiller, pruner, lambda channels: ~channels.prunable)
 
 
-def _plan(distiller: Any, masked: MaskedChannels, kept: Tensor) -> dict[nn.Linear, Tensor]:
+def _plan(
+    distiller: Distiller, pruner: Pruner, which: Callable[[LayerChannels], Tensor]
+) -> dict[nn.Linear, Tensor]:
     """Return the linear maps that lose columns, and which columns each of them keeps."""
     plan: dict[nn.Linear, Tensor] = {}
-    for name, loss in getattr(distiller, "losses", {}).items():
-        layer = getattr(loss, "student_layer", None)
+    for name, loss in distiller.losses.items():
+        assert isinstance(loss, DistillationLoss)
+        layer = loss.student_layer
         if not layer:
             continue  # the output of the model keeps its width
-        channels = masked.ports.outputs.get(layer)
-        # Where no rule tells the channels, any of the model's may be its own.
-        columns = kept if channels is None else kept[masked.layout.places(channels)]
+        channels = pruner.channels_of(layer)
+        columns = which(channels)
         if bool(columns.all()):
             continue
-        for one in (loss, *getattr(loss, "of_teacher", {}).values()):
-            takers = [taker for taker in _takers(one) if not _is_lazy(taker)]
+        for one in copies_of(loss):
+            takers = [taker for module in one.student_maps() for taker in _takers(module)]
             for taker in takers:
-                if channels is None or not isinstance(taker, nn.Linear):
+                # Where no rule tells the channels, any of the model's may be its own.
+                if not (channels.known and isinstance(taker, nn.Linear)) and not _is_lazy(taker):
                     raise ValueError(
                         f"No rule says how the weights of loss {name!r} ({type(taker).__name__}) "
                         f"follow the channels of layer {layer!r}: only linear maps of a layer do"
                     )
-            for adapter in _of_width(name, takers, columns.numel()):
+            for adapter in _of_width(name, one, takers, columns.numel()):
                 if not torch.equal(plan.setdefault(adapter, columns), columns):
                     raise ValueError(
                         f"The losses must not share a linear map of two layers (got {name!r})"
@@ -78,9 +79,7 @@ def _takers(module: nn.Module) -> Iterator[nn.Module]:
         yield module
         return
     children = [
-        child
-        for name, child in module.named_children()
-        if "teacher" not in name and any(_has_width(part) for part in child.modules())
+        child for child in module.children() if any(_has_width(part) for part in child.modules())
     ]
     for child in children[:1] if isinstance(module, nn.Sequential) else children:
         yield from _takers(child)
@@ -95,12 +94,19 @@ def _is_lazy(module: nn.Module) -> bool:
     return any(is_lazy(parameter) for parameter in module.parameters(recurse=False))
 
 
-def _of_width(name: str, takers: list[Any], width: int) -> list[nn.Linear]:
-    """Return the linear maps of the features; another of them may follow one in a chain."""
-    fitting = [taker for taker in takers if taker.weight.size(1) == width]
-    if len(fitting) > 1 and any(taker.weight.size(0) == width for taker in takers):
+def _of_width(name: str, loss: DistillationLoss, takers: list[Any], width: int) -> list[nn.Linear]:
+    """Return the linear maps of the features: those that the loss says, or the only one."""
+    shaped = [taker for taker in takers if not _is_lazy(taker)]
+    fitting = [taker for taker in shaped if taker.weight.size(1) == width]
+    told = type(loss).student_maps is not DistillationLoss.student_maps
+    if told and len(fitting) < len(shaped):
         raise ValueError(
-            f"The linear maps of loss {name!r} must be in a torch.nn.Sequential, to tell which of "
-            f"them takes the features (got {len(fitting)} for {width} channels)"
+            f"'student_maps' of loss {name!r} must return what takes {width} channels "
+            f"(got {[taker for taker in shaped if taker not in fitting]})"
+        )
+    if not told and len(fitting) + len(takers) - len(shaped) > 1:
+        raise ValueError(
+            f"Loss {name!r} must say which of its linear maps take the student's features: "
+            f"override student_maps() (got {[*loss.named_children()]})"
         )
     return fitting

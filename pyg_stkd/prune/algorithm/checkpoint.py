@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.prune.algorithm.adapters import narrow_adapters
 from pyg_stkd.prune.pruner import Pruner
 
@@ -18,7 +18,7 @@ __all__ = ["load_stages", "save_stages"]
 
 
 def save_stages(
-    path: Path, distiller: nn.Module, pruner: Pruner, reports: list[dict[str, Any]]
+    path: Path, distiller: Distiller, pruner: Pruner, reports: list[dict[str, Any]]
 ) -> None:
     """Write what is needed to go on after the last stage; an interrupted write leaves the old."""
     content = {
@@ -32,7 +32,7 @@ def save_stages(
     os.replace(part, path)
 
 
-def load_stages(path: Path, distiller: nn.Module, pruner: Pruner) -> list[dict[str, Any]]:
+def load_stages(path: Path, distiller: Distiller, pruner: Pruner) -> list[dict[str, Any]]:
     """Bring a distiller and a pruner, as they were at first, to the last stage of a file.
 
     Raises:
@@ -54,7 +54,7 @@ def load_stages(path: Path, distiller: nn.Module, pruner: Pruner) -> list[dict[s
             f"(got {content['keep'][:done]})"
         )
     # On copies first, since a shrunk student has no way back; the teacher is not touched.
-    teacher = getattr(distiller, "teacher", None)
+    teacher = distiller.teacher
     try:
         _apply(content, *copy.deepcopy((distiller, pruner), {id(teacher): teacher}))
     except RuntimeError as error:
@@ -66,7 +66,7 @@ def load_stages(path: Path, distiller: nn.Module, pruner: Pruner) -> list[dict[s
     return list(content["stages"])
 
 
-def _apply(content: Mapping[str, Any], distiller: nn.Module, pruner: Pruner) -> None:
+def _apply(content: Mapping[str, Any], distiller: Distiller, pruner: Pruner) -> None:
     pruner.load_state_dict(content["pruner"])
     narrow_adapters(distiller, pruner)
     pruner.shrink()

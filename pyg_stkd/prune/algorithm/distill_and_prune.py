@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
+from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.distill.training import Criterion, Unpack, unpack
 from pyg_stkd.prune.algorithm.checkpoint import load_stages, save_stages
 from pyg_stkd.prune.algorithm.stage import Algorithm, MakeOptimizer, Stage, Validate
-from pyg_stkd.prune.algorithm.steps import Unpack, unpack
 from pyg_stkd.prune.pruner import Pruner
 
 __all__ = ["distill_and_prune"]
 
 
 def distill_and_prune(
-    distiller: nn.Module,
+    distiller: Distiller,
     pruner: Pruner,
     loader: Iterable[Any],
-    criterion: Callable[[Any, Any], Tensor],
+    criterion: Criterion,
     *,
     optimizer: MakeOptimizer,
     epochs: int | Iterable[int] = 10,
@@ -82,7 +81,9 @@ def distill_and_prune(
         1 True ['loss', 'soft_target', 'task']
         2 True ['loss', 'soft_target', 'task']
     """
-    if getattr(distiller, "student", None) is not pruner.model:
+    if not isinstance(distiller, Distiller):
+        raise TypeError(f"'distiller' must be a Distiller (got {type(distiller).__name__})")
+    if distiller.student is not pruner.model:
         raise ValueError("'pruner' must be one of the distiller's student (got another model)")
     stages = len(pruner.keep)
     per_stage = [epochs] * stages if isinstance(epochs, int) else list(epochs)

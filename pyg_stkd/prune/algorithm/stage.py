@@ -10,25 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import prune
 
-from pyg_stkd.prune.algorithm.adapters import check_adapters, narrow_adapters
-from pyg_stkd.prune.algorithm.compensate import add_means
-from pyg_stkd.prune.algorithm.steps import (
+from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.distill.training import (
     Batch,
+    Criterion,
     Unpack,
     batches_of,
-    check_calibration,
-    fine_tune,
-    measure,
     of_models,
-    recalibrate,
     total_loss,
 )
+from pyg_stkd.prune.algorithm.adapters import check_adapters, narrow_adapters
+from pyg_stkd.prune.algorithm.compensate import add_means
+from pyg_stkd.prune.algorithm.steps import check_calibration, fine_tune, measure, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.pruned import Pruned
-from pyg_stkd.prune.masks.hooks import masked_names
-from pyg_stkd.prune.masks.skipping import channel_mask, stop_skipping
+from pyg_stkd.prune.masked.snapshot import Snapshot
 from pyg_stkd.prune.pruner import Pruner
 
 __all__ = ["Algorithm", "Stage"]
@@ -56,25 +53,14 @@ class Stage(Pruned):
     attempts: tuple[float, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class _Snapshot:
-    """What a roll-back goes back to: values, and for each module of the student its masks."""
-
-    state: dict[str, Tensor]
-    masked: dict[nn.Module, list[str]]
-    parameters: dict[nn.Module, list[str]]
-    skipping: set[nn.Module]
-    spent: float | None
-
-
 @dataclass
 class Algorithm:
     """What the stages of :func:`~pyg_stkd.prune.distill_and_prune` share, its arguments."""
 
-    distiller: nn.Module
+    distiller: Distiller
     pruner: Pruner
     loader: Iterable[Any]
-    criterion: Callable[[Any, Any], Tensor]
+    criterion: Criterion
     optimizer: MakeOptimizer
     calibration: int | Iterable[Any] | None
     validate: Validate | None
@@ -97,8 +83,11 @@ class Algorithm:
             left = pruner.spent
             snapshot = None if before is None else self._snapshot()
             losses, metric = self._attempt(share, epochs, shrink=before is None)
-            worse = snapshot is not None and self._is_worse(metric, before)
-            if worse and len(attempts) < self.max_rollbacks:
+            if (
+                snapshot is not None
+                and self._is_worse(metric, before)
+                and len(attempts) < self.max_rollbacks
+            ):
                 self._restore(snapshot)
                 attempts.append(share)
                 share = math.sqrt(left * share)
@@ -175,30 +164,16 @@ class Algorithm:
         narrow_adapters(self.distiller, self.pruner)
         self.pruner.shrink()
 
-    def _snapshot(self) -> _Snapshot:
-        student = self.pruner.model
+    def _snapshot(self) -> tuple[Snapshot, dict[str, Tensor]]:
         if any(is_lazy(parameter) for parameter in self.distiller.parameters()):
             with torch.no_grad():  # adapters take their widths
                 total_loss(self.distiller, next(self._calibration()), self.criterion)
         state = self.distiller.state_dict()
-        return _Snapshot(
-            {name: value.clone() for name, value in state.items() if not is_lazy(value)},
-            {module: masked_names(module) for module in student.modules()},
-            {module: list(module._parameters) for module in student.modules()},
-            {module for module in student.modules() if channel_mask(module) is not None},
-            self.pruner._masked.spent,
-        )
+        values = {name: value.clone() for name, value in state.items() if not is_lazy(value)}
+        return self.pruner.snapshot(), values
 
-    def _restore(self, snapshot: _Snapshot | None) -> None:
-        assert snapshot is not None
-        for module, masked in snapshot.masked.items():
-            for name in masked_names(module):
-                if name not in masked:
-                    prune.remove(module, name)
-            for name in snapshot.parameters[module]:  # which are the last now
-                module._parameters[name] = module._parameters.pop(name)
-            if channel_mask(module) is not None and module not in snapshot.skipping:
-                stop_skipping(module)
+    def _restore(self, snapshot: tuple[Snapshot, dict[str, Tensor]]) -> None:
+        masks, values = snapshot
+        self.pruner.restore(masks)
         # Not strict: losses that do not count yet may still be lazy.
-        self.distiller.load_state_dict(snapshot.state, strict=False)
-        self.pruner._masked.spent = snapshot.spent
+        self.distiller.load_state_dict(values, strict=False)

@@ -1,83 +1,24 @@
-"""What a stage of Algorithm 1 is made of: batches, calibration, fine-tuning, measurement."""
+"""What a stage of Algorithm 1 is made of: calibration, fine-tuning, measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from pyg_stkd.distill.training import Batch, Criterion, of_models, total_loss
 from pyg_stkd.prune.masked.cost import count_flops, latency
 
-__all__ = [
-    "Batch",
-    "Unpack",
-    "check_calibration",
-    "fine_tune",
-    "measure",
-    "of_models",
-    "recalibrate",
-    "total_loss",
-    "unpack",
-]
-
-# Arguments, keyword arguments, target.
-Batch: TypeAlias = tuple[Sequence[Any], Mapping[str, Any], Any]
-Unpack: TypeAlias = Callable[[Any], Batch]
-
-_OF_DISTILLER = ("nodes", "teacher", "teacher_args")
-
-# What a model or a loss may need: nodes of a mask, or those sampled for others, are not to learn.
-_MORE = ("edge_weight", "edge_attr", "train_mask", "input_id")
-
-
-def unpack(batch: Any) -> Batch:
-    r"""Return the model's arguments and the target of a batch.
-
-    A :class:`~torch_geometric.data.Data` gives :obj:`x`, :obj:`edge_index` and :obj:`y`; a tuple
-    all but its last entry, and that. No weights, features of edges or masks are left out unsaid.
-
-    Raises:
-        TypeError: If a batch is neither.
-        ValueError: If there is more in it that counts.
-
-    Example:
-        >>> unpack((1, 2, 3))
-        ((1, 2), {}, 3)
-    """
-    if isinstance(batch, (tuple, list)) and len(batch) > 1:
-        return batch[:-1], {}, batch[-1]
-    if all(hasattr(batch, name) for name in ("x", "edge_index", "y")):
-        more = [name for name in _MORE if getattr(batch, name, None) is not None]
-        if more:
-            raise ValueError(
-                "'loader' must give Data with x, edge_index and y alone, or unpack=batch -> (args, "
-                f"kwargs, target) must be given (got {', '.join(more)} too)"
-            )
-        return (batch.x, batch.edge_index), {}, batch.y
-    raise TypeError(
-        "'loader' must give tuples (*inputs, target) or Data with x, edge_index and y; else give "
-        f"unpack=batch -> (args, kwargs, target) (got {type(batch).__name__})"
-    )
-
-
-def total_loss(
-    distiller: nn.Module, batch: Batch, criterion: Callable[[Any, Any], Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the full loss of a batch and its terms by name."""
-    args, kwargs, target = batch
-    out, losses = distiller(*args, target=target, **kwargs)
-    task = criterion(out, target)
-    terms = {"task": task, **losses}
-    return task + sum(losses.values()), terms
+__all__ = ["check_calibration", "fine_tune", "measure", "recalibrate"]
 
 
 def fine_tune(
     distiller: nn.Module,
     batches: Iterable[Batch],
-    criterion: Callable[[Any, Any], Tensor],
+    criterion: Criterion,
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, float]:
     """Train for one epoch and return the means of the loss and its terms."""
@@ -152,16 +93,6 @@ def measure(model: nn.Module, batch: Batch) -> tuple[int, float]:
     return count_flops(model, args, kwargs), latency(model, args, kwargs)
 
 
-def of_models(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments without those that :class:`Distiller` keeps for itself.
-
-    Example:
-        >>> of_models({"edge_weight": 1, "nodes": [0], "teacher": {}})
-        {'edge_weight': 1}
-    """
-    return {name: value for name, value in kwargs.items() if name not in _OF_DISTILLER}
-
-
 def check_calibration(calibration: Any) -> None:
     """Raise for what gives no batches, or gives them once: they are run through several times.
 
@@ -188,16 +119,3 @@ def _length(batches: Sized) -> int | None:
         return len(batches)
     except TypeError:  # a DataLoader of an IterableDataset
         return None
-
-
-def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:
-    """Return the batches of a loader, unpacked, at most :obj:`count` of them.
-
-    Example:
-        >>> list(batches_of([(1, 2), (3, 4)], unpack, count=1))
-        [((1,), {}, 2)]
-    """
-    for i, batch in enumerate(loader):
-        if count is not None and i >= count:
-            return
-        yield unpack(batch)

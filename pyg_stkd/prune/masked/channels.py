@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
 from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
-from pyg_stkd.prune.masked.model import MaskedModel, check_at_first, check_mask
+from pyg_stkd.prune.masked.model import (
+    LayerChannels,
+    MaskedModel,
+    check_at_first,
+    check_mask,
+)
 from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
 from pyg_stkd.prune.masks.hooks import original_of, set_mask
 from pyg_stkd.prune.masks.skipping import skip_channels
@@ -87,6 +92,13 @@ class MaskedChannels(MaskedModel):
     def widths(self) -> dict[str, int]:
         kept = self.kept
         return {group.name: int(kept[list(group.units)].sum()) for group in self.groups}
+
+    def channels_of(self, layer: str) -> LayerChannels:
+        channels = self.ports.outputs.get(layer)
+        if channels is None:
+            return LayerChannels(False, self.kept, self.layout.prunable)
+        places = self.layout.places(channels)
+        return LayerChannels(True, self.kept[places], self.layout.prunable[places])
 
     def prune(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,19 @@ from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masks.hooks import Refresh, masked_names, original_of, refresh
 from pyg_stkd.prune.structure.layout import Group, named_originals
 
-__all__ = ["MaskedModel"]
+__all__ = ["LayerChannels", "MaskedModel"]
+
+
+@dataclass(frozen=True)
+class LayerChannels:
+    """Which channels of a layer's output are left, and which may still go.
+
+    Where it is not known which those of the layer are, both are of all the model's.
+    """
+
+    known: bool
+    kept: Tensor
+    prunable: Tensor
 
 
 class MaskedModel:
@@ -45,6 +58,10 @@ class MaskedModel:
     def widths(self) -> dict[str, int]:
         """Return what is left of each group."""
         raise NotImplementedError
+
+    def channels_of(self, layer: str) -> LayerChannels:
+        """Return the channels of a layer; whole channels go nowhere unless this says so."""
+        return LayerChannels(False, torch.ones(0).bool(), torch.ones(0).bool())
 
     def prune(
         self,

@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/adapters.py: what of a loss follows the student, and what stays."""
+"""Tests of pyg_stkd/prune/algorithm/adapters.py: what of a loss follows, and what stays."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pyg_stkd.distill import ContrastiveLoss, Distiller, HintLoss, Teachers
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.losses.projection import Projection
 from pyg_stkd.prune import Magnitude, Pruner, distill_and_prune
 from pyg_stkd.prune.algorithm.adapters import check_adapters, narrow_adapters
 
@@ -42,7 +43,7 @@ def chain(*sizes: int, norm: bool = False) -> nn.Sequential:
 
 
 class Own(DistillationLoss):
-    """Compares by modules that are given to it."""
+    """Compares by modules that are given to it; those called `theirs` take the teacher's."""
 
     def __init__(self, student: Any, **modules: nn.Module) -> None:
         super().__init__("0", "0")
@@ -53,8 +54,19 @@ class Own(DistillationLoss):
     def forward(self, student: Any, teacher: Any, target: Any = None) -> Tensor:
         t = teacher.features
         for name, module in self.named_children():
-            t = module(t) if "teacher" in name else t
+            t = module(t) if name == "theirs" else t
         return F.mse_loss(self.student(self, student.features), t)
+
+
+class Told(Own):
+    """Says which of them take the student's."""
+
+    def __init__(self, student: Any, names: list[str], **modules: nn.Module) -> None:
+        super().__init__(student, **modules)
+        self.names = names
+
+    def student_maps(self) -> list[nn.Module]:
+        return [getattr(self, name) for name in self.names]
 
 
 @pytest.mark.parametrize(
@@ -134,23 +146,44 @@ def test_nothing_is_changed_where_one_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("modules", "run", "expected"),
+    ("loss", "expected"),
     [
-        # Two maps side by side, neither of which could follow the other.
         (
-            {"a": nn.Linear(16, 8), "b": nn.Linear(16, 8), "teacher": nn.Linear(16, 8)},
-            lambda loss, x: loss.a(x) + loss.b(x),
+            Told(
+                lambda loss, x: loss.a(x) + loss.b(x),
+                ["a", "b"],
+                a=nn.Linear(16, 8),
+                b=nn.Linear(16, 8),
+                theirs=nn.Linear(16, 8),
+            ),
             [(5, 8), (5, 8), (16, 8)],
         ),
         (
-            {"a": nn.Linear(16, 24), "b": nn.Linear(24, 16)},
-            lambda loss, x: loss.b(loss.a(x)),
+            Told(
+                lambda loss, x: loss.ours(x),
+                ["ours"],
+                ours=nn.Linear(16, 16),
+                theirs=nn.Linear(16, 16),
+            ),
+            [(5, 16), (16, 16)],
+        ),
+        (
+            Told(
+                lambda loss, x: loss.b(loss.a(x)),
+                ["a"],
+                a=nn.Linear(16, 16),
+                b=nn.Linear(16, 16),
+            ),
+            [(5, 16), (16, 16)],
+        ),
+        (  # the only one of the width
+            Own(lambda loss, x: loss.b(loss.a(x)), a=nn.Linear(16, 24), b=nn.Linear(24, 16)),
             [(5, 24), (24, 16)],
         ),
     ],
 )
-def test_losses_of_the_user(modules: Any, run: Any, expected: Any) -> None:
-    loss = Own(run, **modules)
+def test_losses_of_the_user(loss: Own, expected: Any) -> None:
+    loss.name = "own"
     distiller, pruner = make(loss)
     pruner.mask({"0": torch.arange(16) < 5})
     before = distiller(X)[1]["own"]
@@ -161,12 +194,27 @@ def test_losses_of_the_user(modules: Any, run: Any, expected: Any) -> None:
     torch.testing.assert_close(distiller(X)[1]["own"], before)
 
 
+def test_all_stages_with_maps_of_any_name() -> None:
+    loss = Told(
+        lambda loss, x: loss.ours(x), ["ours"], ours=nn.Linear(16, 12), theirs=nn.Linear(16, 12)
+    )
+    distiller, pruner = make(loss)
+    loader = [(X, torch.arange(12) % 3)]
+    adam = torch.optim.Adam
+    assert len([*distill_and_prune(distiller, pruner, loader, F.cross_entropy, optimizer=adam)])
+    assert widths(loss) == [(pruner.widths["0"], 12), (16, 12)]
+
+
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
         (
-            {"a": nn.Linear(16, 16), "b": nn.Linear(16, 16)},
-            r"loss 'own' must be in a torch.nn.Sequential.*\(got 2 for 16 channels\)",
+            {"ours": nn.Linear(16, 16), "theirs": nn.Linear(16, 16)},
+            r"Loss 'own' must say which .* override student_maps\(\) \(got \[\('ours', Linear",
+        ),
+        (
+            {"ours": Projection(), "theirs": Projection()},
+            r"Loss 'own' must say which .* override student_maps",
         ),
         (
             {"a": nn.Sequential(nn.LayerNorm(16, elementwise_affine=False), nn.Linear(16, 16))},
@@ -182,6 +230,22 @@ def test_what_cannot_be_told_is_refused(modules: Any, message: str) -> None:
     distiller, pruner = make(Own(lambda loss, x: x, **modules))
     with pytest.raises(ValueError, match=message):
         check_adapters(distiller, pruner)
+    with pytest.raises(ValueError, match=message):  # before the first stage, too
+        distill_and_prune(distiller, pruner, [], F.cross_entropy, optimizer=torch.optim.Adam)
+    assert pruner.share == 1
+
+
+def test_weights_of_the_loss_itself_are_refused() -> None:
+    loss = Own(lambda loss, x: x * loss.scale)
+    loss.scale = nn.Parameter(torch.ones(16))
+    with pytest.raises(ValueError, match=r"weights of loss 'own' \(Own\) follow"):
+        check_adapters(*make(loss))
+
+
+def test_maps_of_another_width_are_refused() -> None:
+    loss = Told(lambda loss, x: loss.a(x), ["a"], a=nn.Linear(8, 16))
+    with pytest.raises(ValueError, match=r"'student_maps' of loss 'told' must .* 16 channels"):
+        check_adapters(*make(loss))
 
 
 def test_a_map_of_two_layers_is_refused() -> None:

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from pyg_stkd.distill import Distiller, HintLoss, LSPLoss, SoftTargetLoss, TeacherCache
+from pyg_stkd.distill.training import unpack
 from pyg_stkd.kernels import SquaredEuclidean
 from pyg_stkd.nn import STGCN
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, distill_and_prune
 from pyg_stkd.prune.algorithm.adapters import narrow_adapters
 from pyg_stkd.prune.algorithm.compensate import add_means
-from pyg_stkd.prune.algorithm.steps import measure, recalibrate, unpack
+from pyg_stkd.prune.algorithm.steps import measure, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
@@ -183,9 +183,9 @@ def test_a_rollback_restores_everything() -> None:
     assert pruner.share <= 0.4
     algorithm._restore(snapshot)
     assert pruner.share == 1
-    assert list(distiller.state_dict()) == list(snapshot.state)
+    assert list(distiller.state_dict()) == list(snapshot[1])
     for name, value in distiller.state_dict().items():
-        assert torch.equal(value, snapshot.state[name])
+        assert torch.equal(value, snapshot[1][name])
 
 
 def test_learns_what_the_losses_say() -> None:
@@ -332,17 +332,6 @@ def test_measures_products() -> None:
     flops, seconds = measure(model, ((torch.randn(7, 3),), {}, None))
     assert flops == 2 * 7 * (3 * 5 + 5 * 2)
     assert seconds >= 0
-
-
-def test_batches_of_tuples_and_data() -> None:
-    x, edge_index, y = batches()[0]
-    for batch in ((x, edge_index, y), Data(x=x, edge_index=edge_index, y=y)):
-        args, kwargs, target = unpack(batch)
-        assert [a is b for a, b in zip(args, (x, edge_index), strict=True)] == [True, True]
-        assert kwargs == {}
-        assert target is y
-    with pytest.raises(TypeError, match=r"'loader' must give tuples .* \(got Tensor\)"):
-        unpack(x)
 
 
 @pytest.mark.parametrize(

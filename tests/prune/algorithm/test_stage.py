@@ -15,9 +15,9 @@ from torch.nn.utils import prune
 
 from pyg_stkd.distill import Distiller, HintLoss, SoftTargetLoss
 from pyg_stkd.distill.losses.base import until_epoch
+from pyg_stkd.distill.training import unpack
 from pyg_stkd.prune import Magnitude, Pruner, distill_and_prune
 from pyg_stkd.prune.algorithm.stage import Algorithm
-from pyg_stkd.prune.algorithm.steps import unpack
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 LOADER = [(X, torch.arange(12) % 3)]

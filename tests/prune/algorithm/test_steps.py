@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
 from torch_geometric.nn import InstanceNorm
 
-from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate, unpack
+from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate
 
 
 class Stream(torch.utils.data.IterableDataset[int]):
@@ -107,16 +106,3 @@ def test_loaders_may_have_no_length() -> None:
     loader = torch.utils.data.DataLoader(Stream())
     check_calibration(loader)
     assert len([*loader]) == 2
-
-
-@pytest.mark.parametrize("name", ["edge_weight", "edge_attr", "train_mask", "input_id"])
-def test_nothing_of_a_batch_is_left_out_unsaid(name: str) -> None:
-    data = Data(x=torch.rand(3, 2), edge_index=torch.tensor([[0], [1]]), y=torch.zeros(3))
-    args, kwargs, target = unpack(data)
-    assert args[0] is data.x
-    assert args[1] is data.edge_index
-    assert (kwargs, target is data.y) == ({}, True)
-    assert unpack(Batch.from_data_list([data, data]))[0][0].shape == (6, 2)
-    data[name] = torch.ones(1)
-    with pytest.raises(ValueError, match=rf"'loader' must give Data .* \(got {name} too\)"):
-        unpack(data)

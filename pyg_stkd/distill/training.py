@@ -1,0 +1,98 @@
+"""What training a distiller needs: batches, the full loss, and what of a batch is the models'."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from pyg_stkd.distill.distiller import Distiller
+
+__all__ = ["Batch", "Criterion", "Unpack", "batches_of", "of_models", "total_loss", "unpack"]
+
+# Arguments, keyword arguments, target.
+Batch: TypeAlias = tuple[Sequence[Any], Mapping[str, Any], Any]
+Unpack: TypeAlias = Callable[[Any], Batch]
+# The task loss, of output and target.
+Criterion: TypeAlias = Callable[[Any, Any], Tensor]
+
+# What a model or a loss may need: nodes of a mask, or those sampled for others, are not to learn.
+_MORE = ("edge_weight", "edge_attr", "train_mask", "input_id")
+
+
+def unpack(batch: Any) -> Batch:
+    r"""Return the model's arguments and the target of a batch.
+
+    A :class:`~torch_geometric.data.Data` gives :obj:`x`, :obj:`edge_index` and :obj:`y`; a tuple
+    all but its last entry, and that. No weights, features of edges or masks are left out unsaid.
+
+    Raises:
+        TypeError: If a batch is neither.
+        ValueError: If there is more in it that counts.
+
+    Example:
+        >>> unpack((1, 2, 3))
+        ((1, 2), {}, 3)
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) > 1:
+        return batch[:-1], {}, batch[-1]
+    if all(hasattr(batch, name) for name in ("x", "edge_index", "y")):
+        more = [name for name in _MORE if getattr(batch, name, None) is not None]
+        if more:
+            raise ValueError(
+                "'loader' must give Data with x, edge_index and y alone, or unpack=batch -> (args, "
+                f"kwargs, target) must be given (got {', '.join(more)} too)"
+            )
+        return (batch.x, batch.edge_index), {}, batch.y
+    raise TypeError(
+        "'loader' must give tuples (*inputs, target) or Data with x, edge_index and y; else give "
+        f"unpack=batch -> (args, kwargs, target) (got {type(batch).__name__})"
+    )
+
+
+def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:
+    """Return the batches of a loader, unpacked, at most :obj:`count` of them.
+
+    Example:
+        >>> list(batches_of([(1, 2), (3, 4)], unpack, count=1))
+        [((1,), {}, 2)]
+    """
+    for i, batch in enumerate(loader):
+        if count is not None and i >= count:
+            return
+        yield unpack(batch)
+
+
+def total_loss(
+    distiller: nn.Module, batch: Batch, criterion: Criterion
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the full loss of a batch and its terms by name, the task's first.
+
+    Args:
+        distiller (torch.nn.Module): A :class:`~pyg_stkd.distill.Distiller`, or what is called as
+            one: compiled, or in :class:`~torch.nn.parallel.DistributedDataParallel`.
+        batch (tuple): What :func:`unpack` returned.
+        criterion (callable): The task loss, of output and target.
+    """
+    args, kwargs, target = batch
+    out, losses = distiller(*args, target=target, **kwargs)
+    task = criterion(out, target)
+    terms = {"task": task, **losses}
+    return task + sum(losses.values()), terms
+
+
+def of_models(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments without those that :class:`Distiller` keeps for itself.
+
+    Example:
+        >>> of_models({"edge_weight": 1, "nodes": [0], "teacher": {}})
+        {'edge_weight': 1}
+    """
+    parameters = inspect.signature(Distiller.forward).parameters
+    return {
+        name: value
+        for name, value in kwargs.items()
+        if name not in parameters or parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
+    }

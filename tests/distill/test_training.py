@@ -1,0 +1,70 @@
+"""Tests of pyg_stkd/distill/training.py: what a batch is made of, and the full loss."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from pyg_stkd.distill import Distiller, SoftTargetLoss
+from pyg_stkd.distill.training import batches_of, of_models, total_loss, unpack
+
+
+def test_batches_of_tuples_and_data() -> None:
+    x, edge_index, y = torch.rand(3, 2), torch.tensor([[0], [1]]), torch.zeros(3)
+    for batch in ((x, edge_index, y), Data(x=x, edge_index=edge_index, y=y)):
+        args, kwargs, target = unpack(batch)
+        assert [a is b for a, b in zip(args, (x, edge_index), strict=True)] == [True, True]
+        assert kwargs == {}
+        assert target is y
+    with pytest.raises(TypeError, match=r"'loader' must give tuples .* \(got Tensor\)"):
+        unpack(x)
+
+
+@pytest.mark.parametrize("name", ["edge_weight", "edge_attr", "train_mask", "input_id"])
+def test_nothing_of_a_batch_is_left_out_unsaid(name: str) -> None:
+    data = Data(x=torch.rand(3, 2), edge_index=torch.tensor([[0], [1]]), y=torch.zeros(3))
+    args, kwargs, target = unpack(data)
+    assert args[0] is data.x
+    assert args[1] is data.edge_index
+    assert (kwargs, target is data.y) == ({}, True)
+    assert unpack(Batch.from_data_list([data, data]))[0][0].shape == (6, 2)
+    data[name] = torch.ones(1)
+    with pytest.raises(ValueError, match=rf"'loader' must give Data .* \(got {name} too\)"):
+        unpack(data)
+
+
+def test_batches_are_counted() -> None:
+    seen: list[int] = []
+
+    def loader():
+        for i in range(5):
+            seen.append(i)
+            yield (i, i)
+
+    assert [target for *_, target in batches_of(loader(), unpack, count=2)] == [0, 1]
+    assert len([*batches_of(loader(), unpack)]) == 5
+
+
+def test_the_total_is_the_sum_of_its_terms() -> None:
+    torch.manual_seed(0)
+    distiller = Distiller(nn.Linear(2, 3), nn.Linear(2, 3), [SoftTargetLoss(weight=0.5)])
+    x, y = torch.rand(4, 2), torch.tensor([0, 1, 2, 0])
+    loss, terms = total_loss(distiller, ((x,), {}, y), F.cross_entropy)
+    out, losses = distiller(x)
+    assert list(terms) == ["task", "soft_target"]
+    assert torch.equal(terms["task"], F.cross_entropy(out, y))
+    assert torch.equal(loss, terms["task"] + losses["soft_target"])
+
+
+def test_what_the_distiller_takes_is_not_the_models() -> None:
+    signature = inspect.signature(Distiller.forward).parameters.values()
+    own = [p.name for p in signature if p.kind is p.KEYWORD_ONLY]
+    assert {"target", "nodes", "teacher", "teacher_args"} <= set(own)
+    assert of_models({**dict.fromkeys(own), "x": 1, "self": 2, "args": 3}) == {
+        "x": 1, "self": 2, "args": 3,
+    }  # fmt: skip
