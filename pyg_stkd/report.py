@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
 from html import escape
@@ -18,6 +17,7 @@ import torch_geometric.typing
 from tabulate import tabulate
 
 import pyg_stkd
+from pyg_stkd.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,33 +82,6 @@ class Report:
     def save(self, path: str | Path) -> None:
         """Write the page, under a temporary name first."""
         write_atomic(path, self.html().encode())
-
-
-def write_atomic(path: str | Path, data: bytes) -> None:
-    r"""Write a file so that a reader sees either the old content or all of the new one.
-
-    Args:
-        path (str or Path): The file; its folder is made where it is missing.
-        data (bytes): The new content.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "a" / "result.json"
-        >>> write_atomic(path, b"{}")
-        >>> path.read_text()
-        '{}'
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def machine() -> dict[str, str | int | bool]:

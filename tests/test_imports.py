@@ -23,15 +23,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "pyg_stkd."))
 
 # What each part may import from the others; absent from the table: anything.
-BASE = {"graph", "kernels"}
+BASE = {"checks", "files", "graph", "kernels"}
 LAYERS = {
+    "checks": set(),
+    "files": set(),
     "graph": set(),
     "kernels": {"graph"},
     "functional": BASE,
     "nn": BASE | {"functional"},
     "distill": BASE | {"functional"},
     "prune": BASE | {"functional", "nn", "distill"},
-    "datasets": set(),
+    "datasets": {"checks", "files"},
 }
 ON_TOP = {"__init__", "metrics", "lightning", "report"}
 # Optional packages and the only parts that may import them when they are loaded themselves.

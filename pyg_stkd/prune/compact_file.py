@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.files import write_atomic
 from pyg_stkd.prune.masks.hooks import masked_names
 from pyg_stkd.prune.structure.ports import Ports
 
@@ -159,11 +159,7 @@ def _write(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> No
         offset += len(blob)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(blobs)
-    os.replace(part, path)
+    write_atomic(path, b"".join([len(text).to_bytes(8, "little"), text, *blobs]))
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -11,9 +11,9 @@ from pyg_stkd.datasets.points.point_archive import (
     check_points,
     find_root,
     missing,
-    read_archive,
 )
 from pyg_stkd.datasets.points.point_clouds import MODELNET10, PointClouds, Transform, check_split
+from pyg_stkd.files import read_npz
 
 FILE = "modelnet10_149x2048.npz"
 SOURCE = (
@@ -82,7 +82,7 @@ class ModelNet149(PointClouds):
             raise missing(folder, f"'{FILE}' is not in it", FILE, SOURCE)
         super().__init__(None, transform)
 
-        arrays = read_archive(path, "pos", "normal", "y", "split", "name")
+        arrays = read_npz(path, "pos", "normal", "y", "split", "name")
         pos = check_points(arrays["pos"], "pos", path)
         normal = check_points(arrays["normal"], "normal", path)
         if pos.shape != normal.shape:

@@ -14,7 +14,6 @@ from pyg_stkd.datasets.points.point_archive import (
     check_labels,
     find_root,
     missing,
-    read_archive,
 )
 from pyg_stkd.datasets.points.point_clouds import (
     MODELNET10,
@@ -26,6 +25,7 @@ from pyg_stkd.datasets.points.point_clouds import (
     check_split,
     unit_sphere,
 )
+from pyg_stkd.files import read_npz
 
 SOURCE = "https://github.com/guoguo12/modelnet-cnn (data/modelnet10.npz)"
 NEEDS = "modelnet10.npz or modelnet10_vox24_packed.npz"
@@ -146,7 +146,7 @@ def _read(path: Path, split: str, num_classes: int) -> tuple[NDArray[np.uint8], 
     """The grids as bits `[S, 24^3 / 8]`, and the labels."""
     if "packed" in path.name:
         name, label = f"{split}_bits", f"{split}_y"
-        arrays = read_archive(path, name, label)
+        arrays = read_npz(path, name, label)
         bits = arrays[name]
         if (
             bits.ndim != 2
@@ -162,7 +162,7 @@ def _read(path: Path, split: str, num_classes: int) -> tuple[NDArray[np.uint8], 
             arrays[label], label, path, len(bits), num_classes
         )
     name, label = f"X_{split}", f"y_{split}"
-    arrays = read_archive(path, name, label)
+    arrays = read_npz(path, name, label)
     grids, side = arrays[name], SIDE + 2 * PAD
     if grids.ndim != 4 or grids.shape[1:] != (side,) * 3 or 0 in grids.shape:
         raise ValueError(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+from pyg_stkd.files import read_text
 
 
 def find_root(root: str | os.PathLike[str], needs: str, source: str) -> Path:
@@ -39,35 +37,13 @@ def read_names(path: Path) -> list[str]:
     Raises:
         ValueError: If there is none, or one twice.
     """
-    names = path.read_text(encoding="utf-8").split()
+    names = read_text(path).split()
     if not names or len(set(names)) < len(names):
         raise ValueError(
             f"'{path}' must hold a name a line, each once "
             f"(got {len(names)}, {len(set(names))} distinct)"
         )
     return names
-
-
-def read_archive(path: Path, *names: str) -> dict[str, NDArray[np.generic]]:
-    """The named arrays of an npz file; nothing is unpickled.
-
-    Raises:
-        ValueError: If the file is damaged or lacks an array.
-    """
-    try:
-        # opened here: numpy leaves its own handle open when a file is damaged
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("a single array")
-            absent = [name for name in names if name not in archive.files]
-            found = {name: archive[name] for name in names if not absent}
-            keys = ", ".join(archive.files) or "none"
-    except _BROKEN as error:
-        raise ValueError(f"'{path}' must be a complete npz file (got {error})") from error
-    if absent:
-        raise ValueError(f"'{path}' must hold the key {absent[0]!r} (got keys {keys})")
-    return found
 
 
 def check_points(array: NDArray[np.generic], name: str, path: Path) -> NDArray[np.float32]:

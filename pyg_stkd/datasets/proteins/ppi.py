@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
+
+from pyg_stkd.files import read_json, read_npy
 
 URL = "https://data.dgl.ai/dataset/ppi.zip"
 PREFIX = {"train": "train", "val": "valid", "test": "test"}
@@ -112,7 +113,7 @@ def _read_graphsage(folder: Path, split: str) -> list[Data]:
     graph, feats, class_map, id_map = (folder / name for name in GRAPHSAGE)
     x = _numbers(feats, 2)
     nodes, edge_index = _edges(graph, len(x))
-    labels, ids = _json(class_map), _json(id_map)
+    labels, ids = read_json(class_map), read_json(id_map)
     kinds = np.array(
         ["test" if n.get("test") else "val" if n.get("val") else "train" for n in nodes]
     )
@@ -139,7 +140,7 @@ def _data(x: NDArray[Any], y: NDArray[Any], edge_index: NDArray[np.int64]) -> Da
 
 
 def _edges(path: Path, num_nodes: int) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
-    content = _json(path)
+    content = read_json(path)
     try:
         nodes = content["nodes"]
         pairs = [(link["source"], link["target"]) for link in content["links"]]
@@ -160,23 +161,9 @@ def _edges(path: Path, num_nodes: int) -> tuple[list[dict[str, Any]], NDArray[np
     return nodes, edge_index
 
 
-def _json(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{path}' must be a complete JSON file (got {error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"'{path}' must hold a JSON object (got {type(content).__name__})")
-    return content
-
-
 def _numbers(path: Path, ndim: int, num_rows: int | None = None) -> NDArray[Any]:
-    try:
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"'{path}' must be a complete npy file (got {error})") from error
-    if not isinstance(array, np.ndarray) or array.ndim != ndim or array.dtype.kind not in "biuf":
+    array = read_npy(path)
+    if array.ndim != ndim or array.dtype.kind not in "biuf":
         raise ValueError(f"'{path}' must hold a numeric array with {ndim} dimensions")
     if num_rows is not None and len(array) != num_rows:
         raise ValueError(

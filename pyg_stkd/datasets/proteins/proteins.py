@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.utils import index_to_mask, to_undirected
+
+from pyg_stkd.files import read_npz
 
 SOURCE = "https://github.com/Tianqi-py/MLGNC"
 NUM_SPLITS = {"pcg": 3, "humloc": 1, "eukloc": 1}
@@ -86,7 +86,7 @@ class Proteins(InMemoryDataset):
         self.split = split
         path = _find(Path(root), self.name)
         super().__init__(None, transform)
-        self.data, self.slices = self.collate([_Archive(path).graph(split, standardize)])
+        self.data, self.slices = self.collate([_Archive(path, split).graph(standardize)])
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.name!r}, split={self.split})"
@@ -108,22 +108,15 @@ def _find(root: Path, name: str) -> Path:
 class _Archive:
     """The arrays of one file, each checked as it is taken."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, split: int) -> None:
         self.path = path
-        try:
-            # opened here: numpy leaves its own handle open when a file is damaged
-            with path.open("rb") as file:
-                archive = np.load(file, allow_pickle=False)
-                if isinstance(archive, np.ndarray):
-                    raise ValueError("a single array")
-                self.arrays = {key: archive[key] for key in archive.files}
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-            raise ValueError(f"'{path}' must be a complete npz file (got {error})") from error
+        suffix = f"_{split}" if path.stem == "pcg" else ""
+        self.parts = {part: f"{part}_idx{suffix}" for part in PARTS}
+        self.arrays = read_npz(
+            path, "x", "y", "edge_index", *self.parts.values(), optional=["edge_attr"]
+        )
 
     def take(self, key: str, ndim: int) -> NDArray[np.generic]:
-        if key not in self.arrays:
-            found = ", ".join(self.arrays) or "none"
-            raise ValueError(f"'{self.path}' must hold the key {key!r} (got keys {found})")
         array = self.arrays[key]
         if array.ndim != ndim or array.dtype.kind not in "biuf":
             raise ValueError(
@@ -155,15 +148,14 @@ class _Archive:
             )
         return torch.from_numpy(array.astype(np.float32))
 
-    def graph(self, split: int, standardize: bool) -> Data:
+    def graph(self, standardize: bool) -> Data:
         x = torch.from_numpy(self.take("x", ndim=2).astype(np.float64))
         num_nodes = x.size(0)
         data = Data(y=self.rows("y", num_nodes, "nodes"))
         if not ((data.y == 0) | (data.y == 1)).all():
             raise ValueError(f"'y' of '{self.path}' must hold 0 and 1 only")
 
-        suffix = f"_{split}" if self.path.stem == "pcg" else ""
-        index = {part: self.index(f"{part}_idx{suffix}", 1, num_nodes) for part in PARTS}
+        index = {part: self.index(key, 1, num_nodes) for part, key in self.parts.items()}
         for part in PARTS:
             data[f"{part}_mask"] = index_to_mask(index[part], num_nodes)
         members = sum(data[f"{part}_mask"].long() for part in PARTS)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-_BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+from pyg_stkd.files import read_npz
 
 
 def find_file(root: str | Path, *names: str) -> Path:
@@ -141,7 +139,7 @@ def read_signal(path: Path) -> np.ndarray:
     Raises:
         ValueError: If the archive is broken or holds no numeric array of that name.
     """
-    data = _read_archive(path, ("data",))["data"]
+    data = read_npz(path, "data")["data"]
     if data.ndim != 3 or not np.issubdtype(data.dtype, np.number) or 0 in data.shape:
         raise ValueError(
             f"`data` in {path} must be a numeric [T, N, C] array: time steps, stations, features "
@@ -152,7 +150,8 @@ def read_signal(path: Path) -> np.ndarray:
 
 def read_sparse(path: Path) -> np.ndarray:
     """The dense float64 form of a matrix that `scipy.sparse.save_npz` wrote (csr, csc or coo)."""
-    arrays = _read_archive(path)
+    parts = ("row", "col", "indptr", "indices")
+    arrays = read_npz(path, "format", "shape", "data", optional=parts)
     try:
         kind = arrays["format"].item()
         kind = kind.decode() if isinstance(kind, bytes) else kind
@@ -169,17 +168,3 @@ def read_sparse(path: Path) -> np.ndarray:
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"{path} is corrupt or truncated: {error}") from error
     return out
-
-
-def _read_archive(path: Path, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    # The named arrays, or all of them. The file is opened here, for numpy leaves broken ones open.
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is not an .npz archive")
-            if not set(names) <= set(archive.files):
-                raise ValueError(f"it must hold the array `{names[0]}` (got {archive.files})")
-            return {name: archive[name] for name in names or archive.files}
-    except _BROKEN as error:
-        raise ValueError(f"{path} is corrupt or truncated: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.files import write_atomic
 from pyg_stkd.prune.algorithm.adapters import narrow_adapters
 from pyg_stkd.prune.pruner import Pruner
 
@@ -27,9 +27,7 @@ def save_stages(
         "distiller": distiller.state_dict(),
         "stages": reports,
     }
-    part = path.with_name(f"{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)
+    write_atomic(path, lambda file: torch.save(content, file))
 
 
 def load_stages(path: Path, distiller: Distiller, pruner: Pruner) -> list[dict[str, Any]]:
