@@ -73,7 +73,7 @@ class PeMSD7(TrafficSeries):
             )
         if speed.name == "vel.csv":
             graph = find_file(root, "adj.npz")
-            matrix = read_sparse(graph)
+            matrix = read_sparse(graph, num_nodes)
         else:
             graph = find_file(root, speed.name.replace("V_", "W_"))
             matrix, _ = read_table(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -148,23 +148,59 @@ def read_signal(path: Path) -> np.ndarray:
     return data
 
 
-def read_sparse(path: Path) -> np.ndarray:
-    """The dense float64 form of a matrix that `scipy.sparse.save_npz` wrote (csr, csc or coo)."""
+def read_sparse(path: Path, num_nodes: int) -> np.ndarray:
+    """The dense float64 form `[N, N]` of a matrix that `scipy.sparse.save_npz` wrote (csr, csc or
+    coo).
+
+    Raises:
+        ValueError: If the archive is broken, the matrix has another size, or its places and values
+            do not fit each other.
+    """
     parts = ("row", "col", "indptr", "indices")
     arrays = read_npz(path, "format", "shape", "data", optional=parts)
-    try:
-        kind = arrays["format"].item()
-        kind = kind.decode() if isinstance(kind, bytes) else kind
-        out = np.zeros(tuple(int(n) for n in arrays["shape"]))
-        if kind == "coo":
-            index = (arrays["row"], arrays["col"])
-        elif kind in ("csr", "csc"):
-            counts = np.diff(arrays["indptr"])
-            major = np.repeat(np.arange(len(counts)), counts)
-            index = (major, arrays["indices"]) if kind == "csr" else (arrays["indices"], major)
-        else:
-            raise ValueError(f"its format must be csr, csc or coo (got {kind})")
-        np.add.at(out, index, arrays["data"])  # duplicates add up, as in scipy
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} is corrupt or truncated: {error}") from error
+    kind = arrays["format"].item() if arrays["format"].ndim == 0 else None
+    kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind
+    names = {"coo": parts[:2], "csr": parts[2:], "csc": parts[2:]}.get(str(kind))
+    if names is None:
+        raise ValueError(f"'format' of '{path}' must be csr, csc or coo (got {kind!r})")
+    shape = arrays["shape"]
+    if shape.dtype.kind not in "iu" or shape.tolist() != [num_nodes, num_nodes]:
+        raise ValueError(
+            f"'{path}' must be [N, N] = [{num_nodes}, {num_nodes}], as the series has N = "
+            f"{num_nodes} sensors (got {shape.tolist()}: is it of another set?)"
+        )
+    data = arrays["data"]
+    if data.ndim != 1 or data.dtype.kind not in "biuf":
+        raise ValueError(
+            f"'data' of '{path}' must be a list of numbers (got {data.shape} of {data.dtype})"
+        )
+    if kind == "coo":
+        row, column = (_places(path, arrays, name, len(data), num_nodes) for name in names)
+    else:
+        end = _places(path, arrays, "indptr", num_nodes + 1, len(data) + 1)
+        counts = np.diff(end)
+        if end[0] != 0 or end[-1] != len(data) or (counts < 0).any():
+            raise ValueError(
+                f"'indptr' of '{path}' must rise from 0 to {len(data)} (got {end.tolist()[:8]} ...)"
+            )
+        row = np.repeat(np.arange(num_nodes), counts)
+        column = _places(path, arrays, "indices", len(data), num_nodes)
+        row, column = (row, column) if kind == "csr" else (column, row)
+    out = np.zeros((num_nodes, num_nodes))
+    np.add.at(out, (row, column), data)  # duplicates add up, as in scipy
     return out
+
+
+def _places(
+    path: Path, arrays: Mapping[str, np.ndarray], name: str, length: int, end: int
+) -> np.ndarray:
+    """A list of places `0 ... end - 1` of a known length."""
+    places = arrays.get(name)
+    if places is None or places.shape != (length,) or places.dtype.kind not in "iu":
+        got = "nothing" if places is None else f"{places.shape} of {places.dtype}"
+        raise ValueError(f"{name!r} of '{path}' must be {length} whole numbers (got {got})")
+    if length and not 0 <= places.min() <= places.max() < end:
+        raise ValueError(
+            f"{name!r} of '{path}' must hold 0 to {end - 1} (got {places.min()} to {places.max()})"
+        )
+    return places.astype(np.int64)

@@ -148,34 +148,58 @@ def test_read_signal_refuses(tmp_path: Path, arrays: dict[str, np.ndarray], mess
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo"])
 def test_read_sparse_reads_what_scipy_writes(tmp_path: Path, kind: str) -> None:
     sparse = pytest.importorskip("scipy.sparse")
-    dense = np.array([[1.0, 0.5, 0.0], [0.0, 0.0, 0.25]])
+    dense = np.array([[1.0, 0.5, 0.0], [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]])
     sparse.save_npz(tmp_path / "adj.npz", sparse.csr_matrix(dense).asformat(kind))
-    np.testing.assert_array_equal(read_sparse(tmp_path / "adj.npz"), dense)
+    np.testing.assert_array_equal(read_sparse(tmp_path / "adj.npz", 3), dense)
 
 
-def test_read_sparse_refuses(tmp_path: Path) -> None:
-    good = {
-        "format": np.array(b"csr"),
-        "shape": np.array([2, 2]),
-        "indptr": np.array([0, 1, 2]),
-        "indices": np.array([0, 1]),
-        "data": np.array([1.0, 2.0]),
-    }
+def test_read_sparse_adds_duplicates(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", format="coo", shape=[2, 2], row=[0, 0], col=[1, 1], data=[1, 2.5])
+    assert read_sparse(tmp_path / "a.npz", 2).tolist() == [[0, 3.5], [0, 0]]
+
+
+CSR = {"format": b"csr", "shape": [2, 2], "indptr": [0, 1, 2], "indices": [0, 1], "data": [1.0, 2]}
+COO = {"format": "coo", "shape": [2, 2], "row": [0, 1], "col": [0, 1], "data": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("good", "change", "message"),
+    [
+        (CSR, {"format": b"dia"}, "'format' of .* must be csr, csc or coo"),
+        (CSR, {"format": b"\xff"}, "'format' of .* must be csr, csc or coo"),
+        (CSR, {"format": ["csr"]}, "'format' of .* must be csr, csc or coo"),
+        (CSR, {"indices": [0, 5]}, r"'indices' of .* must hold 0 to 1 \(got 0 to 5\)"),
+        (CSR, {"indices": [0, -1]}, r"must hold 0 to 1 \(got -1 to 0\)"),
+        (CSR, {"indices": [0.0, 1.0]}, "2 whole numbers"),
+        (CSR, {"indices": [0]}, "2 whole numbers"),
+        (CSR, {"indices": None}, r"'indices' of .* must be 2 whole numbers \(got nothing\)"),
+        (CSR, {"data": [1.0, 2.0, 3.0]}, "'indptr' of .* must rise from 0 to 3"),
+        (CSR, {"data": [[1.0, 2.0]]}, "'data' of .* must be a list of numbers"),
+        (CSR, {"data": ["1", "2"]}, "'data' of .* must be a list of numbers"),
+        (CSR, {"data": None}, "must hold the key 'data'"),
+        (CSR, {"indptr": [0, 1, 5]}, "'indptr' of .* must hold 0 to 2"),
+        (CSR, {"indptr": [0, 2, 1]}, "'indptr' of .* must rise from 0 to 2"),
+        (CSR, {"indptr": [1, 1, 2]}, "'indptr' of .* must rise from 0 to 2"),
+        (CSR, {"indptr": [0, 2]}, "'indptr' of .* must be 3 whole numbers"),
+        (CSR, {"shape": [[2, 2]]}, r"must be \[N, N\] = \[2, 2\]"),
+        (CSR, {"shape": [2.0, 2.0]}, r"must be \[N, N\] = \[2, 2\]"),
+        (CSR, {"shape": [10**6, 10**6]}, r"must be \[N, N\] = \[2, 2\]"),
+        (COO, {"row": [0, 1, 1], "col": [1, 0, 1], "data": [0.5]}, "'row' of .* must be 1 whole"),
+        (COO, {"row": [0, -1]}, "'row' of .* must hold 0 to 1"),
+        (COO, {"col": [[0, 1]]}, "'col' of .* must be 2 whole numbers"),
+    ],
+)
+def test_read_sparse_refuses(
+    tmp_path: Path, good: dict[str, object], change: dict[str, object], message: str
+) -> None:
     path = tmp_path / "adj.npz"
     np.savez(path, **good)  # type: ignore[arg-type]
-    assert read_sparse(path).tolist() == [[1, 0], [0, 2]]
-    for change in (
-        {"format": np.array(b"dia")},
-        {"indices": np.array([0, 5])},
-        {"data": np.array([1.0, 2.0, 3.0])},
-        {"indptr": np.array([0, 1, 5])},
-    ):
-        np.savez(path, **{**good, **change})  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="corrupt or truncated"):
-            read_sparse(path)
-    np.savez(path, x=np.zeros(2))
-    with pytest.raises(ValueError, match="must hold the key 'format'"):
-        read_sparse(path)
+    assert read_sparse(path, 2).tolist() == [[1, 0], [0, 2]]
+    arrays = {name: value for name, value in {**good, **change}.items() if value is not None}
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message) as error:
+        read_sparse(path, 2)
+    assert str(path) in str(error.value)
 
 
 def test_find_file(tmp_path: Path) -> None:
