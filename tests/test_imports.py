@@ -23,20 +23,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "pyg_stkd."))
 
 # What each part may import from the others; absent from the table: anything.
-GROUND = {"checks", "files"}
-BASE = GROUND | {"graph", "kernels"}
+BASE = {"checks", "files", "graph", "kernels"}
 LAYERS = {
     "checks": set(),
-    "files": {"checks"},
-    "graph": GROUND,
-    "kernels": GROUND | {"graph"},
+    "files": set(),
+    "graph": set(),
+    "kernels": {"graph"},
     "functional": BASE,
     "nn": BASE | {"functional"},
     "distill": BASE | {"functional"},
     "prune": BASE | {"functional", "nn", "distill"},
-    "datasets": GROUND,
+    "datasets": {"checks", "files"},
 }
-ON_TOP = {"__init__", "metrics", "lightning", "report", "testing"}
+ON_TOP = {"__init__", "metrics", "lightning", "report"}
 # Optional packages and the only parts that may import them when they are loaded themselves.
 OPTIONAL = {
     "lightning": {"lightning"},
@@ -48,6 +47,7 @@ OPTIONAL = {
     "h5py": set(),
     "onnx": set(),
     "pandas": set(),
+    "safetensors": set(),
     "scipy": set(),
     "sklearn": set(),
     "torch_cluster": set(),

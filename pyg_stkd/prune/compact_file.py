@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,22 +14,11 @@ from torch import Tensor, nn
 from pyg_stkd.files import write_atomic
 from pyg_stkd.prune.masks.hooks import masked_names
 from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.widths import check_widths
 
 __all__ = ["load_compact", "save_compact"]
 
 _FORMAT = "pyg_stkd.compact.1"
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ()) -> None:
@@ -36,7 +26,7 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
 
     The tensors are those of its :obj:`state_dict`, shared ones by their first names, and buffers
     that are not in it; the recipe, the class and all widths, is JSON in the file's metadata.
-    Nothing in it is code.
+    Nothing in it is code. Needs the package safetensors (the extra :obj:`safe`).
 
     Args:
         model (torch.nn.Module): What :meth:`Pruner.compact` returned.
@@ -44,10 +34,12 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         ignore (list of str): Names of modules without rules. (default: :obj:`()`)
 
     Raises:
+        ImportError: If safetensors is not installed.
         ValueError: If a module has no rule, the model has masks, or its state cannot be written.
 
     Example:
-        >>> import tempfile
+        >>> import pytest, tempfile
+        >>> _ = pytest.importorskip("safetensors")
         >>> small = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_compact(small, f"{folder}/small.safetensors")
@@ -58,15 +50,34 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         >>> again[0]
         Linear(in_features=2, out_features=3, bias=True)
     """
+    library, broken = _safetensors("save_compact")
     if any(masked_names(module) for module in model.modules()):
         raise ValueError("'model' must be compacted before it is saved (got one with masks)")
+    ignore = tuple(ignore)
     modules = dict(model.named_modules())
     attributes = [
         [prefix, name, getattr(modules[prefix], name)]
         for prefix, name, _ in Ports(model, ignore).attributes
     ]
-    recipe = {"format": _FORMAT, "class": _class_name(model), "attributes": attributes}
-    _write(Path(path), _tensors(model), {"recipe": json.dumps(recipe)})
+    recipe = {
+        "format": _FORMAT,
+        "class": _class_name(model),
+        "attributes": attributes,
+        "ignore": ignore,
+    }
+    # The library refuses what shares memory: views of one tensor are written one by one.
+    state = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in _tensors(model).items()
+    }
+    try:
+        content = library.save(state, {"recipe": json.dumps(recipe)})
+    except (KeyError, ValueError, broken) as error:
+        kinds = sorted({str(tensor.dtype) for tensor in state.values()})
+        raise ValueError(
+            f"'model' must have tensors of types that safetensors knows (got {', '.join(kinds)})"
+        ) from error
+    write_atomic(path, content)
 
 
 def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -78,26 +89,29 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
             device: no memory is used for its weights, and none are drawn.
 
     Raises:
-        ValueError: If the file is another one, or of another model.
+        ImportError: If safetensors is not installed.
+        ValueError: If the file is damaged, another one, of another model, or its widths contradict
+            each other.
     """
-    metadata, state = _read(Path(path))
-    try:
-        recipe = json.loads(metadata["recipe"])
-        known = recipe["format"] == _FORMAT
-    except (KeyError, TypeError, ValueError):
-        known = False
-    if not known:
-        raise ValueError(f"'path' must be a file of save_compact (got {Path(path).name!r})")
+    path = Path(path)
+    recipe, state = _read(path)
     with torch.device("meta"):
         model = build()
     if _class_name(model) != recipe["class"]:
         raise ValueError(
-            f"'build' must make a {recipe['class']}, as the file has (got {_class_name(model)})"
+            f"'build' must make a {recipe['class']}, as {path.name!r} has "
+            f"(got {_class_name(model)})"
         )
     expected = _tensors(model)
     if expected.keys() != state.keys():
         differing = sorted(expected.keys() ^ state.keys())
-        raise ValueError(f"'build' must make the model of the file (got others: {differing})")
+        raise ValueError(f"'build' must make the model of {path.name!r} (got others: {differing})")
+    try:
+        check_widths(model, recipe["ignore"], expected, state, recipe["attributes"])
+    except ValueError as error:
+        raise ValueError(
+            f"'path' must be a file of the model that 'build' makes (got {path.name!r}: {error})"
+        ) from error
     loaded: dict[Any, Any] = {None: None}
     for name, old in expected.items():
         trained = isinstance(old, nn.Parameter)
@@ -110,6 +124,17 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
         old = getattr(modules[prefix], name)
         setattr(modules[prefix], name, _in_form_of(old, value))
     return model
+
+
+def _safetensors(user: str) -> tuple[Any, type[Exception]]:
+    """Return the module that reads and writes the format, and the exception that it raises."""
+    try:
+        library = importlib.import_module("safetensors.torch")
+        return library, importlib.import_module("safetensors").SafetensorError
+    except ImportError as error:
+        raise ImportError(
+            f"{user} needs the package safetensors: pip install 'pyg-stkd[safe]'"
+        ) from error
 
 
 def _class_name(model: nn.Module) -> str:
@@ -140,42 +165,28 @@ def _in_form_of(old: Any, value: Any) -> Any:
     return tuple(items) if isinstance(old, tuple) else items
 
 
-def _write(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    header: dict[str, Any] = {"__metadata__": metadata}
-    blobs, offset = [], 0
-    for name, tensor in state.items():
-        if tensor.dtype not in _DTYPES:
-            raise ValueError(
-                f"'model' must have tensors of the types {', '.join(map(str, _DTYPES))} "
-                f"(got {tensor.dtype} for {name!r})"
-            )
-        blob = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + len(blob)],
-        }
-        blobs.append(blob)
-        offset += len(blob)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    write_atomic(path, b"".join([len(text).to_bytes(8, "little"), text, *blobs]))
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    dtypes = {code: dtype for dtype, code in _DTYPES.items()}
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the recipe and the tensors of a file."""
+    library, broken = _safetensors("load_compact")
+    refusal = f"'path' must be a file of save_compact (got {path.name!r}"
+    if not path.is_file():
+        raise FileNotFoundError(f"'path' must be a file (got {str(path)!r})")
     try:
-        header = json.loads(content[8 : 8 + length])
-        metadata = header.pop("__metadata__", {})
-        data = bytearray(content[8 + length :])
-        state = {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            blob = torch.frombuffer(data[start:end] or bytearray(1), dtype=torch.uint8)
-            blob = blob[: end - start].clone()
-            state[name] = blob.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"'path' must be a safetensors file (got {path.name!r})") from error
-    return metadata, state
+        with library.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Copies: memory of their own, aligned for the same sums in the same order.
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (broken, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(f"{refusal}: {error})") from error
+    try:
+        recipe = json.loads(metadata["recipe"])
+        known = recipe["format"] == _FORMAT and isinstance(recipe["class"], str)
+        for prefix, name, _ in recipe["attributes"]:
+            known = known and isinstance(prefix, str) and isinstance(name, str)
+        recipe.setdefault("ignore", [])  # files of the first version do not name them
+        known = known and all(isinstance(name, str) for name in recipe["ignore"])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        known = False
+    if not known:
+        raise ValueError(f"{refusal})")
+    return recipe, state
