@@ -23,19 +23,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "pyg_stkd."))
 
 # What each part may import from the others; absent from the table: anything.
-BASE = {"checks", "files", "graph", "kernels"}
+GROUND = {"checks", "files"}
+BASE = GROUND | {"graph", "kernels"}
 LAYERS = {
     "checks": set(),
-    "files": set(),
-    "graph": set(),
-    "kernels": {"graph"},
+    "files": {"checks"},
+    "graph": GROUND,
+    "kernels": GROUND | {"graph"},
     "functional": BASE,
     "nn": BASE | {"functional"},
     "distill": BASE | {"functional"},
     "prune": BASE | {"functional", "nn", "distill"},
-    "datasets": {"checks", "files"},
+    "datasets": GROUND,
 }
-ON_TOP = {"__init__", "metrics", "lightning", "report"}
+ON_TOP = {"__init__", "metrics", "lightning", "report", "testing"}
 # Optional packages and the only parts that may import them when they are loaded themselves.
 OPTIONAL = {
     "lightning": {"lightning"},

@@ -199,7 +199,7 @@ def test_nothing_is_kept_between_forwards():
     distiller(torch.randn(4, 3), EDGES)
     before = tensors()
     distiller(torch.randn(4, 3), EDGES)
-    assert tensors() == before
+    assert tensors() <= before  # less, where an earlier test left something
 
 
 def test_student_alone_leaves_no_trace():

@@ -7,11 +7,11 @@ from typing import Any, overload
 
 from torch import Tensor
 
+from pyg_stkd.checks import node_index
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
 from pyg_stkd.distill.losses.correlation import SpatialCorrelationLoss, TemporalCorrelationLoss
 from pyg_stkd.distill.losses.structure import Direction, Normalize
 from pyg_stkd.distill.recording.capture import Call, Capture
-from pyg_stkd.functional.nodes import index_of
 from pyg_stkd.functional.structures.response import Error, Gate, check_options, response
 from pyg_stkd.kernels import Kernel
 
@@ -109,7 +109,7 @@ class ResponseLoss(DistillationLoss):
                 f"(got {list(s.shape)}, {list(t.shape)} and {list(target.shape)})"
             )
         if student.nodes is not None:
-            index = index_of(student.nodes, s.size(self.node_dim))
+            index = node_index("nodes", student.nodes, s.size(self.node_dim))
             s, t, target = (x.index_select(self.node_dim, index) for x in (s, t, target))
         return response(
             s,

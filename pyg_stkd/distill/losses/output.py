@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyg_stkd.checks import node_index
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_number
 from pyg_stkd.distill.recording.capture import Call, Capture
-from pyg_stkd.functional.nodes import index_of
 
 __all__ = ["LogitLoss", "OutputLoss", "check_shapes", "logit_error"]
 
@@ -98,7 +98,7 @@ class OutputLoss(DistillationLoss):
                     f"'node_dim' must be an axis of the {student.where} of shape {list(s.shape)} "
                     f"(got {self.node_dim})"
                 )
-            index = index_of(student.nodes, s.size(self.node_dim))
+            index = node_index("nodes", student.nodes, s.size(self.node_dim))
             s, t = (x.index_select(self.node_dim, index) for x in (s, t))
         if self.kind == "mse":
             error = (s - t).square()

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from pyg_stkd.checks import node_index
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.inputs import (
     find_edge_index,
@@ -16,7 +17,6 @@ from pyg_stkd.distill.recording.inputs import (
     tensor_version,
     usable,
 )
-from pyg_stkd.distill.recording.nodes import index_of
 from pyg_stkd.graph import Graph
 
 __all__ = ["Call", "Capture"]
@@ -146,7 +146,9 @@ class Capture:
     @property
     def node_index(self) -> Tensor | None:
         """The index of the nodes that the losses of this forward are restricted to, if any."""
-        return None if self.nodes is None else index_of(self.nodes, self.num_nodes, self.where)
+        if self.nodes is None:
+            return None
+        return node_index("nodes", self.nodes, self.num_nodes, of=f"rows of the {self.where}")
 
     @property
     def rows(self) -> Tensor:

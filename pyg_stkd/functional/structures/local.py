@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.nodes import check_nodes
+from pyg_stkd import checks
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
 from pyg_stkd.functional.sparse.sparse_ops import reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
@@ -116,7 +116,7 @@ def lsp(
             kernel, or :obj:`nodes` no indices or mask.
         ValueError: If the numbers of nodes differ, an argument is unknown, neither or both of
             :obj:`z_teacher` and :obj:`teacher_structure` are given, or features are not finite.
-        IndexError: If :obj:`nodes` are no indices or no mask of the graph's nodes.
+        IndexError: If :obj:`nodes` holds an index that is out of range.
 
     Example:
         >>> edge_index = torch.tensor([[1, 2], [0, 0]])
@@ -132,7 +132,7 @@ def lsp(
     check_features("z_student", z_student)
     graph = graph_of(z_student, edge_index)
     if nodes is not None:
-        check_nodes(nodes, graph.num_nodes)
+        checks.nodes("nodes", nodes, graph.num_nodes)
     if (z_teacher is None) == (teacher_structure is None):
         raise ValueError("Exactly one of 'z_teacher' and 'teacher_structure' must be given")
     if z_teacher is not None:

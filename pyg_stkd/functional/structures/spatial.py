@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.nodes import check_nodes
+from pyg_stkd import checks
 from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.functional.structures.local import lsp
 from pyg_stkd.functional.structures.sequences import Direction, check_pair
@@ -73,7 +73,7 @@ def spatial_correlation(
             kernel, or :obj:`nodes` no indices or mask.
         ValueError: If the batches or nodes differ or do not fit the graph, neither or both of
             :obj:`h_teacher` and :obj:`teacher_structure` are given, or features are not finite.
-        IndexError: If :obj:`nodes` are no indices or no mask of the nodes.
+        IndexError: If :obj:`nodes` holds an index that is out of range.
 
     Example:
         >>> edge_index = torch.tensor([[1, 2], [0, 0]])
@@ -105,7 +105,7 @@ def rows(h: Tensor) -> Tensor:
 
 
 def _in_all_slices(nodes: Tensor, num_slices: int, num_nodes: int) -> Tensor:
-    check_nodes(nodes, num_nodes)
+    checks.nodes("nodes", nodes, num_nodes)
     if nodes.dtype == torch.bool:
         return nodes.repeat(num_slices)
     offset = torch.arange(num_slices, device=nodes.device) * num_nodes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.functional.nodes import index_of
+from pyg_stkd.checks import node_index
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
 from pyg_stkd.functional.structures.sequences import (
     Direction,
@@ -105,7 +105,7 @@ def temporal_correlation(
             kernel, or :obj:`nodes` no indices or mask.
         ValueError: If the batches or nodes differ, there are fewer than two steps, neither or both
             of :obj:`h_teacher` and :obj:`teacher_structure` are given, or features are not finite.
-        IndexError: If :obj:`nodes` are no indices or no mask of the nodes.
+        IndexError: If :obj:`nodes` holds an index that is out of range.
 
     Example:
         >>> h = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1)
@@ -118,7 +118,7 @@ def temporal_correlation(
     check_kernel(kernel)
     h_student, h_teacher = check_pair(h_student, h_teacher, teacher_structure)
     if nodes is not None:
-        nodes = index_of(nodes, h_student.size(2))
+        nodes = node_index("nodes", nodes, h_student.size(2))
     if h_teacher is not None:
         with torch.no_grad():
             chosen = h_teacher if nodes is None else h_teacher.index_select(2, nodes)
