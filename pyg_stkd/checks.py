@@ -53,9 +53,8 @@ def choice(name: str, value: T, options: Iterable[Any]) -> T:
     options = tuple(options)
     if any(value is x or (type(value) is type(x) and bool(value == x)) for x in options):
         return value
-    raise ValueError(
-        f"'{name}' must be one of {', '.join(map(repr, options))} (got {_shown(value)})"
-    )
+    few = "one of " * (len(options) > 1) + ", ".join(map(repr, options))
+    raise ValueError(f"'{name}' must be {few} (got {_shown(value)})")
 
 
 def count(name: str, value: Any, least: int = 1) -> int:

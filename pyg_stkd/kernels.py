@@ -7,12 +7,13 @@ and maps the measure of each edge to a similarity. The measures themselves are c
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from pyg_stkd import checks
 
 __all__ = [
     "Cosine",
@@ -65,10 +66,6 @@ def state_of(kernel: Kernel) -> tuple[Any, ...] | None:
     return kernel, {k: x.tolist() if isinstance(x, Tensor) else x for k, x in state.items()}
 
 
-def _is_number(value: Any, above: float) -> bool:
-    return isinstance(value, Real) and above < float(value) < math.inf
-
-
 class Linear(Kernel):
     r"""The linear kernel :math:`\mathbf{z}_i^\top \mathbf{z}_j` (LSP paper, Eq. 8).
 
@@ -93,7 +90,8 @@ class Polynomial(Kernel):
             (default: :obj:`False`)
 
     Raises:
-        ValueError: If :obj:`degree` is not an integer of at least 1, or :obj:`c` not finite.
+        TypeError: If :obj:`degree` is no integer or :obj:`c` no number.
+        ValueError: If :obj:`degree` is below 1, or :obj:`c` not finite.
 
     Example:
         >>> Polynomial(degree=2, c=1)(torch.tensor([2.0])).item()
@@ -101,12 +99,8 @@ class Polynomial(Kernel):
     """
 
     def __init__(self, degree: int = 2, c: float = 0.0, cosine: bool = False) -> None:
-        if not (_is_number(degree, 0) and int(degree) == degree):
-            raise ValueError(f"'degree' must be an integer of at least 1 (got {degree!r})")
-        if not _is_number(c, -math.inf):
-            raise ValueError(f"'c' must be a finite number (got {c!r})")
-        self.degree = int(degree)
-        self.c = c
+        self.degree = checks.count("degree", degree)
+        self.c = checks.number("c", c)
         self.cosine = cosine
 
     @property
@@ -129,7 +123,8 @@ class RBF(Kernel):
             autograd: normalise the features, or nothing holds their scale. (default: :obj:`1.0`)
 
     Raises:
-        ValueError: If :obj:`sigma` is neither a positive number nor :obj:`"median"`.
+        TypeError: If :obj:`sigma` is neither a number nor a string.
+        ValueError: If :obj:`sigma` is not positive, or another string.
 
     Example:
         >>> round(RBF(sigma=1.0)(torch.tensor([2.0])).item(), 4)
@@ -139,9 +134,10 @@ class RBF(Kernel):
     measure = "squared_distance"
 
     def __init__(self, sigma: float | Literal["median"] = 1.0) -> None:
-        if sigma != "median" and not _is_number(sigma, 0):
-            raise ValueError(f"'sigma' must be a positive number or 'median' (got {sigma!r})")
-        self.sigma = sigma
+        if isinstance(sigma, str):
+            self.sigma: float | Literal["median"] = checks.choice("sigma", sigma, ("median",))
+        else:
+            self.sigma = checks.number("sigma", sigma, above=0)
 
     def __call__(self, value: Tensor) -> Tensor:
         if self.sigma != "median":
@@ -208,7 +204,8 @@ class Laplacian(Kernel):
             official LSP code. (default: :obj:`100.0`)
 
     Raises:
-        ValueError: If :obj:`scale` is not a positive number.
+        TypeError: If :obj:`scale` is no number.
+        ValueError: If :obj:`scale` is not positive.
 
     Example:
         >>> round(Laplacian(scale=2.0)(torch.tensor([2.0])).item(), 4)
@@ -218,9 +215,7 @@ class Laplacian(Kernel):
     measure = "manhattan"
 
     def __init__(self, scale: float = 100.0) -> None:
-        if not _is_number(scale, 0):
-            raise ValueError(f"'scale' must be a positive number (got {scale!r})")
-        self.scale = scale
+        self.scale = checks.number("scale", scale, above=0)
 
     def __call__(self, value: Tensor) -> Tensor:
         return torch.exp(value / -self.scale)

@@ -39,6 +39,8 @@ def test_choice_takes_what_is_offered(value: object) -> None:
 def test_choice_takes_nothing_else(value: object, got: str) -> None:
     with pytest.raises(ValueError, match=rf"^'x' must be one of 'a', None, 2 \(got {got}\)$"):
         checks.choice("x", value, ("a", None, 2))
+    with pytest.raises(ValueError, match="^'x' must be 'a' \\(got 3\\)$"):
+        checks.choice("x", 3, ("a",))
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])

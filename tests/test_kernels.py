@@ -84,28 +84,39 @@ def test_own_kernel() -> None:
         kernels.Kernel()(VALUE)
 
 
-@pytest.mark.parametrize("sigma", [0, -1.0, math.inf, math.nan, "mean", None])
-def test_bad_sigma(sigma: object) -> None:
-    with pytest.raises(ValueError, match=r"'sigma' must be a positive.*\(got "):
-        kernels.RBF(sigma=sigma)  # type: ignore[arg-type]
+WIDTH = r"must be finite and above 0 \(got "
+BAD_NUMBERS = {
+    "RBF": (lambda x: kernels.RBF(sigma=x), "sigma", [0, -1.0, math.inf, math.nan], WIDTH),
+    "Laplacian": (kernels.Laplacian, "scale", [0, -1.0, math.inf, math.nan], WIDTH),
+    "Polynomial": (kernels.Polynomial, "degree", [0, -2], r"must be at least 1 \(got "),
+    "offset": (
+        lambda x: kernels.Polynomial(c=x), "c", [math.nan, math.inf, -math.inf],
+        r"must be finite \(got ",
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, math.inf, math.nan, "a", None, [1.0]])
-def test_bad_scale(scale: float) -> None:
-    with pytest.raises(ValueError, match=r"'scale' must be a positive.*\(got "):
-        kernels.Laplacian(scale)
+@pytest.mark.parametrize("kernel", BAD_NUMBERS)
+def test_numbers_out_of_range(kernel: str) -> None:
+    make, name, values, text = BAD_NUMBERS[kernel]
+    for value in values:
+        with pytest.raises(ValueError, match=f"^'{name}' {text}{value}"):
+            make(value)
 
 
-@pytest.mark.parametrize("degree", [0, -2, 1.5, math.nan, math.inf, "a", None, [2]])
-def test_bad_degree(degree: float) -> None:
-    with pytest.raises(ValueError, match=r"'degree' must be an integer of at least 1 \(got "):
-        kernels.Polynomial(degree)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kernel", BAD_NUMBERS)
+@pytest.mark.parametrize("value", [None, [1.0], True])
+def test_what_is_no_number(kernel: str, value: object) -> None:
+    make, name, *_ = BAD_NUMBERS[kernel]
+    with pytest.raises(TypeError, match=rf"^'{name}' must be (a number|an integer) \(got "):
+        make(value)
 
 
-@pytest.mark.parametrize("c", [math.nan, math.inf, -math.inf, "a", None, [1.0]])
-def test_bad_offset(c: float) -> None:
-    with pytest.raises(ValueError, match=r"'c' must be a finite number \(got "):
-        kernels.Polynomial(c=c)
+def test_what_is_no_degree_and_no_width() -> None:
+    with pytest.raises(TypeError, match=r"'degree' must be an integer \(got 1.5\)"):
+        kernels.Polynomial(1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'sigma' must be 'median' \(got 'mean'\)"):
+        kernels.RBF("mean")  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.functional.neighbours import knn_search  # noqa: F401  (the operator is defined there)
 from pyg_stkd.functional.sparse.plain import plain_knn
 from pyg_stkd.graph import is_exporting
@@ -50,7 +51,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
         >>> knn_graph(x, k=2, batch=torch.tensor([0, 0, 0, 1]), loop=True).tolist()
         [[0, 1, 1, 0, 2, 1, 3], [0, 0, 1, 1, 2, 2, 3]]
     """
-    _check(x, k, batch)
+    _check(x, batch)
+    k = checks.count("k", k)
     if is_exporting():
         if batch is not None:
             raise ValueError(
@@ -63,14 +65,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
     return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, bool(loop))
 
 
-def _check(x: Tensor, k: int, batch: Tensor | None) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"'x' must be a tensor of real floating point numbers (got {kind})")
-    if x.dim() != 2:
-        raise ValueError(f"'x' must have shape [N, C] (got {list(x.shape)})")
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"'k' must be an integer of at least 1 (got {k!r})")
+def _check(x: Tensor, batch: Tensor | None) -> None:
+    checks.features("x", x)
     if batch is None:
         return
     if not isinstance(batch, Tensor):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.functional.sparse.plain import (
     plain_log_softmax,
     plain_sddmm,
@@ -198,9 +199,7 @@ def _check_edges(graph: Graph, name: str, value: Tensor, heads: torch.Size | Non
 def _check_float(graph: Graph, name: str, x: Tensor) -> None:
     if not isinstance(graph, Graph):
         raise TypeError(f"'graph' must be a Graph, made once of the edges (got {type(graph)})")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"'{name}' must be a tensor of real floating point numbers (got {kind})")
+    checks.floating(name, x)
     if x.device != graph.device:
         raise ValueError(f"'{name}' must be on the graph's device {graph.device} (got {x.device})")
 

@@ -2,12 +2,11 @@ r"""The contrast of each node's features with those of all other nodes."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pyg_stkd import checks
 from pyg_stkd.functional.structures.global_structure import paired_rows
 
 __all__ = ["contrast"]
@@ -49,8 +48,7 @@ def contrast(
         >>> round(contrast(z, z, temperature=1.0).item(), 4)  # log(1 + exp(-1))
         0.3133
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
+    checks.number("temperature", temperature, above=0)
     s, t = paired_rows(z_student, z_teacher, max_samples)
     if s.size(-1) != t.size(-1):
         raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.functional.structures.similarity import check_features, check_kernel
+from pyg_stkd import checks
 from pyg_stkd.kernels import Cosine, Kernel, Linear
 
 __all__ = ["gsp", "paired_rows"]
@@ -55,7 +55,7 @@ def gsp(
         0.5
     """
     kernel = Cosine() if kernel is None else kernel
-    check_kernel(kernel)
+    checks.instance("kernel", kernel, Kernel)
     z_teacher = z_teacher.detach()
     linear = type(kernel) in (Cosine, Linear)
     widths = z_student.size(-1) + z_teacher.size(-1)
@@ -75,10 +75,10 @@ def gsp(
 
 def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, Tensor]:
     """Return the same rows of both, at most so many, in single precision at least."""
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(f"'max_samples' must be at least 1 (got {max_samples})")
-    check_features("z_student", s)
-    check_features("z_teacher", t)
+    if max_samples is not None:
+        checks.count("max_samples", max_samples)
+    checks.features("z_student", s)
+    checks.features("z_teacher", t)
     if s.size(0) != t.size(0):
         raise ValueError(
             "'z_student' and 'z_teacher' must have the same nodes, row by row "

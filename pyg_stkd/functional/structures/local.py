@@ -13,8 +13,6 @@ from pyg_stkd.functional.sparse.sparse_ops import reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
 from pyg_stkd.functional.structures.similarity import (
     Normalize,
-    check_features,
-    check_kernel,
     graph_of,
     similarity,
 )
@@ -58,7 +56,7 @@ def local_structure(
         >>> local_structure(z, torch.tensor([[1, 2], [0, 0]])).exp()
         tensor([0.7311, 0.2689])
     """
-    check_features("z", z)
+    checks.features("z", z)
     graph = graph_of(z, graph)
     return segment_log_softmax(graph, similarity(z, graph, kernel, normalize))
 
@@ -126,10 +124,10 @@ def lsp(
         >>> round(lsp(z[[0, 2, 1]], z, edge_index).item(), 4)
         0.154
     """
-    _check_choice("direction", direction, ("student", "teacher"))
-    _check_choice("reduction", reduction, ("node", "edge"))
-    check_kernel(kernel)
-    check_features("z_student", z_student)
+    checks.choice("direction", direction, ("student", "teacher"))
+    checks.choice("reduction", reduction, ("node", "edge"))
+    checks.instance("kernel", kernel, Kernel)
+    checks.features("z_student", z_student)
     graph = graph_of(z_student, edge_index)
     if nodes is not None:
         checks.nodes("nodes", nodes, graph.num_nodes)
@@ -193,17 +191,12 @@ def _warn_if_blind(graph: Graph, structure: Tensor, kernel: Kernel, normalize: N
 
 
 def _check_teacher(z_student: Tensor, z_teacher: Tensor) -> None:
-    check_features("z_teacher", z_teacher)
+    checks.features("z_teacher", z_teacher)
     if z_teacher.size(0) != z_student.size(0):
         raise ValueError(
             "'z_student' and 'z_teacher' must have the same number of nodes "
             f"(got {z_student.size(0)} and {z_teacher.size(0)})"
         )
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"'{name}' must be one of {choices} (got {value!r})")
 
 
 def _explain(loss: Tensor, **inputs: Tensor | None) -> None:

@@ -2,12 +2,13 @@ r"""The loss between the outputs of two regression models and partly suspect lab
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pyg_stkd import checks
 
 __all__ = ["response"]
 
@@ -119,20 +120,10 @@ def check_options(
     alpha: float, gate: Gate, error: Error, delta: float | None, margin: float, huber_delta: float
 ) -> None:
     """Raise unless the options of :func:`response` are within their ranges."""
-    if gate not in ("outlier", "bounded", None):
-        raise ValueError(f"'gate' must be 'outlier', 'bounded' or None (got {gate!r})")
-    if error not in ("mse", "mae", "huber"):
-        raise ValueError(f"'error' must be 'mse', 'mae' or 'huber' (got {error!r})")
-    numbers = {"alpha": alpha, "margin": margin, "delta": delta, "huber_delta": huber_delta}
-    for name, value in numbers.items():
-        if not (isinstance(value, Real) or (name == "delta" and value is None)):
-            raise TypeError(f"'{name}' must be a number (got {value!r})")
-    top = float("inf") if gate == "bounded" else 1.0
-    if not 0 <= alpha <= top or alpha == float("inf"):
-        bounds = "finite and not negative" if gate == "bounded" else "from 0 to 1"
-        raise ValueError(f"'alpha' must be {bounds} (got {alpha})")
-    for name, value in (("delta", delta), ("huber_delta", huber_delta)):
-        if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"'{name}' must be positive and finite (got {value})")
-    if not 0 <= margin < float("inf"):
-        raise ValueError(f"'margin' must be finite and not negative (got {margin})")
+    checks.choice("gate", gate, ("outlier", "bounded", None))
+    checks.choice("error", error, ("mse", "mae", "huber"))
+    checks.number("alpha", alpha, least=0, most=None if gate == "bounded" else 1)
+    if delta is not None:
+        checks.number("delta", delta, above=0)
+    checks.number("huber_delta", huber_delta, above=0)
+    checks.number("margin", margin, least=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pyg_stkd import checks
 from pyg_stkd.functional.sparse.manhattan import chunks, difference, manhattan
 from pyg_stkd.functional.sparse.primitives import sddmm
 from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
@@ -42,8 +43,8 @@ def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = Non
         >>> similarity(z, Graph(torch.tensor([[0], [1]])), kernels.SquaredEuclidean())
         tensor([25.])
     """
-    check_kernel(kernel)
-    check_features("z", z)
+    checks.instance("kernel", kernel, Kernel)
+    checks.features("z", z)
     graph = graph_of(z, graph)
     if normalize == "l2":
         z = F.normalize(z, dim=-1)
@@ -163,19 +164,6 @@ def _both_ways(graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
         node[at], place[at] = end, weight
     graph._derived["both ways"] = pointer + pointer_t + count, node, place
     return graph._derived["both ways"]
-
-
-def check_kernel(kernel: Kernel) -> None:
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"'kernel' must be a kernel such as kernels.RBF() (got {kernel!r})")
-
-
-def check_features(name: str, z: Tensor) -> None:
-    if not isinstance(z, Tensor) or not z.is_floating_point():
-        kind = z.dtype if isinstance(z, Tensor) else type(z).__name__
-        raise TypeError(f"'{name}' must be a tensor of real floating point numbers (got {kind})")
-    if z.dim() != 2:
-        raise ValueError(f"'{name}' must have shape [N, F] (got {list(z.shape)})")
 
 
 def graph_of(z: Tensor, edge_index: Any) -> Graph:

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.checks import node_index
+from pyg_stkd import checks
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
 from pyg_stkd.functional.structures.sequences import (
     Direction,
-    check_direction,
     check_pair,
-    check_sequence,
 )
-from pyg_stkd.functional.structures.similarity import Normalize, check_kernel
+from pyg_stkd.functional.structures.similarity import Normalize
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["temporal_correlation", "temporal_structure"]
@@ -54,8 +52,8 @@ def temporal_structure(
         >>> temporal_structure(h).exp()[0, 0, 0]
         tensor([0.7311, 0.2689])
     """
-    check_kernel(kernel)
-    check_sequence("h", h)
+    checks.instance("kernel", kernel, Kernel)
+    checks.sequence("h", h, steps=2)
     # Along the second to last axis a softmax of few elements costs a quarter.
     return _similarity(h, kernel, normalize).mT.contiguous().log_softmax(dim=-2).mT
 
@@ -114,11 +112,11 @@ def temporal_correlation(
         >>> round(temporal_correlation(h[:, [0, 2, 1]], h).item(), 4)
         0.2311
     """
-    check_direction(direction)
-    check_kernel(kernel)
+    checks.choice("direction", direction, ("student", "teacher"))
+    checks.instance("kernel", kernel, Kernel)
     h_student, h_teacher = check_pair(h_student, h_teacher, teacher_structure)
     if nodes is not None:
-        nodes = node_index("nodes", nodes, h_student.size(2))
+        nodes = checks.node_index("nodes", nodes, h_student.size(2))
     if h_teacher is not None:
         with torch.no_grad():
             chosen = h_teacher if nodes is None else h_teacher.index_select(2, nodes)

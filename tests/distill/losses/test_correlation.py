@@ -233,7 +233,7 @@ def test_errors(cls: type, features: tuple[Tensor, Tensor]) -> None:
         cls("a", "b")(*captures(s[0], t))
     with pytest.raises(ValueError, match="must have the same batch and nodes"):
         cls("a", "b")(*captures(s, t[:1]))
-    with pytest.raises(TypeError, match=r"'kernel' must be a kernel .* \(got 'rbf'\)"):
+    with pytest.raises(TypeError, match=r"'kernel' must be a Kernel \(got 'rbf'\)"):
         cls("a", "b", kernel="rbf")
     with pytest.raises(ValueError, match=r"'direction' must be one of .* \(got 'up'\)"):
         cls("a", "b", direction="up")

@@ -83,7 +83,7 @@ def test_errors(triple: tuple[Tensor, Tensor, Tensor]) -> None:
         call(ResponseLoss(), s, t, [1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'target' must have the same shape \(got \[2, 4, 3\]"):
         call(ResponseLoss(), s, t, y.mT)
-    with pytest.raises(ValueError, match=r"'alpha' must be from 0 to 1 \(got 2\)"):
+    with pytest.raises(ValueError, match=r"'alpha' must be at least 0 and at most 1 \(got 2\)"):
         ResponseLoss(alpha=2)
     with pytest.raises(ValueError, match=r"'gate' must be .* \(got 'soft'\)"):
         ResponseLoss(gate="soft")  # type: ignore[arg-type]

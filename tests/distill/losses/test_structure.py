@@ -205,7 +205,7 @@ def test_frozen_teacher_is_measured_once(features, monkeypatch):
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match=r"'kernel' must be a kernel.*\(got 'rbf'\)"):
+    with pytest.raises(TypeError, match=r"'kernel' must be a Kernel \(got 'rbf'\)"):
         LSPLoss("a", "b", kernel="rbf")
     with pytest.raises(TypeError, match=r"'graph' must be.*\(got list\)"):
         LSPLoss("a", "b", graph=[0, 1])

@@ -201,10 +201,10 @@ def test_compiles() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"k": 0}, ValueError, r"'k' must be an integer of at least 1 \(got 0\)"),
+        ({"k": 0}, ValueError, r"'k' must be at least 1 \(got 0\)"),
         ({"batch": [0, 0, 0, 0]}, TypeError, r"'batch' must be a tensor \(got list\)"),
-        ({"k": 2.0}, ValueError, r"'k' must be an integer of at least 1 \(got 2.0\)"),
-        ({"x": torch.ones(4)}, ValueError, r"'x' must have shape \[N, C\] \(got \[4\]\)"),
+        ({"k": 2.0}, TypeError, r"'k' must be an integer \(got 2.0\)"),
+        ({"x": torch.ones(4)}, ValueError, r"'x' must have shape \[N, F\] \(got \[4\]\)"),
         ({"x": torch.ones(4, 2).long()}, TypeError, "'x' must be a tensor of real floating"),
         ({"x": torch.full((4, 2), torch.nan)}, ValueError, "'x' must be finite"),
         ({"x": torch.full((4, 2), torch.inf)}, ValueError, "'x' must be finite"),

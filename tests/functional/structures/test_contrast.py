@@ -52,5 +52,5 @@ def test_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"the same width \(got shapes \[3, 2\] and \[3, 4\]\)"):
         contrast(z, torch.ones(3, 4))
     for temperature in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="'temperature' must be positive and finite"):
+        with pytest.raises(ValueError, match="'temperature' must be finite and above 0"):
             contrast(z, z, temperature)

@@ -134,13 +134,13 @@ def test_outlier_gate_lies_between_label_and_teacher(alpha: float, share: float)
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"alpha": 1.5}, r"'alpha' must be from 0 to 1 \(got 1.5\)"),
-        ({"alpha": -1, "gate": "bounded"}, r"'alpha' must be finite and not negative \(got -1\)"),
-        ({"gate": "soft"}, r"'gate' must be 'outlier', 'bounded' or None \(got 'soft'\)"),
-        ({"error": "l1"}, r"'error' must be 'mse', 'mae' or 'huber' \(got 'l1'\)"),
-        ({"delta": 0.0}, r"'delta' must be positive and finite \(got 0.0\)"),
-        ({"huber_delta": -1.0}, r"'huber_delta' must be positive and finite \(got -1.0\)"),
-        ({"margin": -0.1}, r"'margin' must be finite and not negative \(got -0.1\)"),
+        ({"alpha": 1.5}, r"'alpha' must be at least 0 and at most 1 \(got 1.5\)"),
+        ({"alpha": -1, "gate": "bounded"}, r"'alpha' must be finite and at least 0 \(got -1\)"),
+        ({"gate": "soft"}, r"'gate' must be one of 'outlier', 'bounded', None \(got 'soft'\)"),
+        ({"error": "l1"}, r"'error' must be one of 'mse', 'mae', 'huber' \(got 'l1'\)"),
+        ({"delta": 0.0}, r"'delta' must be finite and above 0 \(got 0.0\)"),
+        ({"huber_delta": -1.0}, r"'huber_delta' must be finite and above 0 \(got -1.0\)"),
+        ({"margin": -0.1}, r"'margin' must be finite and at least 0 \(got -0.1\)"),
     ],
 )
 def test_options(options: dict[str, object], text: str) -> None:

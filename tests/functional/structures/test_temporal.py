@@ -219,7 +219,7 @@ def test_median_width_of_unit_vectors_sees(width: int) -> None:
         ({"h_student": torch.ones(2, 4, 3, 2).int()}, TypeError, r"\(got torch.int32\)"),
         ({"h_teacher": None}, ValueError, "Exactly one of 'h_teacher' and 'teacher_structure'"),
         ({"direction": "both"}, ValueError, r"'direction' must be one of .* \(got 'both'\)"),
-        ({"kernel": "rbf"}, TypeError, "'kernel' must be a kernel"),
+        ({"kernel": "rbf"}, TypeError, "'kernel' must be a Kernel"),
         ({"normalize": "batch"}, ValueError, r"'normalize' must be .* \(got 'batch'\)"),
         (
             {"h_teacher": None, "teacher_structure": torch.ones(2, 3, 4, 4)},
