@@ -57,8 +57,8 @@ def choice(name: str, value: T, options: Iterable[Any]) -> T:
     raise ValueError(f"'{name}' must be {few} (got {_shown(value)})")
 
 
-def count(name: str, value: Any, least: int = 1) -> int:
-    """Return an integer that is not below the least.
+def count(name: str, value: Any, least: int | None = 1) -> int:
+    """Return an integer that is not below the least, if there is one.
 
     Raises:
         TypeError: If it is no integer.
@@ -71,7 +71,7 @@ def count(name: str, value: Any, least: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"'{name}' must be an integer (got {_shown(value)})")
-    if value < least:
+    if least is not None and value < least:
         raise ValueError(f"'{name}' must be at least {least} (got {value})")
     return operator.index(value)
 
@@ -84,12 +84,13 @@ def number(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    finite: bool = True,
 ) -> float:
-    """Return a finite number within bounds, which :obj:`above` and :obj:`below` leave out.
+    """Return a number within bounds, which :obj:`above` and :obj:`below` leave out.
 
     Raises:
         TypeError: If it is no real number.
-        ValueError: If it is NaN, infinite or out of bounds.
+        ValueError: If it is out of bounds, NaN, or (as :obj:`finite` says) infinite.
 
     Example:
         >>> number("dropout", 1.5, least=0, most=1)
@@ -101,9 +102,10 @@ def number(
     given = {"at least": least, "above": above, "at most": most, "below": below}
     bounds = {rule: bound for rule, bound in given.items() if bound is not None}
     size: Any = abs(value)
-    finite = size < math.inf
-    if not finite or not all(_BOUNDS[rule](value, bound) for rule, bound in bounds.items()):
-        rules = ["finite"] * (len(bounds) < 2) + [f"{rule} {x}" for rule, x in bounds.items()]
+    sound = size < math.inf or (size == math.inf and not finite)
+    if not sound or not all(_BOUNDS[rule](value, bound) for rule, bound in bounds.items()):
+        said = finite and len(bounds) < 2  # two bounds say it
+        rules = ["finite"] * said + [f"{rule} {bound}" for rule, bound in bounds.items()]
         raise ValueError(f"'{name}' must be {' and '.join(rules)} (got {value})")
     return value if isinstance(value, int | float) else float(value)
 

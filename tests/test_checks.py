@@ -39,7 +39,7 @@ def test_choice_takes_what_is_offered(value: object) -> None:
 def test_choice_takes_nothing_else(value: object, got: str) -> None:
     with pytest.raises(ValueError, match=rf"^'x' must be one of 'a', None, 2 \(got {got}\)$"):
         checks.choice("x", value, ("a", None, 2))
-    with pytest.raises(ValueError, match="^'x' must be 'a' \\(got 3\\)$"):
+    with pytest.raises(ValueError, match=r"^'x' must be 'a' \(got 3\)$"):
         checks.choice("x", 3, ("a",))
 
 
@@ -47,6 +47,10 @@ def test_choice_takes_nothing_else(value: object, got: str) -> None:
 def test_count_takes_integers_of_numpy(value: Any) -> None:
     assert checks.count("k", value, 3) == 3
     assert type(checks.count("k", value)) is int
+
+
+def test_count_without_a_least() -> None:
+    assert checks.count("axis", -3, least=None) == -3
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,13 @@ def test_number_refuses(
 ) -> None:
     with pytest.raises(error, match=f"^'p' must be {text}$"):
         checks.number("p", value, **bounds)
+
+
+def test_number_may_be_infinite() -> None:
+    assert checks.number("t", math.inf, above=0, finite=False) == math.inf
+    for value in (math.nan, -math.inf, 0):
+        with pytest.raises(ValueError, match=rf"^'t' must be above 0 \(got {value}\)$"):
+            checks.number("t", value, above=0, finite=False)
 
 
 def test_a_number_beyond_floats_is_finite() -> None:

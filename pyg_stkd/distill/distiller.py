@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd import checks
 from pyg_stkd.distill.check import CheckReport, dry, report
-from pyg_stkd.distill.losses.base import DistillationLoss, check_count
+from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.matching import Compared, compare, device_of, teacher_calls, zero
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.nodes import as_nodes
@@ -176,8 +177,7 @@ class Distiller(nn.Module):
             TypeError: If :obj:`epoch` is no integer.
             ValueError: If :obj:`epoch` is negative.
         """
-        check_count("epoch", epoch)
-        self.epoch = epoch
+        self.epoch = checks.count("epoch", epoch, least=0)
 
     def remove_hooks(self) -> None:
         """Leave both models as they were, without hooks; the distiller is of no use afterwards."""

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.recording.recorder import named_layers, unknown_layer
 
@@ -22,8 +23,7 @@ Losses: TypeAlias = Sequence[Loss] | Mapping[str, Loss]
 def check_models(teacher: nn.Module, student: nn.Module) -> None:
     """Raise unless these are two models that share nothing, and the teacher is whole."""
     for name, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"'{name}' must be a torch.nn.Module (got {type(model).__name__})")
+        checks.instance(name, model, nn.Module)
     lazy = [name for name, tensor in _tensors(teacher) if is_lazy(tensor)]
     if lazy:
         raise ValueError(

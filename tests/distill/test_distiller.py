@@ -249,7 +249,7 @@ def test_teacher_rests_while_all_losses_do():
     assert values == [[True, True], [True, False], [False, False]]
     assert len(runs) == 2
     assert all(p.grad is not None for p in hint.parameters())  # 0, where DDP expects one
-    with pytest.raises(ValueError, match=r"'epoch' must not be negative \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'epoch' must be at least 0 \(got -1\)"):
         distiller.set_epoch(-1)
     for bad in ("a", None, 1.0, float("nan"), True):
         with pytest.raises(TypeError, match=rf"'epoch' must be an integer \(got {bad!r}\)"):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from pyg_stkd import checks
 from pyg_stkd.distill.recording.capture import Call, Capture
 
 __all__ = [
     "DistillationLoss",
     "Schedule",
     "align",
-    "check_count",
-    "check_number",
     "default_name",
     "until_epoch",
 ]
@@ -78,9 +75,7 @@ class DistillationLoss(nn.Module):
         for side, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
             if not isinstance(layer, str):
                 raise TypeError(f"'{side}' must be the name of a module (got {layer!r})")
-        check_number("weight", weight)
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"'weight' must be finite and not negative (got {weight})")
+        weight = checks.number("weight", weight, least=0)
         if schedule is not None and not callable(schedule):
             raise TypeError(f"'schedule' must map an epoch to a factor (got {schedule!r})")
         self.teacher_layer = teacher_layer
@@ -156,8 +151,7 @@ def until_epoch(epochs: int) -> Schedule:
         >>> schedule(29), schedule(30)
         (1.0, 0.0)
     """
-    check_count("epochs", epochs)
-    return _UntilEpoch(epochs)
+    return _UntilEpoch(checks.count("epochs", epochs, least=0))
 
 
 def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Tensor, Tensor]:
@@ -189,33 +183,6 @@ def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Ten
     if rows:
         return student.rows, teacher.rows.to(student.features.dtype)
     return student.features, teacher.features.to(student.features.dtype)
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raise unless an argument is a real number.
-
-    Example:
-        >>> check_number("weight", "1")
-        Traceback (most recent call last):
-        TypeError: 'weight' must be a number (got '1')
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"'{name}' must be a number (got {value!r})")
-
-
-def check_count(name: str, value: Any, least: int = 0) -> None:
-    """Raise unless an argument is an integer, and none below the least.
-
-    Example:
-        >>> check_count("channels", 0, least=1)
-        Traceback (most recent call last):
-        ValueError: 'channels' must be at least 1 (got 0)
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"'{name}' must be an integer (got {value!r})")
-    if value < least:
-        rule = f"be at least {least}" if least > 0 else "not be negative"
-        raise ValueError(f"'{name}' must {rule} (got {value})")
 
 
 def default_name(cls: type) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
 from pyg_stkd.distill.losses.sequences import align_steps
 from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, SelfLoops
@@ -184,14 +185,9 @@ class TemporalCorrelationLoss(DistillationLoss):
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
         kernel = RBF() if kernel is None else kernel
-        if not isinstance(kernel, Kernel):
-            raise TypeError(f"'kernel' must be a kernel such as RBF(sigma=1.0) (got {kernel!r})")
-        for key, value, choices in (
-            ("direction", direction, ("student", "teacher")),
-            ("normalize", normalize, (None, "l2", "layer")),
-        ):
-            if value not in choices:
-                raise ValueError(f"'{key}' must be one of {choices} (got {value!r})")
+        checks.instance("kernel", kernel, Kernel)
+        checks.choice("direction", direction, ("student", "teacher"))
+        checks.choice("normalize", normalize, (None, "l2", "layer"))
         self.kernel = kernel
         self.direction: Direction = direction
         self.normalize: Normalize = normalize

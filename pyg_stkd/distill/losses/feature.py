@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_count
+from pyg_stkd import checks
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
 from pyg_stkd.distill.losses.projection import Projection, project
 from pyg_stkd.distill.recording.capture import Call, Capture
 
@@ -90,8 +91,8 @@ class HintLoss(DistillationLoss):
         elif not projection:
             self.projection = nn.Identity()
         elif in_channels is not None and out_channels is not None:
-            check_count("in_channels", in_channels, 1)
-            check_count("out_channels", out_channels, 1)
+            checks.count("in_channels", in_channels)
+            checks.count("out_channels", out_channels)
             self.projection = nn.Linear(in_channels, out_channels)
         else:
             self.projection = Projection()
@@ -166,9 +167,7 @@ class AttentionTransferLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
-        if p not in (1, 2):
-            raise ValueError(f"'p' must be 1 or 2 (got {p})")
-        self.p = p
+        self.p = checks.choice("p", p, (1, 2))
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         s, t = align(student, teacher)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_stkd.checks import node_index
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_number
+from pyg_stkd import checks
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
 from pyg_stkd.distill.recording.capture import Call, Capture
 
 __all__ = ["LogitLoss", "OutputLoss", "check_shapes", "logit_error"]
@@ -78,16 +77,9 @@ class OutputLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
-        if kind not in ("mse", "mae", "huber"):
-            raise ValueError(f"'kind' must be 'mse', 'mae' or 'huber' (got {kind!r})")
-        check_number("huber_delta", huber_delta)
-        if not 0 < huber_delta < math.inf:
-            raise ValueError(f"'huber_delta' must be positive and finite (got {huber_delta})")
-        if node_dim is not None and (isinstance(node_dim, bool) or not isinstance(node_dim, int)):
-            raise TypeError(f"'node_dim' must be an integer (got {node_dim!r})")
-        self.kind: Kind = kind
-        self.huber_delta = huber_delta
-        self.node_dim = node_dim
+        self.kind: Kind = checks.choice("kind", kind, ("mse", "mae", "huber"))
+        self.huber_delta = checks.number("huber_delta", huber_delta, above=0)
+        self.node_dim = None if node_dim is None else checks.count("node_dim", node_dim, least=None)
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         check_shapes(student, teacher)
@@ -98,7 +90,7 @@ class OutputLoss(DistillationLoss):
                     f"'node_dim' must be an axis of the {student.where} of shape {list(s.shape)} "
                     f"(got {self.node_dim})"
                 )
-            index = node_index("nodes", student.nodes, s.size(self.node_dim))
+            index = checks.node_index("nodes", student.nodes, s.size(self.node_dim))
             s, t = (x.index_select(self.node_dim, index) for x in (s, t))
         if self.kind == "mse":
             error = (s - t).square()
@@ -168,8 +160,7 @@ class LogitLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
-        if not isinstance(multi_label, bool):
-            raise TypeError(f"'multi_label' must be a bool (got {multi_label!r})")
+        checks.instance("multi_label", multi_label, bool)
         self.multi_label = multi_label
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import (
     DistillationLoss,
     Schedule,
     align,
-    check_count,
-    check_number,
 )
 from pyg_stkd.distill.losses.projection import Projection, project
 from pyg_stkd.distill.recording.capture import Call, Capture
@@ -75,8 +74,7 @@ class GSPLoss(DistillationLoss):
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
         self.kernel = Cosine() if kernel is None else kernel
-        if not isinstance(self.kernel, Kernel):
-            raise TypeError(f"'kernel' must be a Kernel (got {kernel!r})")
+        checks.instance("kernel", self.kernel, Kernel)
         self.max_samples = _check_samples(max_samples)
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
@@ -148,15 +146,12 @@ class ContrastiveLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
-        check_number("temperature", temperature)
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"'temperature' must be positive and finite (got {temperature})")
-        self.temperature = temperature
+        self.temperature = checks.number("temperature", temperature, above=0)
         self.max_samples = _check_samples(max_samples)
         self.channels = channels
         self.student_head = self.teacher_head = None
         if channels is not None:
-            check_count("channels", channels, 1)
+            checks.count("channels", channels)
             widths = (None, None) if in_channels is None else _check_widths(in_channels)
             self.student_head, self.teacher_head = (_head(width, channels) for width in widths)
         elif in_channels is not None:
@@ -203,7 +198,7 @@ def _check_widths(in_channels: Sequence[int]) -> tuple[int, int]:
             f"'in_channels' must be two widths, of student and teacher (got {in_channels!r})"
         )
     for width in in_channels:
-        check_count("in_channels", width, 1)
+        checks.count("in_channels", width)
     return in_channels[0], in_channels[1]
 
 
@@ -216,5 +211,5 @@ def _rows(student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
 
 def _check_samples(max_samples: int | None) -> int | None:
     if max_samples is not None:
-        check_count("max_samples", max_samples, 1)
+        checks.count("max_samples", max_samples)
     return max_samples

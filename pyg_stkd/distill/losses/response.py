@@ -7,7 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, check_number
+from pyg_stkd import checks
+from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
 from pyg_stkd.distill.losses.output import check_shapes, logit_error
 from pyg_stkd.distill.recording.capture import Call, Capture
 
@@ -75,12 +76,8 @@ class SoftTargetLoss(DistillationLoss):
         teacher_call: Call | None = None,
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
-        check_number("temperature", temperature)
-        if not isinstance(multi_label, bool):
-            raise TypeError(f"'multi_label' must be a bool (got {multi_label!r})")
-        if not temperature > 0:  # NaN is not either
-            raise ValueError(f"'temperature' must be positive (got {temperature})")
-        self.temperature = temperature
+        self.temperature = checks.number("temperature", temperature, above=0, finite=False)
+        checks.instance("multi_label", multi_label, bool)
         self.multi_label = multi_label
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, until_epoch
 from pyg_stkd.distill.recording.capture import Call, Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
@@ -97,19 +98,18 @@ class LSPLoss(DistillationLoss):
     ) -> None:
         super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
         kernel = RBF() if kernel is None else kernel
-        if not isinstance(kernel, Kernel):
-            raise TypeError(f"'kernel' must be a kernel such as RBF(sigma=1.0) (got {kernel!r})")
+        checks.instance("kernel", kernel, Kernel)
         if _is_word(graph):
-            _check_choice("graph", graph, (None, "student", "teacher", "union"))
+            checks.choice("graph", graph, (None, "student", "teacher", "union"))
         elif not is_edge_index(graph):
             raise TypeError(
                 "'graph' must be 'student', 'teacher', 'union', an edge_index, an adj_t or a "
                 f"Graph (got {type(graph).__name__})"
             )
-        _check_choice("self_loops", self_loops, ("keep", "drop", "add"))
-        _check_choice("direction", direction, ("student", "teacher"))
-        _check_choice("normalize", normalize, (None, "l2", "layer"))
-        _check_choice("reduction", reduction, ("node", "edge"))
+        checks.choice("self_loops", self_loops, ("keep", "drop", "add"))
+        checks.choice("direction", direction, ("student", "teacher"))
+        checks.choice("normalize", normalize, (None, "l2", "layer"))
+        checks.choice("reduction", reduction, ("node", "edge"))
         self.kernel = kernel
         self.graph = graph
         self.self_loops = self_loops
@@ -234,8 +234,3 @@ def _shared(a: Graph, b: Graph) -> Graph:
 
 def _is_word(graph: Any) -> bool:
     return graph is None or isinstance(graph, str)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"'{name}' must be one of {choices} (got {value!r})")

@@ -35,7 +35,7 @@ def test_until_epoch():
     schedule = pickle.loads(pickle.dumps(until_epoch(2)))
     assert [schedule(epoch) for epoch in range(4)] == [1.0, 1.0, 0.0, 0.0]
     assert until_epoch(0)(0) == 0.0
-    with pytest.raises(ValueError, match=r"'epochs' must not be negative \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'epochs' must be at least 0 \(got -1\)"):
         until_epoch(-1)
     for bad in ("a", None, 2.0, float("nan"), True):
         with pytest.raises(TypeError, match=rf"'epochs' must be an integer \(got {bad!r}\)"):
@@ -45,7 +45,7 @@ def test_until_epoch():
 @pytest.mark.parametrize(
     ("kwargs", "error", "match"),
     [
-        ({"weight": -1.0}, ValueError, r"'weight' must be finite and not negative \(got -1.0\)"),
+        ({"weight": -1.0}, ValueError, r"'weight' must be finite and at least 0 \(got -1.0\)"),
         ({"weight": float("nan")}, ValueError, r"'weight'.*\(got nan\)"),
         ({"weight": float("inf")}, ValueError, r"'weight'.*\(got inf\)"),
         ({"weight": "a"}, TypeError, r"'weight' must be a number \(got 'a'\)"),

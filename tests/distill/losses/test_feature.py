@@ -175,7 +175,7 @@ def test_attention_transfer_takes_leading_axes_as_graphs():
 
 
 def test_attention_transfer_bad_input():
-    with pytest.raises(ValueError, match=r"'p' must be 1 or 2 \(got 3\)"):
+    with pytest.raises(ValueError, match=r"'p' must be one of 1, 2 \(got 3\)"):
         AttentionTransferLoss("a", "a", p=3)
     s = Capture(torch.ones(3, 2), {"batch": torch.zeros(4).long()})
     with pytest.raises(ValueError, match=r"'batch' must have one entry.*3 rows.*\(got shape \[4\]"):

@@ -133,10 +133,10 @@ def test_within_a_distiller():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"'kind' must be 'mse', 'mae' or 'huber' \(got 'l1'\)"):
+    with pytest.raises(ValueError, match=r"'kind' must be one of 'mse', .*\(got 'l1'\)"):
         OutputLoss("l1")
     for value in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="'huber_delta' must be positive and finite"):
+        with pytest.raises(ValueError, match="'huber_delta' must be finite and above 0"):
             OutputLoss("huber", huber_delta=value)
     with pytest.raises(TypeError, match=r"'huber_delta' must be a number \(got '1'\)"):
         OutputLoss("huber", huber_delta="1")
@@ -145,7 +145,7 @@ def test_bad_input():
             OutputLoss(node_dim=value)
     with pytest.raises(TypeError, match=r"'multi_label' must be a bool \(got 1\)"):
         LogitLoss(multi_label=1)
-    with pytest.raises(ValueError, match=r"'weight' must be finite and not negative \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'weight' must be finite and at least 0 \(got -1\)"):
         LogitLoss(-1)
     s, t = Capture(torch.ones(3, 2)), Capture(torch.ones(3, 4), owner="teacher")
     for loss in (LogitLoss(), OutputLoss()):

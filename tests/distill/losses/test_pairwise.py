@@ -99,7 +99,7 @@ def test_options_of_other_types() -> None:
     for bad in ("a", None):
         with pytest.raises(TypeError, match=rf"'temperature' must be a number \(got {bad!r}\)"):
             ContrastiveLoss("a", "b", temperature=bad)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'temperature' must be positive and finite \(got nan\)"):
+    with pytest.raises(ValueError, match=r"'temperature' must be finite and above 0 \(got nan\)"):
         ContrastiveLoss("a", "b", temperature=float("nan"))
 
 
@@ -130,7 +130,7 @@ def test_refuse_what_does_not_fit() -> None:
             loss("a", "b")(Capture(torch.ones(3)), Capture(torch.ones(3)))
     with pytest.raises(ValueError, match=r"'channels' must be at least 1 \(got 0\)"):
         ContrastiveLoss("a", "b", channels=0)
-    with pytest.raises(ValueError, match="'temperature' must be positive"):
+    with pytest.raises(ValueError, match="'temperature' must be "):
         ContrastiveLoss("a", "b", temperature=0.0)
     with pytest.raises(ValueError, match="must have the same width"):
         ContrastiveLoss("a", "b", channels=None)(
