@@ -1,6 +1,6 @@
 """Pruning with distillation-aware scores, and models that really shrink."""
 
-from pyg_stkd.prune.algorithm import Stage, distill_and_prune
+from pyg_stkd.prune.algorithm import Stage, distill_and_prune, start_from
 from pyg_stkd.prune.compact_file import load_compact, save_compact
 from pyg_stkd.prune.masked import KDIS, Importance, Magnitude, Pruned, Random, compact, schedule
 from pyg_stkd.prune.pruner import Pruner
@@ -23,4 +23,5 @@ __all__ = [
     "rules",
     "save_compact",
     "schedule",
+    "start_from",
 ]

@@ -2,5 +2,6 @@
 
 from pyg_stkd.prune.algorithm.distill_and_prune import distill_and_prune
 from pyg_stkd.prune.algorithm.stage import Stage
+from pyg_stkd.prune.algorithm.start_from import start_from
 
-__all__ = ["Stage", "distill_and_prune"]
+__all__ = ["Stage", "distill_and_prune", "start_from"]
