@@ -3,6 +3,7 @@
 from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.check import CheckReport, LossReport, TapReport, TeacherReport
 from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.distill.fit import Epoch, fit
 from pyg_stkd.distill.losses import (
     AttentionTransferLoss,
     ContrastiveLoss,
@@ -30,6 +31,7 @@ __all__ = [
     "ContrastiveLoss",
     "DistillationLoss",
     "Distiller",
+    "Epoch",
     "GSPLoss",
     "HintLoss",
     "LSPLoss",
@@ -46,5 +48,6 @@ __all__ = [
     "TeacherReport",
     "Teachers",
     "TemporalCorrelationLoss",
+    "fit",
     "until_epoch",
 ]

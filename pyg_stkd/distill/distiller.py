@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyg_stkd import checks
 from pyg_stkd.distill.check import CheckReport, dry, report
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.losses.output import OutputLoss
 from pyg_stkd.distill.matching import Compared, compare, device_of, teacher_calls, zero
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.nodes import as_nodes
@@ -43,7 +44,8 @@ class Distiller(nn.Module):
         student (torch.nn.Module): The student.
         losses (list or dict): The losses, by name in a dictionary. A list of them may be an entry,
             such as :class:`~pyg_stkd.distill.STCDLoss`: in a dictionary, its losses are named
-            ``<name>_<own name>``.
+            ``<name>_<own name>``. (default: one :class:`~pyg_stkd.distill.OutputLoss`, which
+            compares outputs as numbers)
 
     Attributes:
         losses: The losses by name.
@@ -73,9 +75,12 @@ class Distiller(nn.Module):
     _teacher: nn.Module
     _teachers: Teachers
 
-    def __init__(self, teacher: nn.Module, student: nn.Module, losses: Losses) -> None:
+    def __init__(
+        self, teacher: nn.Module, student: nn.Module, losses: Losses | None = None
+    ) -> None:
         super().__init__()
         check_models(teacher, student)
+        losses = [OutputLoss()] if losses is None else losses
         teachers, named = Teachers.of(teacher), name_losses(losses)
         teachers.check_layers(named)
         for name, loss in named.items():

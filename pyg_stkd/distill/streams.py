@@ -157,7 +157,8 @@ def random_state() -> dict[str, Any]:
         >>> bool(torch.rand(1) == first)
         True
     """
-    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - that of others' code
+    state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - that of others' code
+    kind, keys, *rest = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

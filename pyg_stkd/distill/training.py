@@ -66,21 +66,42 @@ def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) 
 
 
 def total_loss(
-    distiller: nn.Module, batch: Batch, criterion: Criterion
+    distiller: nn.Module, batch: Batch, criterion: Criterion | None, alpha: float | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the full loss of a batch and its terms by name, the task's first.
+    r"""Return the full loss of a batch and its terms by name, the task's first.
+
+    With a task loss :math:`\mathcal{L}_y` and distillation losses :math:`\mathcal{L}_k`, already
+    weighted, it is
+
+    .. math::
+        \mathcal{L}_y + \sum_k \mathcal{L}_k, \qquad \text{or} \qquad
+        (1 - \alpha) \, \mathcal{L}_y + \alpha \sum_k \mathcal{L}_k
+        \quad \text{given } \alpha.
 
     Args:
         distiller (torch.nn.Module): A :class:`~pyg_stkd.distill.Distiller`, or what is called as
             one: compiled, or in :class:`~torch.nn.parallel.DistributedDataParallel`.
         batch (tuple): What :func:`unpack` returned.
-        criterion (callable): The task loss, of output and target.
+        criterion (callable, optional): The task loss, of output and target; :obj:`None` for inputs
+            without labels, where the teacher alone teaches.
+        alpha (float, optional): The share :math:`\alpha` of the teacher, from 0 to 1. At 1 the
+            labels are not looked at. (default: the plain sum)
+
+    Raises:
+        ValueError: If :obj:`alpha` is not from 0 to 1, or nothing is left to learn from.
     """
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"'alpha' must be from 0 to 1 (got {alpha})")
     args, kwargs, target = batch
     out, losses = distiller(*args, target=target, **kwargs)
+    taught = sum(losses.values())
+    if criterion is None or alpha == 1:
+        if not isinstance(taught, Tensor):
+            raise ValueError("'losses' of the distiller must not be empty without labels (got {})")
+        return taught if alpha is None else alpha * taught, dict(losses)
     task = criterion(out, target)
-    terms = {"task": task, **losses}
-    return task + sum(losses.values()), terms
+    total = task + taught if alpha is None else (1 - alpha) * task + alpha * taught
+    return total, {"task": task, **losses}
 
 
 def of_models(kwargs: Mapping[str, Any]) -> dict[str, Any]:

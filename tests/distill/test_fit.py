@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.data import DataLoader
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GCN, MLP, global_mean_pool
+
+from pyg_stkd.distill import (
+    Distiller,
+    Epoch,
+    HintLoss,
+    LogitLoss,
+    OutputLoss,
+    ResponseLoss,
+    fit,
+    until_epoch,
+)
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
+
+
+def graph(seed, n=6):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 4, generator=generator), EDGES, torch.arange(n) % 3
+
+
+def models(dropout=0.0):
+    torch.manual_seed(0)
+    return GCN(4, 16, 2, 3), GCN(4, 8, 2, 3, dropout=dropout, norm="batch_norm")
+
+
+def run(epochs):
+    return list(epochs)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
+
+
+def options(**more):
+    return {"criterion": cross_entropy, "validate": None, "steps": 7, "every": 3, **more}
+
+
+def test_is_the_loop_that_it_says():
+    teacher, student = models()
+    other = copy.deepcopy(student)
+    labelled, unlabelled = [graph(0)], [graph(1)[:2]]
+    torch.manual_seed(5)
+    epochs = run(fit(Distiller(teacher, student), labelled, unlabelled, **options()))
+
+    optimizer = torch.optim.Adam(other.parameters(), lr=0.005)
+    losses = []
+    for step in range(7):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.005 * (1 + math.cos(math.pi * step / 7)) / 2
+        x, edge_index, *y = (unlabelled if step % 2 else labelled)[0]
+        out = other.train()(x, edge_index)
+        loss = mse_loss(out, teacher.eval()(x, edge_index).detach())
+        losses.append(loss.item())
+        if y:
+            loss = loss + cross_entropy(out, y[0])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    torch.testing.assert_close(weights(student), weights(other), rtol=1e-5, atol=1e-6)
+    assert [(e.epoch, e.step) for e in epochs] == [(1, 3), (2, 6), (3, 7)]
+    assert epochs[0].losses["output"] == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-4)
+    assert epochs[0].unlabelled == pytest.approx({"output": losses[1], "loss": losses[1]}, rel=1e-4)
+    assert all(isinstance(epoch, Epoch) and epoch.metric is None for epoch in epochs)
+    assert epochs[2].lr == pytest.approx(0.005 * (1 + math.cos(math.pi * 6 / 7)) / 2)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)])
+def test_steps_are_fixed_whatever_the_share(share, expected):
+    teacher, student = models()
+    seen = []
+    student.register_forward_pre_hook(lambda _, args: seen.append(args[0].size(0)))
+    other = (torch.randn(5, 4), EDGES[:, :4])
+    epochs = run(
+        fit(Distiller(teacher, student), [graph(0)], [other], **options(steps=20, share=share))
+    )
+    taken = seen[2 if share else 1 :]  # after the looks before the first step
+    assert (len(taken), taken.count(5)) == (20, expected)
+    assert epochs[-1].step == 20
+
+
+def test_the_best_weights_stay_whatever_comes_after():
+    for mode, sign in (("min", 1.0), ("max", -1.0)):
+        teacher, student = models()
+        metrics = itertools.chain([9.0, 3.0, 1.0, 1.0, 2.0, math.nan], itertools.repeat(4.0))
+        kept = []
+
+        def validate(model, metrics=metrics, kept=kept, sign=sign):
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            kept.append(weights(model))
+            return sign * next(metrics)
+
+        epochs = run(
+            fit(
+                Distiller(teacher, student), [graph(0)], mode=mode,
+                **options(steps=16, every=2, validate=validate),
+            )
+        )  # fmt: skip
+        assert [epoch.best for epoch in epochs] == [True, True, True, *[False] * 5]
+        assert torch.equal(weights(student), kept[3])
+
+
+def test_weights_that_it_came_with_may_be_the_best_and_leaving_early_gives_the_best():
+    teacher, student = models()
+    before, calls = weights(student), itertools.count()
+    epochs = fit(Distiller(teacher, student), [graph(0)], **options(validate=lambda _: next(calls)))
+    next(epochs)
+    assert not torch.equal(weights(student), before)
+    epochs.close()
+    assert torch.equal(weights(student), before)
+
+
+def test_alpha_weighs_labels_and_teacher():
+    for alpha in (0.0, 0.3, 1.0):
+        teacher, student = models()
+        x, edge_index, y = graph(0)
+        out = copy.deepcopy(student).train()(x, edge_index)
+        task, taught = cross_entropy(out, y), mse_loss(out, teacher.eval()(x, edge_index))
+        (epoch,) = fit(
+            Distiller(teacher, student), [(x, edge_index, y)], alpha=alpha, **options(steps=1)
+        )
+        expected = ((1 - alpha) * task + alpha * taught).item()
+        assert epoch.losses["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_labels_no_label_is_looked_at():
+    teacher, student = models()
+    x, edge_index, _ = graph(0)
+    nothing = torch.full((6,), -(10**9))
+    (epoch, *_) = fit(
+        Distiller(teacher, student), [(x, edge_index, nothing)], alpha=1, **options(criterion=None)
+    )
+    assert sorted(epoch.losses) == ["loss", "output"]
+
+
+def test_other_nodes_of_a_graph_are_its_unlabelled_part():
+    teacher, student = models()
+    x, edge_index, y = graph(0)
+    mask = torch.tensor([True, True, False, False, True, False])
+    wrong = y.where(mask, -(10**9))  # would be refused by the criterion
+    data = Data(x=x, edge_index=edge_index, y=wrong, train_mask=mask)
+    out = copy.deepcopy(student).train()(x, edge_index)
+    (epoch,) = fit(Distiller(teacher, student), [data], **options(steps=1))
+    assert epoch.losses == pytest.approx(
+        {
+            "task": cross_entropy(out[mask], y[mask]).item(),
+            "output": mse_loss(out, teacher.eval()(x, edge_index)).item(),
+            "loss": sum(epoch.losses[k] for k in ("task", "output")),
+        },
+        rel=1e-5,
+    )
+
+
+def test_seeds_of_sampled_neighbourhoods_count_alone():
+    teacher, student = models()
+    x, edge_index, y = graph(0)
+    data = Data(x=x, edge_index=edge_index, y=y, input_id=torch.tensor([7, 8]), batch_size=2)
+    out = copy.deepcopy(student).train()(x, edge_index)
+    known = teacher.eval()(x, edge_index)
+    (epoch, *_) = fit(Distiller(teacher, student), [data], [data], **options(steps=2, every=2))
+    assert epoch.losses["task"] == pytest.approx(cross_entropy(out[:2], y[:2]).item(), rel=1e-5)
+    expected = mse_loss(out[:2], known[:2]).item()
+    assert epoch.losses["output"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_teacher_runs_once_on_each_batch_of_a_list_and_says_the_same():
+    seen = {}
+    for cache in (True, False):
+        teacher, student = models()
+        calls = []
+        teacher.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        torch.manual_seed(1)
+        data = [graph(i) for i in range(2)], [graph(2)[:2]]
+        run(fit(Distiller(teacher, student), *data, cache=cache, **options(steps=20)))
+        seen[cache] = len(calls), weights(student)
+    assert seen[True][0] == 2 + 3  # two looks before the first step
+    assert seen[False][0] == 2 + 20
+    assert torch.equal(seen[True][1], seen[False][1])
+
+
+def test_schedules_of_losses_are_told_the_epoch():
+    teacher, student = models()
+    losses = [OutputLoss(), LogitLoss(schedule=until_epoch(2))]
+    epochs = run(fit(Distiller(teacher, student, losses), [graph(0)], **options(steps=9)))
+    assert [epoch.losses["logit"] > 0 for epoch in epochs] == [True, True, False]
+
+
+def test_adapters_are_trained_too():
+    teacher, student = models()
+    distiller = Distiller(teacher, student, [HintLoss("convs.0", "convs.0")])
+    epochs = fit(distiller, [graph(0)], **options(steps=60))
+    first, *_, last = epochs
+    assert last.losses["hint"] < first.losses["hint"]
+    assert len(list(distiller.losses.parameters())) > 0
+
+
+class Pooled(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.gnn = GCN(4, width, 2, 3)
+
+    def forward(self, x, edge_index, batch):
+        return global_mean_pool(self.gnn(x, edge_index), batch)
+
+
+def test_graphs():
+    graphs = [Data(x=graph(i)[0], edge_index=EDGES, y=torch.tensor([i % 3])) for i in range(6)]
+    loader = [Batch.from_data_list(graphs[:3]), Batch.from_data_list(graphs[3:])]
+    epochs = fit(
+        Distiller(Pooled(8), Pooled(4)), loader, loader,
+        unpack=lambda data: ((data.x, data.edge_index, data.batch), {}, data.y), **options(),
+    )  # fmt: skip
+    assert run(epochs)[-1].step == 7
+
+
+def test_a_student_without_edges():
+    torch.manual_seed(0)
+    teacher, student = GCN(4, 8, 2, 3), MLP([4, 8, 3], norm=None)
+    x, edge_index, y = graph(0)
+
+    def unpack(batch):
+        x, edge_index, y = batch
+        return (x,), {"teacher_args": (x, edge_index)}, y
+
+    before = mse_loss(student(x), teacher.eval()(x, edge_index))
+    epochs = run(
+        fit(
+            Distiller(teacher, student), [(x, edge_index, y)], alpha=1, unpack=unpack,
+            optimizer=lambda p: torch.optim.Adam(p, lr=0.05), **options(criterion=None, steps=50),
+        )
+    )  # fmt: skip
+    assert epochs[-1].losses["output"] < 0.3 * before
+
+
+def test_an_optimizer_may_be_given():
+    teacher, student = models()
+    before = weights(student)
+    distiller = Distiller(teacher, student)
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.0)
+    for given in (optimizer, lambda parameters: torch.optim.SGD(parameters, lr=0.0)):
+        run(
+            fit(
+                distiller, [graph(0)], optimizer=given,
+                scheduler=lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0),
+                **options(validate=lambda _: 1.0),
+            )
+        )  # fmt: skip
+        moved = [name for name, _ in student.named_parameters()]
+        assert all("running" not in name for name in moved)
+    parameters = torch.cat([p.detach().flatten() for p in student.parameters()])
+    assert set(parameters.tolist()) <= set(before.tolist())
+    with pytest.raises(ValueError, match="'optimizer' must have parameters of the distiller"):
+        fit(
+            distiller, [graph(0)], **options(),
+            optimizer=torch.optim.SGD(torch.nn.Linear(2, 2).parameters()),
+        )  # fmt: skip
+
+
+def resumable(kind, path, validate=None):
+    """Return a student with dropout and batch norm, and a fit of it, made anew each time."""
+    teacher, student = models(dropout=0.5)
+    losses = [LogitLoss(), HintLoss("convs.0", "convs.0")]
+    graphs, more = [graph(i) for i in range(5)], [graph(i)[:2] for i in range(5, 8)]
+    labelled = {
+        "list": graphs,
+        "loader": DataLoader(graphs, batch_size=None, shuffle=True),
+    }[kind]
+    scores = itertools.cycle([3.0, 1.0, 2.0])
+    torch.manual_seed(17)
+    return student, fit(
+        Distiller(teacher, student, losses), labelled, more, checkpoint=path,
+        **options(
+            steps=23, every=4,
+            validate=lambda model: float(weights(model).double().sum().cos()) + next(scores) * 0,
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["list", "loader"])
+def test_resume_is_exact(kind, tmp_path):
+    student, epochs = resumable(kind, None)
+    whole = run(epochs)
+    path = tmp_path / "fit.pt"
+    for taken in (1, 3):  # interrupted twice
+        _, epochs = resumable(kind, path)
+        assert list(itertools.islice(epochs, taken)) == whole[:taken]
+        epochs.close()
+    other, epochs = resumable(kind, path)
+    assert run(epochs) == whole
+    assert torch.equal(weights(student), weights(other))
+    _, epochs = resumable(kind, path)
+    assert run(epochs) == whole  # done: nothing is left to do
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.pt"]
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "fit.pt"
+    path.write_bytes(b"nothing")
+    _, epochs = resumable("list", path)
+    with pytest.raises(ValueError, match=r"'checkpoint' must be a file of fit \(got 'fit.pt'\)"):
+        next(epochs)
+    torch.save({"a": 1}, path)
+    _, epochs = resumable("list", path)
+    with pytest.raises(ValueError, match="'checkpoint' must be a file of fit"):
+        next(epochs)
+    path.unlink()
+    run(resumable("list", path)[1])
+    teacher, student = models()
+    epochs = fit(Distiller(teacher, student), [graph(0)], checkpoint=path, **options())
+    with pytest.raises(ValueError, match=r"'checkpoint' must be of the same plan .*'steps': 7"):
+        next(epochs)
+    epochs = fit(
+        Distiller(teacher, GCN(4, 3, 2, 3)), [graph(0)], [graph(0)], checkpoint=path,
+        **options(steps=23, every=4),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'checkpoint' must be of this student"):
+        next(epochs)
+
+
+def refused(error, match, *args, distiller=None, **more):
+    with pytest.raises(error, match=match):
+        fit(Distiller(*models()) if distiller is None else distiller, *args, **options(**more))
+
+
+def test_options_out_of_range():
+    one = [graph(0)]
+    for steps in (0, -1):
+        refused(ValueError, rf"'steps' must be at least 1 \(got {steps}\)", one, steps=steps)
+    refused(TypeError, "'steps' must be an integer", one, steps=1.5)
+    refused(ValueError, "'every' must be at least 1", one, every=0)
+    for name in ("share", "alpha"):
+        for value in (-0.1, 1.1, math.nan):
+            refused(ValueError, f"'{name}' must be from 0 to 1", one, **{name: value})
+    refused(ValueError, "'mode' must be 'min' or 'max'", one, mode="lower")
+    refused(ValueError, "'criterion' must be given unless alpha=1", one, criterion=None)
+    refused(TypeError, "'validate' must be callable", one, validate=3)
+    refused(TypeError, "'distiller' must be a Distiller", one, distiller=torch.nn.Linear(2, 2))
+
+
+def test_loaders_that_do_not_fit():
+    x, edge_index, y = graph(0)
+    data = Data(x=x, edge_index=edge_index, y=y)
+    refused(ValueError, "'labelled' must give at least one batch", [])
+    refused(ValueError, "'unlabelled' must give at least one batch", [graph(0)], [])
+    refused(TypeError, "'labelled' must give its batches again", iter([graph(0)]))
+    refused(ValueError, r"of one kind \(got tuple and Data\)", [graph(0)], [data])
+    refused(ValueError, r"of one kind \(got Data and tuple\)", [data], [graph(0)])
+    refused(ValueError, "tuples of 2 inputs and the target, which may be", [graph(0)], [(x,)])
+    refused(ValueError, "must give the same inputs", [graph(0)], [(edge_index, edge_index)])
+    refused(TypeError, "'labelled' must give tuples .*got int", [3])
+    refused(ValueError, "got edge_weight too", [Data(**data.to_dict(), edge_weight=x[:, 0])])
+    refused(ValueError, "got no y", [Data(x=x, edge_index=edge_index)])
+    empty = Data(**data.to_dict(), train_mask=torch.zeros(6, dtype=torch.bool))
+    refused(ValueError, "train_mask .* of at least one node", [empty])
+    refused(TypeError, "'unpack' must return", [graph(0)], unpack=lambda batch: batch[0])
+
+
+def test_models_and_losses_that_do_not_fit():
+    teacher, _ = models()
+    other = Distiller(teacher, GCN(4, 8, 2, 2))
+    refused(ValueError, r"must have the same shape \(got \[6, 2\] and", [graph(0)], distiller=other)
+    wide = (torch.randn(6, 5), EDGES)
+    refused(RuntimeError, "shapes cannot be multiplied", [graph(0)], [wide])  # the model says so
+    needs = Distiller(*models(), [ResponseLoss()])
+    target = (*graph(0)[:2], torch.randn(6, 3))
+    refused(
+        ValueError, "labels must be given", [target], [target], distiller=needs, criterion=mse_loss
+    )
+    refused(ValueError, "'losses' .* must not be empty", [graph(0)], [graph(0)],
+            distiller=Distiller(*models(), []))  # fmt: skip
+    refused(ValueError, "'criterion' must return a scalar", [graph(0)],
+            criterion=lambda out, y: cross_entropy(out, y, reduction="none"))  # fmt: skip
+
+
+def test_what_is_not_finite():
+    for value in (math.nan, math.inf):
+        refused(
+            ValueError,
+            "'validate' must return a finite number",
+            [graph(0)],
+            validate=lambda _, value=value: value,
+        )
+    refused(TypeError, "'validate' must return a number", [graph(0)], validate=lambda _: "good")
+    x, edge_index, y = graph(0)
+    bad = (x / 0, edge_index, y)
+    refused(ValueError, "The loss must be finite at step 1", [bad])
+    teacher, student = models()
+    loader = [graph(0)]
+    epochs = fit(Distiller(teacher, student), loader, cache=False, **options())
+    loader[0] = bad
+    with pytest.raises(FloatingPointError, match="The loss must be finite at step"):
+        run(epochs)
+
+
+def test_looking_changes_nothing():
+    teacher, student = models(dropout=0.5)
+    student.train()
+    before, random = weights(student), torch.get_rng_state()
+    fit(Distiller(teacher, student), [graph(0)], [graph(1)], **options(validate=lambda _: 1.0))
+    assert torch.equal(weights(student), before)
+    assert torch.equal(torch.get_rng_state(), random)
