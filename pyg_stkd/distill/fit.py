@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from pyg_stkd import checks
 from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.check import dry
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.fit_batches import Batches
 from pyg_stkd.distill.fit_file import load_fit, save_fit
-from pyg_stkd.distill.losses.base import check_count, check_number
 from pyg_stkd.distill.streams import on_unlabelled
 from pyg_stkd.distill.training import Criterion, Unpack, total_loss
 
@@ -140,23 +140,17 @@ def fit(
         1 10 ['loss', 'output', 'task'] ['loss', 'output']
         2 20 ['loss', 'output', 'task'] ['loss', 'output']
     """
-    if not isinstance(distiller, Distiller):
-        raise TypeError(f"'distiller' must be a Distiller (got {type(distiller).__name__})")
-    check_count("steps", steps, least=1)
-    every = max(1, round(steps / 50)) if every is None else every
-    check_count("every", every, least=1)
-    for name, value in (("share", share), ("alpha", 0.0 if alpha is None else alpha)):
-        check_number(name, value)
-        if not 0 <= value <= 1:
-            raise ValueError(f"'{name}' must be from 0 to 1 (got {value})")
-    if mode not in ("min", "max"):
-        raise ValueError(f"'mode' must be 'min' or 'max' (got {mode!r})")
+    checks.instance("distiller", distiller, Distiller)
+    steps = checks.count("steps", steps)
+    every = checks.count("every", max(1, round(steps / 50)) if every is None else every)
+    share = 0.0 if unlabelled is None else checks.number("share", share, least=0, most=1)
+    alpha = None if alpha is None else checks.number("alpha", alpha, least=0, most=1)
+    checks.choice("mode", mode, ("min", "max"))
     for name, call in (("criterion", criterion), ("validate", validate), ("unpack", unpack)):
         if call is not None and not callable(call):
             raise TypeError(f"'{name}' must be callable (got {type(call).__name__})")
     if criterion is None and alpha != 1:
         raise ValueError(f"'criterion' must be given unless alpha=1 (got None and alpha={alpha})")
-    share = 0.0 if unlabelled is None else share
     batches = Batches(labelled, unlabelled, unpack, TeacherCache(distiller) if cache else None)
     run = Run(distiller, batches, criterion, validate, steps, every, alpha, share, mode)
     run.look()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pyg_stkd.distill.streams import random_state, set_random
+from pyg_stkd.files import write_atomic
 
 if TYPE_CHECKING:
     from pyg_stkd.distill.fit import Run
@@ -31,9 +31,7 @@ def save_fit(path: Path, run: Run) -> None:
         "batches": run.batches.state(),
         "random": random_state(),
     }
-    part = path.with_name(f"{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)
+    write_atomic(path, lambda file: torch.save(content, file))
 
 
 def load_fit(path: Path, run: Run) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
 
 __all__ = ["Batch", "Criterion", "Unpack", "batches_of", "of_models", "total_loss", "unpack"]
@@ -88,10 +89,10 @@ def total_loss(
             labels are not looked at. (default: the plain sum)
 
     Raises:
-        ValueError: If :obj:`alpha` is not from 0 to 1, or nothing is left to learn from.
+        ValueError: If :obj:`alpha` is below 0 or above 1, or nothing is left to learn from.
     """
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"'alpha' must be from 0 to 1 (got {alpha})")
+    if alpha is not None:
+        checks.number("alpha", alpha, least=0, most=1)
     args, kwargs, target = batch
     out, losses = distiller(*args, target=target, **kwargs)
     taught = sum(losses.values())

@@ -343,8 +343,8 @@ def test_options_out_of_range():
     refused(ValueError, "'every' must be at least 1", one, every=0)
     for name in ("share", "alpha"):
         for value in (-0.1, 1.1, math.nan):
-            refused(ValueError, f"'{name}' must be from 0 to 1", one, **{name: value})
-    refused(ValueError, "'mode' must be 'min' or 'max'", one, mode="lower")
+            refused(ValueError, f"'{name}' must be at least 0", one, [graph(1)], **{name: value})
+    refused(ValueError, "'mode' must be one of 'min', 'max'", one, mode="lower")
     refused(ValueError, "'criterion' must be given unless alpha=1", one, criterion=None)
     refused(TypeError, "'validate' must be callable", one, validate=3)
     refused(TypeError, "'distiller' must be a Distiller", one, distiller=torch.nn.Linear(2, 2))

@@ -68,3 +68,34 @@ def test_what_the_distiller_takes_is_not_the_models() -> None:
     assert of_models({**dict.fromkeys(own), "x": 1, "self": 2, "args": 3}) == {
         "x": 1, "self": 2, "args": 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 0.25, 1.0])
+def test_alpha_shares_the_loss_between_labels_and_teacher(alpha):
+    task, taught = torch.tensor(3.0), torch.tensor(5.0)
+    looked = []
+
+    def criterion(out, target):
+        looked.append(target)
+        return task
+
+    def distiller(x, target):
+        return x, {"a": taught, "b": 2 * taught}
+
+    loss, terms = total_loss(distiller, ((1,), {}, 2), criterion, alpha)
+    parts = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
+    assert loss == parts[0] * 3 + parts[1] * 15
+    assert list(terms) == (["a", "b"] if alpha == 1 else ["task", "a", "b"])
+    assert looked == ([] if alpha == 1 else [2])
+
+
+def test_without_labels_the_teacher_alone_teaches():
+    def distiller(x, target):
+        return x, {"a": torch.tensor(5.0)}
+
+    loss, terms = total_loss(distiller, ((1,), {}, None), None)
+    assert (loss, list(terms)) == (5, ["a"])
+    with pytest.raises(ValueError, match="'losses' of the distiller must not be empty"):
+        total_loss(lambda x, target: (x, {}), ((1,), {}, None), None)
+    with pytest.raises(ValueError, match=r"'alpha' must be at least 0 and at most 1 \(got 2\)"):
+        total_loss(distiller, ((1,), {}, None), None, alpha=2)
