@@ -122,7 +122,8 @@ def instance(name: str, value: Any, kind: type) -> None:
         TypeError: 'model' must be a Module (got 'gat')
     """
     if not isinstance(value, kind):
-        raise TypeError(f"'{name}' must be a {kind.__name__} (got {_shown(value)})")
+        a = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"'{name}' must be {a} {kind.__name__} (got {_shown(value)})")
 
 
 def floating(name: str, value: Any) -> None:

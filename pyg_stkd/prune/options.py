@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
+from pyg_stkd import checks
 from pyg_stkd.prune.masked.channels import MaskedChannels
 from pyg_stkd.prune.masked.cost import Cost
 from pyg_stkd.prune.masked.importance import Importance
@@ -22,18 +23,11 @@ def check_options(
     model: Any, importance: Any, granularity: Any, rho: float, min_width: int, ignore: Any
 ) -> None:
     """Raise for options that no pruner takes."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"'model' must be a torch.nn.Module (got {type(model).__name__})")
-    if not isinstance(importance, Importance):
-        raise TypeError(f"'importance' must be KDIS(), Magnitude(), ... (got {importance!r})")
-    if granularity not in ("weight", "channel", "head"):
-        raise ValueError(
-            f"'granularity' must be 'weight', 'channel' or 'head' (got {granularity!r})"
-        )
-    if not 0 <= rho <= 1:
-        raise ValueError(f"'rho' must be between 0 and 1 (got {rho})")
-    if min_width < 1:
-        raise ValueError(f"'min_width' must be at least 1 (got {min_width})")
+    checks.instance("model", model, nn.Module)
+    checks.instance("importance", importance, Importance)
+    checks.choice("granularity", granularity, ("weight", "channel", "head"))
+    checks.number("rho", rho, least=0, most=1)
+    checks.count("min_width", min_width)
     if isinstance(ignore, str):
         raise TypeError(f"'ignore' must be a list of names (got {ignore!r})")
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
 
+from pyg_stkd import checks
 from pyg_stkd.graph import Graph
 
 __all__ = [
@@ -93,8 +94,7 @@ def check_features(x: Any, lin_src: Any, lin_dst: Any) -> tuple[Tensor, Tensor |
             raise ValueError(
                 f"'x' of the {name} must have shape [*, N, {shown}] (got {list(part.shape)})"
             )
-        if not part.is_floating_point():
-            raise ValueError(f"'x' must be of floating point numbers (got {part.dtype})")
+        checks.floating("x", part)
     if x_dst is not None and x_dst.shape[:-2] != x_src.shape[:-2]:
         raise ValueError(
             "'x' of sources and targets must agree in the dimensions before the nodes "

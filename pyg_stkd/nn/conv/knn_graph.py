@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.functional.neighbours.knn import knn_graph
 
 __all__ = ["KNNGraph"]
@@ -40,9 +41,7 @@ class KNNGraph(torch.nn.Module):
 
     def __init__(self, k: int, loop: bool = False) -> None:
         super().__init__()
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"'k' must be an integer of at least 1 (got {k!r})")
-        self.k = k
+        self.k = checks.count("k", k)
         self.loop = loop
 
     def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.nn.sequence.gated_temporal_conv import check_sequence
+from pyg_stkd import checks
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
 from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
 from pyg_stkd.nn.sequence.st_attention import ChebAttentionConv, SpatialAttention, TemporalAttention
@@ -73,8 +73,7 @@ class ASTGCN(nn.Module):
         time_stride: int = 1,
     ) -> None:
         super().__init__()
-        if num_blocks < 1:
-            raise ValueError(f"'num_blocks' must be at least 1 (got {num_blocks})")
+        checks.count("num_blocks", num_blocks)
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
         self.out_channels = out_channels
@@ -130,7 +129,7 @@ class ASTGCN(nn.Module):
             if (given is not None) != (name in self.parts):
                 wanted = "given" if name in self.parts else "None, the model has no such part"
                 raise ValueError(f"'{name}' must be {wanted} (got {type(given).__name__})")
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         if x.size(2) != self.num_nodes:
             raise ValueError(
                 f"'x' [B, T, N, C] must have N={self.num_nodes} nodes (got {x.size(2)})"

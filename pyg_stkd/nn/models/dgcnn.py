@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MLP
 
+from pyg_stkd import checks
 from pyg_stkd.graph import is_exporting
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv
 
@@ -84,10 +85,9 @@ class DGCNN(torch.nn.Module):
             "in_channels": [in_channels],
             "out_channels": [out_channels],
         }.items():
-            if any(w < 1 for w in width):
-                raise ValueError(f"'{name}' must be positive (got {width})")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"'dropout' must be between 0 and 1 (got {dropout})")
+            for w in width:
+                checks.count(name, w)
+        checks.number("dropout", dropout, least=0, most=1)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.channels = channels

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch_geometric.nn.resolver import activation_resolver
 from torch_geometric.typing import SparseTensor
 
+from pyg_stkd import checks
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.gat_conv import GATConv
 
@@ -91,8 +92,7 @@ class GAT(torch.nn.Module):
             "out_heads": out_heads,
         }
         for name, number in numbers.items():
-            if number < 1:
-                raise ValueError(f"'{name}' must be positive (got {number})")
+            checks.count(name, number)
         if "concat" in kwargs:
             raise ValueError(
                 "'concat' is fixed: hidden heads are concatenated, output heads averaged "

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.nn.sequence.gated_temporal_conv import GatedTemporalConv, check_sequence
+from pyg_stkd import checks
+from pyg_stkd.nn.sequence.gated_temporal_conv import GatedTemporalConv
 from pyg_stkd.nn.sequence.nodes_last import linear_rows, to_rows
 from pyg_stkd.nn.sequence.norm import NodeLayerNorm
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
@@ -143,7 +144,7 @@ class STGCN(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         """Forecast all horizons of all nodes."""
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         if x.size(1) != self.num_steps:
             raise ValueError(
                 f"'x' [B, T, N, C] must have T={self.num_steps} time steps (got {x.size(1)})"

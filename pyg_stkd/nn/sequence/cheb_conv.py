@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd import checks
 from pyg_stkd.nn.sequence.cheb_filter import cheb_filter
-from pyg_stkd.nn.sequence.gated_temporal_conv import check_sequence
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, Propagation
 from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator, gcn_operator
 
@@ -65,11 +65,9 @@ class ChebConv(nn.Module):
         propagation: Propagation = "auto",
     ) -> None:
         super().__init__()
-        if K < 1:
-            raise ValueError(f"'K' must be at least 1 (got {K})")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.K = K
+        self.K = checks.count("K", K)
         self.propagation = propagation
         self.weight = nn.Parameter(torch.empty(K, in_channels, out_channels))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -111,7 +109,7 @@ class ChebConv(nn.Module):
         residual: Tensor | None = None,
     ) -> Tensor:
         """Filter every step; :obj:`residual` [C, C'] is one more matrix applied to the input."""
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         operator = self.checked_operator(x, edge_index, edge_weight)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyg_stkd import checks
 from pyg_stkd.nn.sequence.time_conv import TimeConv, apply_gate, keeps_digits
 
 __all__ = ["GatedTemporalConv"]
@@ -81,17 +82,11 @@ class GatedTemporalConv(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if gate not in _GATES:
-            raise ValueError(f"'gate' must be one of {sorted(_GATES)} (got {gate!r})")
-        if padding not in ("valid", "same"):
-            raise ValueError(f"'padding' must be 'valid' or 'same' (got {padding!r})")
-        for name, value in (
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("kernel_size", kernel_size),
-        ):
-            if value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
+        checks.choice("gate", gate, _GATES)
+        checks.choice("padding", padding, ("valid", "same"))
+        checks.count("in_channels", in_channels)
+        checks.count("out_channels", out_channels)
+        checks.count("kernel_size", kernel_size)
         maps, has_residual = _GATES[gate]
         if residual and not has_residual:
             raise ValueError(f"'residual' must not be set for the gate {gate!r} (got True)")
@@ -113,7 +108,7 @@ class GatedTemporalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve every node's sequence and gate it."""
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         if self.padding == "same":
             x = F.pad(x, (0, 0, 0, 0, self.kernel_size - 1, 0))
         if x.size(1) < self.kernel_size:
@@ -144,15 +139,3 @@ class GatedTemporalConv(nn.Module):
             f"{type(self).__name__}({self.in_channels}, {self.out_channels}, "
             f"kernel_size={self.kernel_size}, gate={self.gate!r}, padding={self.padding!r})"
         )
-
-
-def check_sequence(x: Tensor, in_channels: int) -> None:
-    """Raise unless :obj:`x` is a sequence [B, T, N, C] of :obj:`in_channels` channels."""
-    order = "must have shape [B, T, N, C] (batch, time, nodes, channels)"
-    if x.dim() != 4:
-        raise ValueError(f"'x' {order} (got {list(x.shape)})")
-    if x.size(-1) != in_channels:
-        moved = "; the channels seem to be on axis 1" if x.size(1) == in_channels else ""
-        raise ValueError(f"'x' {order} with C={in_channels} last (got {list(x.shape)}{moved})")
-    if not x.is_floating_point():
-        raise TypeError(f"'x' must be of a real floating point dtype (got {x.dtype})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.nn.sequence.gated_temporal_conv import check_sequence
+from pyg_stkd import checks
 
 __all__ = ["ChebAttentionConv", "SpatialAttention", "TemporalAttention"]
 
@@ -34,7 +34,7 @@ class _Attention(nn.Module):
                 nn.init.uniform_(parameter)
 
     def _check(self, x: Tensor, num_steps: int, num_nodes: int) -> None:
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         if x.size(1) != num_steps or x.size(2) != num_nodes:
             raise ValueError(
                 f"'x' [B, T, N, C] must have T={num_steps} time steps and N={num_nodes} nodes "
@@ -146,11 +146,9 @@ class ChebAttentionConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, K: int) -> None:
         super().__init__()
-        if K < 1:
-            raise ValueError(f"'K' must be at least 1 (got {K})")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.K = K
+        self.K = checks.count("K", K)
         self.weight = nn.Parameter(torch.empty(K, in_channels, out_channels))
         self.reset_parameters()
 
@@ -160,7 +158,7 @@ class ChebAttentionConv(nn.Module):
 
     def forward(self, x: Tensor, attention: Tensor, laplacian: Tensor) -> Tensor:
         """Filter every step; :obj:`laplacian` has targets as rows."""
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         num_batch, num_steps, num_nodes, width = x.shape
         if laplacian.shape != (num_nodes, num_nodes):
             raise ValueError(

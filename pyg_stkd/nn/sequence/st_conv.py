@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyg_stkd import checks
 from pyg_stkd.nn.sequence.cheb_conv import ChebConv, GCNConv
-from pyg_stkd.nn.sequence.gated_temporal_conv import Gate, GatedTemporalConv, check_sequence
+from pyg_stkd.nn.sequence.gated_temporal_conv import Gate, GatedTemporalConv
 from pyg_stkd.nn.sequence.nodes_last import from_rows, pays, to_rows
 from pyg_stkd.nn.sequence.norm import NodeBatchNorm, NodeLayerNorm
 from pyg_stkd.nn.sequence.on_steps import on_steps
@@ -104,8 +105,7 @@ class STConv(nn.Module):
         propagation: Propagation = "auto",
     ) -> None:
         super().__init__()
-        if hidden_channels < 1:
-            raise ValueError(f"'hidden_channels' must be at least 1 (got {hidden_channels})")
+        checks.count("hidden_channels", hidden_channels)
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
         self.out_channels = out_channels
@@ -159,7 +159,7 @@ class STConv(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         """Run the block on all steps of all sequences at once."""
-        check_sequence(x, self.in_channels)
+        checks.sequence("x", x, channels=self.in_channels)
         shortest = 1 if self.temporal1.padding == "same" else 2 * self.kernel_size - 1
         if x.size(1) < shortest:
             raise ValueError(
@@ -205,8 +205,7 @@ class STConv(nn.Module):
 
 
 def _make_norm(norm: Norm, channels: int, num_nodes: int | None) -> nn.Module | None:
-    if norm not in ("layer", "batch", None):
-        raise ValueError(f"'norm' must be 'layer', 'batch' or None (got {norm!r})")
+    checks.choice("norm", norm, ("layer", "batch", None))
     if norm == "batch":
         if num_nodes is None:
             raise ValueError("'num_nodes' must be given for norm='batch' (got None)")

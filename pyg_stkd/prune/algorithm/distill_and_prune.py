@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.training import Criterion, Unpack, unpack
 from pyg_stkd.prune.algorithm.checkpoint import load_stages, save_stages
@@ -81,8 +82,7 @@ def distill_and_prune(
         1 True ['loss', 'soft_target', 'task']
         2 True ['loss', 'soft_target', 'task']
     """
-    if not isinstance(distiller, Distiller):
-        raise TypeError(f"'distiller' must be a Distiller (got {type(distiller).__name__})")
+    checks.instance("distiller", distiller, Distiller)
     if distiller.student is not pruner.model:
         raise ValueError("'pruner' must be one of the distiller's student (got another model)")
     stages = len(pruner.keep)

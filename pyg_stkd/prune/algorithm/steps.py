@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from pyg_stkd import checks
 from pyg_stkd.distill.training import Batch, Criterion, of_models, total_loss
 from pyg_stkd.prune.masked.cost import count_flops, latency
 
@@ -102,9 +104,8 @@ def check_calibration(calibration: Any) -> None:
     """
     if calibration is None:
         return
-    if isinstance(calibration, int):
-        if calibration < 1:
-            raise ValueError(f"'calibration' must be at least 1 batch (got {calibration})")
+    if isinstance(calibration, Integral):
+        checks.count("calibration", calibration)
     elif not isinstance(calibration, Iterable) or isinstance(calibration, Iterator):
         raise TypeError(
             "'calibration' must be a number, or batches that can be run through more than once "

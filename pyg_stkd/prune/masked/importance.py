@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.prune.structure.layout import Layout
 
 __all__ = ["KDIS", "Importance", "Magnitude", "Random"]
@@ -118,9 +119,7 @@ class Magnitude(Importance):
     """
 
     def __init__(self, p: float = 1.0) -> None:
-        if not p > 0:
-            raise ValueError(f"'p' must be positive (got {p})")
-        self.p = p
+        self.p = checks.number("p", p, above=0)
 
     def score(
         self, weights: Mapping[str, Tensor], losses: Iterable[Tensor] | None

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from numbers import Real
 
+from pyg_stkd import checks
+
 __all__ = ["check_shares", "cubic", "geometric", "linear"]
 
 
@@ -73,7 +75,5 @@ def check_shares(keep: float | Iterable[float]) -> tuple[float, ...]:
 
 
 def _check(share: float, stages: int) -> None:
-    if not 0 < share <= 1:
-        raise ValueError(f"'share' must be in (0, 1] (got {share})")
-    if stages < 1:
-        raise ValueError(f"'stages' must be at least 1 (got {stages})")
+    checks.number("share", share, above=0, most=1)
+    checks.count("stages", stages)

@@ -283,7 +283,7 @@ def test_bad_input() -> None:
         conv(torch.randn(4, C + 1))
     with pytest.raises(ValueError, match=r"'x' must be a tensor of shape \[N, F\]"):
         conv(torch.randn(2, 4, C))
-    with pytest.raises(ValueError, match="'k' must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="'k' must be at least 1"):
         DynamicEdgeConv(nn.Linear(2 * C, F), k=0)
     with pytest.raises(ValueError, match="'x' must be finite"):
         conv(torch.full((4, C), torch.nan))

@@ -402,7 +402,7 @@ def test_traces() -> None:
     [
         ({"x": torch.ones(N, 4)}, ValueError, r"'x' of the sources .*\[\*, N, 5\] \(got \[9, 4\]"),
         ({"x": torch.ones(5)}, ValueError, r"'x' of the sources must have shape"),
-        ({"x": torch.ones(N, 5).long()}, ValueError, r"floating point numbers \(got torch.int64\)"),
+        ({"x": torch.ones(N, 5).long()}, TypeError, r"floating point numbers \(got torch.int64\)"),
         ({"x": [[1.0]]}, TypeError, r"'x' must be a tensor or a pair"),
         ({"x": (1.0, None)}, TypeError, r"'x' must be a tensor or a pair"),
         ({"x": (torch.ones(N, 5), torch.ones(2, N, 5))}, ValueError, r"agree in the dimensions"),

@@ -83,10 +83,10 @@ def test_without_a_hidden_layer() -> None:
     ("change", "match"),
     [
         ({"channels": (4,)}, r"'channels' must name an edge convolution and the embedding"),
-        ({"channels": (4, 0)}, r"'channels' must be positive \(got \[4, 0\]\)"),
-        ({"mlp_channels": (-1,)}, r"'mlp_channels' must be positive \(got \[-1\]\)"),
-        ({"dropout": 2.0}, r"'dropout' must be between 0 and 1 \(got 2.0\)"),
-        ({"k": 0}, r"'k' must be an integer of at least 1 \(got 0\)"),
+        ({"channels": (4, 0)}, r"'channels' must be at least 1 \(got 0\)"),
+        ({"mlp_channels": (-1,)}, r"'mlp_channels' must be at least 1 \(got -1\)"),
+        ({"dropout": 2.0}, r"'dropout' must be at least 0 and at most 1 \(got 2.0\)"),
+        ({"k": 0}, r"'k' must be at least 1 \(got 0\)"),
     ],
 )
 def test_bad_arguments(change: dict[str, object], match: str) -> None:

@@ -100,8 +100,8 @@ def test_without_residuals_or_bias_and_with_another_activation() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
-        ({"num_layers": 0}, r"'num_layers' must be positive \(got 0\)"),
-        ({"out_heads": -1}, r"'out_heads' must be positive \(got -1\)"),
+        ({"num_layers": 0}, r"'num_layers' must be at least 1 \(got 0\)"),
+        ({"out_heads": -1}, r"'out_heads' must be at least 1 \(got -1\)"),
         ({"concat": False}, r"'concat' is fixed.*\(got False\)"),
     ],
 )

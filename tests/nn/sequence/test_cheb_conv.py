@@ -115,7 +115,7 @@ def test_shapes_of_other_axes_are_refused(conv: ChebConv) -> None:
             conv(torch.randn(shape), EDGES)
     with pytest.raises(ValueError, match=r"with C=34 last \(got \[1, 34, 6, 5\]; the channels"):
         conv(torch.randn(1, 34, 6, 5), EDGES)
-    with pytest.raises(TypeError, match=r"floating point dtype \(got torch.int64\)"):
+    with pytest.raises(TypeError, match=r"floating point numbers \(got torch.int64\)"):
         conv(torch.ones(1, 1, 6, 34, dtype=torch.long), EDGES)
     x = torch.randn(6, 34)
     assert conv(x[None, None], EDGES).shape == (1, 1, 6, 8)

@@ -185,11 +185,13 @@ def test_bad_shapes(shape: tuple[int, ...], message: str) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"'gate' must be one of .* \(got 'swish'\)"):
         GatedTemporalConv(2, 3, gate="swish")
-    with pytest.raises(ValueError, match=r"'padding' must be 'valid' or 'same' \(got 'full'\)"):
+    with pytest.raises(
+        ValueError, match=r"'padding' must be one of 'valid', 'same' \(got 'full'\)"
+    ):
         GatedTemporalConv(2, 3, padding="full")
     with pytest.raises(ValueError, match=r"'kernel_size' must be at least 1 \(got 0\)"):
         GatedTemporalConv(2, 3, 0)
     with pytest.raises(ValueError, match="'residual' must not be set for the gate 'pgt'"):
         GatedTemporalConv(2, 3, gate="pgt", residual=True)
-    with pytest.raises(TypeError, match=r"floating point dtype \(got torch.int64\)"):
+    with pytest.raises(TypeError, match=r"floating point numbers \(got torch.int64\)"):
         GatedTemporalConv(2, 3)(torch.zeros(1, 3, 2, 2, dtype=torch.long))

@@ -251,7 +251,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"'conv' must have in_channels=4 here \(got 3\)"):
         STConv(3, 4, 6, conv=pyg.GCNConv(3, 4))
     with pytest.raises(
-        ValueError, match=r"'norm' must be 'layer', 'batch' or None \(got 'group'\)"
+        ValueError, match=r"'norm' must be one of 'layer', 'batch', None \(got 'group'\)"
     ):
         STConv(3, 4, 6, norm="group")
     with pytest.raises(ValueError, match="'num_nodes' must be given for norm='batch'"):

@@ -90,7 +90,7 @@ def test_statistics_that_are_lost_can_be_estimated() -> None:
 @pytest.mark.parametrize(
     ("calibration", "error", "message"),
     [
-        (0, ValueError, r"'calibration' must be at least 1 batch \(got 0\)"),
+        (0, ValueError, r"'calibration' must be at least 1 \(got 0\)"),
         ([], ValueError, r"'calibration' must give at least one batch \(got none\)"),
         ((x for x in [1]), TypeError, r"'calibration' must be .* more than once \(got generator\)"),
         (iter([1]), TypeError, r"more than once \(got list_iterator\)"),

@@ -134,7 +134,7 @@ def test_magnitude() -> None:
     w = torch.tensor([1.0, -2.0, 0.0])
     assert Magnitude().score({"w": w}, None)["w"].tolist() == [1, 2, 0]
     assert Magnitude(2).score({"w": w}, None)["w"].tolist() == [1, 4, 0]
-    with pytest.raises(ValueError, match=r"'p' must be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'p' must be finite and above 0 \(got 0\)"):
         Magnitude(0)
 
 

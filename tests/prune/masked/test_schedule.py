@@ -49,7 +49,7 @@ def test_shares_must_be_in_range_and_fall(keep: Any) -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"'share' must be in \(0, 1\] \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'share' must be above 0 and at most 1 \(got 0\)"):
         geometric(0, 2)
     with pytest.raises(ValueError, match=r"'stages' must be at least 1 \(got 0\)"):
         cubic(0.5, 0)

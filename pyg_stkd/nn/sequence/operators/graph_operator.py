@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that propagate() calls
+from pyg_stkd import checks
 from pyg_stkd.graph import Graph, is_exporting
 
 __all__ = ["GraphOperator", "propagate"]
@@ -36,10 +37,7 @@ class GraphOperator:
     """
 
     def __init__(self, graph: Graph, value: Tensor, propagation: Propagation = "auto") -> None:
-        if propagation not in ("auto", "dense", "sparse"):
-            raise ValueError(
-                f"'propagation' must be 'auto', 'dense' or 'sparse' (got {propagation!r})"
-            )
+        checks.choice("propagation", propagation, ("auto", "dense", "sparse"))
         self.num_nodes = graph.num_nodes
         # Shared with the same operator in other types.
         self._polynomials: dict[tuple[int, int, torch.dtype], Tensor] = {}

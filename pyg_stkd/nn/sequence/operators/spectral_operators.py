@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric.utils import is_torch_sparse_tensor
 
+from pyg_stkd import checks
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, Propagation
 from pyg_stkd.nn.sequence.operators.laplacian import Rule, normalized_edges
@@ -71,10 +72,8 @@ def cheb_operator(
         >>> cheb_operator(edge_index) is cheb_operator(edge_index)
         True
     """
-    if normalization not in ("sym", "rw", None):
-        raise ValueError(f"'normalization' must be 'sym', 'rw' or None (got {normalization!r})")
-    if not lambda_max > 0:
-        raise ValueError(f"'lambda_max' must be positive (got {lambda_max})")
+    checks.choice("normalization", normalization, ("sym", "rw", None))
+    checks.number("lambda_max", lambda_max, above=0)
     return _operator(
         edge_index, edge_weight, num_nodes, dtype, propagation, (normalization, float(lambda_max))
     )
