@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyg_stkd.prune.masked.cost import Budget, find_cost
 from pyg_stkd.prune.masked.importance import KDIS, Importance
 from pyg_stkd.prune.masked.model import LayerChannels
+from pyg_stkd.prune.masked.processes import average, check_same, together
 from pyg_stkd.prune.masked.pruned import Pruned
 from pyg_stkd.prune.masked.schedule import check_shares
 from pyg_stkd.prune.masked.snapshot import Snapshot
@@ -130,6 +131,9 @@ class Pruner:
     ) -> Pruned:
         """Do one stage: score on calibration batches, in eval mode, then mask.
 
+        Under :mod:`torch.distributed` every process must call it, each with the losses of its own
+        batches: the scores are averaged over the processes, and all keep the same channels.
+
         Args:
             losses (iterable of Tensor, optional): The full loss of each calibration batch, best a
                 generator, so that each is made in eval mode and freed again. Only scores such as
@@ -140,13 +144,15 @@ class Pruner:
         Raises:
             ValueError: If losses or scores are missing, not finite or without gradients. The
                 model is left as it was.
-            RuntimeError: If all stages are done.
+            RuntimeError: If all stages are done, or the processes have different models.
         """
         if share is None and self.stage >= len(self.keep):
             raise RuntimeError(f"All {len(self.keep)} stages of 'keep' are done")
         target = self.keep[self.stage] if share is None else check_shares(share)[0]
+        check_same("model and 'keep'", (repr(self), target, self._masked.state_dict()))
         scores = self._score(losses)
         self._masked.prune(self.importance, scores, target, self.rho, self.min_width)
+        check_same("channels kept", self._masked.state_dict())
         self.stage += share is None
         if self.spent > target * (1.0 + 1e-9):
             of = "parameters" if self._masked.spent is None else "budget"
@@ -264,14 +270,17 @@ class Pruner:
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
-            scores = self.importance.score(self._masked.weights(), losses)
+            with together():
+                scores = self.importance.score(self._masked.weights(), losses)
+                for name, score in scores.items():
+                    if not bool(torch.isfinite(score).all()):
+                        raise ValueError(
+                            f"'importance' must give finite scores (got NaN for {name!r})"
+                        )
         finally:
             for module, mode in modes.items():
                 module.training = mode
-        for name, score in scores.items():
-            if not bool(torch.isfinite(score).all()):
-                raise ValueError(f"'importance' must give finite scores (got NaN for {name!r})")
-        return scores
+        return average(scores)
 
 
 def _reset(model: nn.Module) -> None:

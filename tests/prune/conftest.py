@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from pyg_stkd.prune import Pruner, Random
@@ -110,3 +112,40 @@ def _prune_at_random() -> Callable[..., Pruner]:
 @pytest.fixture(name="check_round_trips")
 def _check_round_trips() -> Callable[..., None]:
     return check_round_trips
+
+
+def _start(work: Callable[..., None], store: str, rank: int, count: int, errors: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(store, count), rank=rank, world_size=count)
+    try:
+        work(rank)
+    except BaseException:
+        errors.put(f"process {rank}: {traceback.format_exc()}")
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture
+def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Runs a function of the rank in some processes of torch.distributed; any error is one here."""
+
+    def run(count: int, work: Callable[..., None]) -> None:
+        store = str(tmp_path_factory.mktemp("store") / "file")
+        context = torch.multiprocessing.get_context("fork")
+        errors = context.SimpleQueue()
+        processes = [
+            context.Process(target=_start, args=(work, store, rank, count, errors))
+            for rank in range(count)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(120)
+            process.kill()  # where it hangs
+        failures = []
+        while not errors.empty():
+            failures.append(errors.get())
+        assert [p.exitcode for p in processes] == [0] * count, "\n".join(failures)
+
+    return run

@@ -17,6 +17,7 @@ from pyg_stkd.prune.masked.model import (
     check_at_first,
     check_mask,
 )
+from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
 from pyg_stkd.prune.masks.hooks import original_of, set_mask
 from pyg_stkd.prune.masks.skipping import skip_channels
@@ -117,14 +118,14 @@ class MaskedChannels(MaskedModel):
         floors = self._floors(share, rho, min_width)
         if self._cost is None:
             target = int(share * self.total + 1e-6)
-            self._apply(select_channels(self.layout, ranked, kept, target, floors))
+            self._apply(first(select_channels(self.layout, ranked, kept, target, floors)))
             return
         target_cost = share * self._first_cost
         chosen = select_by_cost(
             self.layout, ranked, kept, self._cost_of, target_cost * (1.0 + 1e-9), floors
         )
-        self.spent = self._cost_of(chosen) / self._first_cost
-        self._apply(chosen)
+        self.spent = first(self._cost_of(chosen) / self._first_cost)
+        self._apply(first(chosen))
 
     def mask(self, kept: Mapping[str, Tensor]) -> None:
         groups = {group.name: group for group in self.groups}

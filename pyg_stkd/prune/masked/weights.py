@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import MaskedModel, check_at_first, check_mask
+from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import select_weights
 from pyg_stkd.prune.masks.hooks import mask_of, original_of, set_mask
 from pyg_stkd.prune.structure.layout import Group, named_originals
@@ -76,7 +77,8 @@ class MaskedWeights(MaskedModel):
             name: min(score.numel(), max(min_width, math.ceil(rho**2 * share * score.numel())))
             for name, score in scores.items()
         }
-        self._apply(select_weights(scores, self._masks(), max(target, 0), floors))
+        masks = select_weights(scores, self._masks(), max(target, 0), floors)
+        self._apply({name: first(mask) for name, mask in masks.items()})
 
     def mask(self, kept: Mapping[str, Tensor]) -> None:
         masks = {}
