@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.distill.comparison import Values
 from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.matching import Compared
 from pyg_stkd.distill.recording.runs import Calls, full_name
 from pyg_stkd.distill.teaching.teachers import Teachers
 
@@ -161,7 +161,7 @@ def dry(module: nn.Module) -> Iterator[None]:
 
 
 def report(
-    seen: Compared, losses: Mapping[str, DistillationLoss], teachers: Teachers, epoch: int
+    seen: Values, losses: Mapping[str, DistillationLoss], teachers: Teachers, epoch: int
 ) -> CheckReport:
     """Describe the captures of both sides, the losses and the teachers."""
     taps: list[TapReport] = []
@@ -171,10 +171,10 @@ def report(
     layers = {name: loss.student_layer for name, loss in losses.items()}
     taps += report_taps("student", seen.student, layers)
     each = (
-        TeacherReport(place, type(model).__name__, float(seen.weights[place]))
+        TeacherReport(place, type(model).__name__, float(seen.of_teacher[place]))
         for place, model in zip(teachers.names, teachers, strict=True)
     )
-    return CheckReport(tuple(taps), tuple(report_losses(losses, seen.values, epoch)), tuple(each))
+    return CheckReport(tuple(taps), tuple(report_losses(losses, seen.of_loss, epoch)), tuple(each))
 
 
 def report_taps(owner: str, calls: Calls, layers: Mapping[str, str]) -> Iterator[TapReport]:

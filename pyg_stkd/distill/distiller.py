@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from pyg_stkd import checks
 from pyg_stkd.distill.check import CheckReport, dry, report
+from pyg_stkd.distill.comparison import Comparison
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.output import OutputLoss
-from pyg_stkd.distill.matching import Compared, compare, device_of, teacher_calls, zero
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.nodes import as_nodes
 from pyg_stkd.distill.recording.recorder import Recorder
-from pyg_stkd.distill.recording.runs import Calls, Run, TeacherArgs, calls_of, run, run_teachers
+from pyg_stkd.distill.recording.runs import Run, TeacherArgs, calls_of, run, run_teachers
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teaching.teachers import Teachers, spread
 from pyg_stkd.distill.validate import Losses, check_loss, check_models, name_losses
@@ -127,10 +126,11 @@ class Distiller(nn.Module):
                 not run. (default: :obj:`None`)
             **kwargs (Any): Keyword arguments of both models.
         """
-        runs_teacher = self._prepare(teacher, teacher_args)
-        theirs = self._run_teachers(args, kwargs, teacher_args) if runs_teacher else None
+        known: Any = teacher
+        if self._prepare(teacher, teacher_args):
+            known = self._run_teachers(args, kwargs, teacher_args)
         ours = run("student", self.student, self._student_recorder, args, kwargs)
-        return ours.output, self._weigh(ours, theirs, teacher, target, nodes)
+        return ours.output, self._weighted_losses(ours, known, target, nodes)
 
     def capture_teacher(
         self, *args: Any, teacher_args: TeacherArgs = None, **kwargs: Any
@@ -163,12 +163,13 @@ class Distiller(nn.Module):
         """
         self._prepare(teacher, teacher_args)
         with dry(self):
-            known = teacher is not None
-            theirs = None if known else self._run_teachers(args, kwargs, teacher_args)
+            known: Any = teacher
+            if teacher is None:
+                known = self._run_teachers(args, kwargs, teacher_args)
             ours = run("student", self.student, self._student_recorder, args, kwargs)
             losses = self._named_losses()
-            seen = self._compare(ours, teacher_calls(theirs, teacher), target, nodes, losses)
-            return report(seen, losses, self._teachers, self.epoch)
+            seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes)
+            return report(seen.values(losses), losses, self._teachers, self.epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, from 0, that the schedules of the losses go by.
@@ -230,25 +231,6 @@ class Distiller(nn.Module):
 
     # The models compile; what looks at graphs, versions and epochs stays eager.
     @torch.compiler.disable
-    def _weigh(
-        self, ours: Run, theirs: list[Run] | None, known: Any, target: Any, nodes: Any
-    ) -> dict[str, Tensor]:
-        losses = self._named_losses()
-        factors = {name: loss.factor(self.epoch) for name, loss in losses.items()}
-        active = {name: loss for name, loss in losses.items() if factors[name] != 0}
-        values: Mapping[str, Tensor] = {}
-        if active:
-            teacher = teacher_calls(theirs, known)
-            values = self._compare(ours, teacher, target, nodes, active).values
-        return {
-            name: values[name] * factors[name] if name in active else zero(loss, ours.output)
-            for name, loss in losses.items()
-        }
-
-    def _compare(
-        self, ours: Run, teacher: Calls, target: Any, nodes: Any, losses: dict[str, Any]
-    ) -> Compared:
-        device = device_of(ours.output)
-        student, nodes = ours.captures(), as_nodes(nodes, device)
-        with torch.autocast(device.type, enabled=False):
-            return compare(losses, student, teacher, self._teachers, target, nodes, self._graphs)
+    def _weighted_losses(self, ours: Run, known: Any, target: Any, nodes: Any) -> dict[str, Tensor]:
+        seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes)
+        return seen.weighted(self._named_losses(), self.epoch)

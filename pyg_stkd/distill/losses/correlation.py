@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
+from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.sequences import align_steps
 from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, SelfLoops
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.functional.structures.spatial import rows, spatial_correlation
@@ -51,9 +51,7 @@ class SpatialCorrelationLoss(LSPLoss):
             :math:`\mathrm{KL}(t \Vert s)`. (default: :obj:`"student"`)
         normalize (str, optional): :obj:`"l2"` or :obj:`"layer"` to normalise the features of each
             node and step first. (default: :obj:`None`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(B, T_s, N, C_s)`
@@ -86,9 +84,7 @@ class SpatialCorrelationLoss(LSPLoss):
         self_loops: SelfLoops = "keep",
         direction: Direction = "student",
         normalize: Normalize = None,
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
         super().__init__(
             teacher_layer,
@@ -100,9 +96,7 @@ class SpatialCorrelationLoss(LSPLoss):
             self_loops=self_loops,
             direction=direction,
             normalize=normalize,
-            schedule=schedule,
-            call=call,
-            teacher_call=teacher_call,
+            **tap,
         )
         # Copies of a graph for each slice are large: keep few, not some for every capture.
         self._graphs = GraphCache()
@@ -149,9 +143,7 @@ class TemporalCorrelationLoss(DistillationLoss):
             :math:`\mathrm{KL}(t \Vert s)`. (default: :obj:`"student"`)
         normalize (str, optional): :obj:`"l2"` or :obj:`"layer"` to normalise the features of each
             node and step first. (default: :obj:`None`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(B, T_s, N, C_s)`
@@ -179,11 +171,9 @@ class TemporalCorrelationLoss(DistillationLoss):
         *,
         direction: Direction = "student",
         normalize: Normalize = None,
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(teacher_layer, student_layer, weight, name, **tap)
         kernel = RBF() if kernel is None else kernel
         checks.instance("kernel", kernel, Kernel)
         checks.choice("direction", direction, ("student", "teacher"))

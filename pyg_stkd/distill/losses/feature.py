@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyg_stkd import checks
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
+from pyg_stkd.distill.losses.base import DistillationLoss, align
 from pyg_stkd.distill.losses.projection import Projection, project
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.capture import Capture
 
 __all__ = ["AttentionTransferLoss", "HintLoss"]
 
@@ -37,9 +39,7 @@ class HintLoss(DistillationLoss):
         out_channels (int, optional): The teacher's width. (default: that of the first features)
         projection (bool or torch.nn.Module): The projection; :obj:`True` is a linear layer with
             bias, :obj:`False` none, which needs equal widths. (default: :obj:`True`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(*, N, F_s)`
@@ -68,11 +68,9 @@ class HintLoss(DistillationLoss):
         in_channels: int | None = None,
         out_channels: int | None = None,
         projection: bool | nn.Module = True,
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(teacher_layer, student_layer, weight, name, **tap)
         if not isinstance(projection, (bool, nn.Module)):
             raise TypeError(f"'projection' must be a bool or a module (got {projection!r})")
         if projection is not True and (in_channels, out_channels) != (None, None):
@@ -134,9 +132,7 @@ class AttentionTransferLoss(DistillationLoss):
         p (int): The power of the activations, :obj:`1` or :obj:`2`. (default: :obj:`2`)
         weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
         name (str, optional): The key of the loss. (default: :obj:`"attention_transfer"`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(*, N, F_s)`; without :obj:`batch`, leading axes are graphs
@@ -161,12 +157,9 @@ class AttentionTransferLoss(DistillationLoss):
         p: int = 2,
         weight: float = 1.0,
         name: str | None = None,
-        *,
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(teacher_layer, student_layer, weight, name, **tap)
         self.p = checks.choice("p", p, (1, 2))
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:

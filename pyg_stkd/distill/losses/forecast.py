@@ -8,10 +8,10 @@ from typing import Any, overload
 from torch import Tensor
 
 from pyg_stkd.checks import node_index
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule
+from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.correlation import SpatialCorrelationLoss, TemporalCorrelationLoss
 from pyg_stkd.distill.losses.structure import Direction, Normalize
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.functional.structures.response import Error, Gate, check_options, response
 from pyg_stkd.kernels import Kernel
 
@@ -46,11 +46,8 @@ class ResponseLoss(DistillationLoss):
         huber_delta (float): Where Huber's error turns linear. (default: :obj:`1.0`)
         node_dim (int): The axis of the nodes, for the :obj:`nodes` that a call of the distiller
             is restricted to. (default: :obj:`-1`, as in forecasts :math:`(B, T, N)`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        teacher_layer (str): The teacher's layer, by default its output. (default: :obj:`""`)
-        student_layer (str): The student's layer, by default its output. (default: :obj:`""`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): :obj:`teacher_layer` and :obj:`student_layer`, by default the outputs,
+            and all else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student**, **teacher**, **target:** of one shape, such as :math:`(B, T, N)`
@@ -81,13 +78,9 @@ class ResponseLoss(DistillationLoss):
         margin: float = 0.0,
         huber_delta: float = 1.0,
         node_dim: int = -1,
-        schedule: Schedule | None = None,
-        teacher_layer: str = "",
-        student_layer: str = "",
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(weight=weight, name=name, **tap)
         check_options(alpha, gate, error, delta, margin, huber_delta)
         self.alpha = alpha
         self.gate: Gate = gate
@@ -155,8 +148,8 @@ class STCDLoss(Sequence[DistillationLoss]):
             :math:`\mathrm{KL}(t \Vert s)`. (default: :obj:`"student"`)
         normalize (str, optional): :obj:`"l2"` or :obj:`"layer"` to normalise the hidden features.
             (default: :obj:`None`)
-        schedule (callable, optional): Maps the epoch to a further factor of the two correlations.
-            (default: :obj:`None`)
+        **tap (optional): What the two correlations take of
+            :class:`~pyg_stkd.distill.DistillationLoss` besides, such as :obj:`schedule`.
 
     Raises:
         ValueError: If :obj:`weights` are not three.
@@ -181,7 +174,7 @@ class STCDLoss(Sequence[DistillationLoss]):
         graph: Any = None,
         direction: Direction = "student",
         normalize: Normalize = None,
-        schedule: Schedule | None = None,
+        **tap: Any,
     ) -> None:
         if len(weights) != 3:
             raise ValueError(
@@ -194,7 +187,7 @@ class STCDLoss(Sequence[DistillationLoss]):
         shared: dict[str, Any] = {
             "direction": direction,
             "normalize": normalize,
-            "schedule": schedule,
+            **tap,
         }
         self._losses: tuple[DistillationLoss, ...] = (
             ResponseLoss(alpha, gate, weights[0], names[0], error=error),

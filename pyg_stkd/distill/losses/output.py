@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_stkd import checks
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.losses.base import DistillationLoss, align
+from pyg_stkd.distill.recording.capture import Capture
 
 __all__ = ["LogitLoss", "OutputLoss", "check_shapes", "logit_error"]
 
@@ -40,11 +40,8 @@ class OutputLoss(DistillationLoss):
         node_dim (int, optional): The axis of the nodes, for the :obj:`nodes` that a call of the
             distiller is restricted to: :obj:`-1` for forecasts :math:`(B, T, N)`.
             (default: the second to last, or the only one)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        teacher_layer (str): The teacher's layer, by default its output. (default: :obj:`""`)
-        student_layer (str): The student's layer, by default its output. (default: :obj:`""`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): :obj:`teacher_layer` and :obj:`student_layer`, by default the outputs,
+            and all else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student**, **teacher:** of one shape, such as :math:`(N, C)` or :math:`(B, T, N)`
@@ -70,13 +67,9 @@ class OutputLoss(DistillationLoss):
         *,
         huber_delta: float = 1.0,
         node_dim: int | None = None,
-        schedule: Schedule | None = None,
-        teacher_layer: str = "",
-        student_layer: str = "",
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(weight=weight, name=name, **tap)
         self.kind: Kind = checks.choice("kind", kind, ("mse", "mae", "huber"))
         self.huber_delta = checks.number("huber_delta", huber_delta, above=0)
         self.node_dim = None if node_dim is None else checks.count("node_dim", node_dim, least=None)
@@ -124,11 +117,8 @@ class LogitLoss(DistillationLoss):
         weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
         multi_label (bool): Whether each label is a sigmoid of its own. (default: :obj:`False`)
         name (str, optional): The key of the loss. (default: :obj:`"logit"`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        teacher_layer (str): The teacher's logits, by default its output. (default: :obj:`""`)
-        student_layer (str): The student's logits, by default its output. (default: :obj:`""`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): :obj:`teacher_layer` and :obj:`student_layer`, by default the outputs,
+            and all else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(*, N, C)`, of two classes or more unless :obj:`multi_label=True`
@@ -152,14 +142,9 @@ class LogitLoss(DistillationLoss):
         weight: float = 1.0,
         multi_label: bool = False,
         name: str | None = None,
-        *,
-        schedule: Schedule | None = None,
-        teacher_layer: str = "",
-        student_layer: str = "",
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(weight=weight, name=name, **tap)
         checks.instance("multi_label", multi_label, bool)
         self.multi_label = multi_label
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import (
     DistillationLoss,
-    Schedule,
     align,
 )
 from pyg_stkd.distill.losses.projection import Projection, project
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.functional.structures.contrast import contrast
 from pyg_stkd.functional.structures.global_structure import gsp
 from pyg_stkd.graph.order import usable_in_training
@@ -38,9 +38,7 @@ class GSPLoss(DistillationLoss):
         name (str, optional): The key of the loss. (default: :obj:`"gsp"`)
         max_samples (int, optional): Of more nodes than this, so many are drawn at random where
             :math:`N \times N` matrices are needed. (default: :obj:`8192`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(*, N, F_s)`
@@ -68,11 +66,9 @@ class GSPLoss(DistillationLoss):
         name: str | None = None,
         *,
         max_samples: int | None = 8192,
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(teacher_layer, student_layer, weight, name, **tap)
         self.kernel = Cosine() if kernel is None else kernel
         checks.instance("kernel", self.kernel, Kernel)
         self.max_samples = _check_samples(max_samples)
@@ -109,9 +105,7 @@ class ContrastiveLoss(DistillationLoss):
         temperature (float): The temperature, positive. (default: :obj:`0.075`)
         max_samples (int, optional): Of more nodes than this, so many are drawn at random.
             (default: :obj:`8192`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(*, N, F_s)`
@@ -141,11 +135,9 @@ class ContrastiveLoss(DistillationLoss):
         in_channels: tuple[int, int] | None = None,
         temperature: float = 0.075,
         max_samples: int | None = 8192,
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(teacher_layer, student_layer, weight, name, **tap)
         self.temperature = checks.number("temperature", temperature, above=0)
         self.max_samples = _check_samples(max_samples)
         self.channels = channels

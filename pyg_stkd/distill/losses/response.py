@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align
 from pyg_stkd.distill.losses.output import check_shapes, logit_error
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.capture import Capture
 
 __all__ = ["SoftTargetLoss"]
 
@@ -38,10 +39,8 @@ class SoftTargetLoss(DistillationLoss):
         weight (float): The factor of the loss in the total. (default: :obj:`1.0`)
         name (str, optional): The key of the loss. (default: :obj:`"soft_target"`)
         schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        teacher_layer (str): The teacher's logits, by default its output. (default: :obj:`""`)
-        student_layer (str): The student's logits, by default its output. (default: :obj:`""`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): :obj:`teacher_layer` and :obj:`student_layer`, by default the outputs,
+            and all else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(*, N, C)`
@@ -69,13 +68,9 @@ class SoftTargetLoss(DistillationLoss):
         weight: float = 1.0,
         name: str | None = None,
         schedule: Schedule | None = None,
-        *,
-        teacher_layer: str = "",
-        student_layer: str = "",
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(weight=weight, name=name, schedule=schedule, **tap)
         self.temperature = checks.number("temperature", temperature, above=0, finite=False)
         checks.instance("multi_label", multi_label, bool)
         self.multi_label = multi_label

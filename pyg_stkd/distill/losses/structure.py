@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
-from pyg_stkd.distill.losses.base import DistillationLoss, Schedule, align, until_epoch
-from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.losses.base import DistillationLoss, align, until_epoch
+from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.inputs import is_edge_index
 from pyg_stkd.functional import local_structure, lsp
@@ -57,9 +57,7 @@ class LSPLoss(DistillationLoss):
         normalize (str, optional): :obj:`"l2"` or :obj:`"layer"` to normalise the features of each
             node first. (default: :obj:`None`)
         reduction (str): Mean over :obj:`"node"` or :obj:`"edge"`. (default: :obj:`"node"`)
-        schedule (callable, optional): Maps the epoch to a further factor. (default: :obj:`None`)
-        call (int or str): Which call of a layer counts. (default: :obj:`"last"`)
-        teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
         - **student:** :math:`(N, F_s)`
@@ -92,11 +90,9 @@ class LSPLoss(DistillationLoss):
         direction: Direction = "student",
         normalize: Normalize = None,
         reduction: Literal["node", "edge"] = "node",
-        schedule: Schedule | None = None,
-        call: Call = "last",
-        teacher_call: Call | None = None,
+        **tap: Any,
     ) -> None:
-        super().__init__(teacher_layer, student_layer, weight, name, schedule, call, teacher_call)
+        super().__init__(teacher_layer, student_layer, weight, name, **tap)
         kernel = RBF() if kernel is None else kernel
         checks.instance("kernel", kernel, Kernel)
         if _is_word(graph):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -9,29 +11,28 @@ from torch import Tensor
 
 from pyg_stkd.checks import node_index
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.inputs import (
-    find_edge_index,
-    find_input,
-    first_tensor,
-    num_sources,
-    tensor_version,
-    usable,
-)
+from pyg_stkd.distill.recording.inputs import find_edge_index, find_input, num_sources, usable
+from pyg_stkd.distill.recording.parts import first_tensor, versions_of
 from pyg_stkd.graph import Graph
 
-__all__ = ["Call", "Capture"]
+__all__ = ["Call", "Capture", "Owner"]
 
 Owner: TypeAlias = Literal["teacher", "student"]
 Call: TypeAlias = int | Literal["last", "all"]
+# Arguments by name, or what finds them when they are asked for.
+Inputs: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
+
+# What is looked up once, and anew in a copy that is restricted to other nodes.
+_OF_NODES = ("node_index", "rows", "graph")
 
 
 class Capture:
     r"""The output, the inputs and the graph of one call of one module.
 
     Losses read :attr:`features` (or :attr:`rows`) and :attr:`graph`; everything is looked up when
-    it is asked for. The output of a module is its first tensor, depth first through tuples, lists
-    and dicts: of :obj:`(out, (edge_index, alpha))`, which PyG's attention layers return under
-    :obj:`return_attention_weights=True`, it is :obj:`out`.
+    it is asked for first. The value of a module is the first tensor of its output, depth first
+    through tuples, lists and dicts: of :obj:`(out, (edge_index, alpha))`, which PyG's attention
+    layers return under :obj:`return_attention_weights=True`, it is :obj:`out`.
 
     The graph is that of the call: the argument named :obj:`edge_index`, :obj:`adj_t` or
     :obj:`adj`, or the first one that looks like a graph. Without one it is the graph that a
@@ -39,20 +40,21 @@ class Capture:
 
     Args:
         output (Any): What the module returned.
-        inputs (dict, optional): The arguments of the call by name. (default: :obj:`None`)
+        inputs (dict or callable, optional): The arguments of the call by name, or a function that
+            returns them. (default: :obj:`None`)
         layer (str): Name of the module, :obj:`""` for the model itself. (default: :obj:`""`)
         owner (str): The model it is part of, :obj:`"teacher"` or :obj:`"student"`.
             (default: :obj:`"student"`)
-        context (dict, optional): The arguments of the call of the whole model by name.
+        context (dict or callable, optional): The arguments of the call of the whole model by name.
             (default: :obj:`None`)
         built (Any): The graph that a sub-module built inside the call. (default: :obj:`None`)
         call (int): The number of the call, from 0. (default: :obj:`0`)
         nodes (Tensor, optional): The nodes, as index or mask, that :attr:`rows` is restricted to.
             (default: :obj:`None`)
         graphs (GraphCache, optional): Where built graphs are kept. (default: a new one)
-        version (int, optional): The version of the output tensor when the module returned it;
-            a negative one switches the check for later in-place operations off.
-            (default: the version of now)
+        versions (dict, optional): The version of each tensor of the output, by its id, when the
+            module returned it; those left out are not checked for later in-place operations.
+            (default: the versions of now)
         grad (bool): Whether gradients were enabled in the call. (default: :obj:`True`)
 
     Raises:
@@ -71,31 +73,41 @@ class Capture:
     def __init__(
         self,
         output: Any,
-        inputs: dict[str, Any] | None = None,
+        inputs: Inputs = None,
         *,
         layer: str = "",
         owner: Owner = "student",
-        context: dict[str, Any] | None = None,
+        context: Inputs = None,
         built: Any = None,
         call: int = 0,
         nodes: Tensor | None = None,
         graphs: GraphCache | None = None,
-        version: int | None = None,
+        versions: dict[int, int] | None = None,
         grad: bool = True,
     ) -> None:
         self.output = output
-        self.inputs = {} if inputs is None else inputs
         self.layer = layer
         self.owner = owner
-        self.context = {} if context is None else context
         self.built = built
         self.call = call
         self.nodes = nodes
         self.grad = grad
         self.frozen = False
         self.memo: dict[Any, Any] = {}
+        self._inputs = inputs
+        self._context = context
         self._graphs = GraphCache() if graphs is None else graphs
-        self._version = tensor_version(first_tensor(output)) if version is None else version
+        self._versions = versions_of(output) if versions is None else versions
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Any]:
+        """The arguments of the call by name."""
+        return (self._inputs() if callable(self._inputs) else self._inputs) or {}
+
+    @cached_property
+    def context(self) -> Mapping[str, Any]:
+        """The arguments of the call of the whole model by name."""
+        return (self._context() if callable(self._context) else self._context) or {}
 
     @property
     def where(self) -> str:
@@ -103,21 +115,26 @@ class Capture:
         layer = f"layer {self.layer!r}" if self.layer else "output"
         return f"{self.owner} {layer}"
 
+    @cached_property
+    def _value(self) -> Tensor | None:
+        return first_tensor(self.output)
+
     @property
     def value(self) -> Tensor:
         """The first tensor of the output, as the module returned it."""
-        value = first_tensor(self.output)
+        value = self._value
         if value is None:
             raise TypeError(
                 f"The {self.where} must return a tensor, or a tuple, list or dict of tensors "
                 f"(got {type(self.output).__name__})"
             )
-        if self._version >= 0 and tensor_version(value) != self._version:
+        version = self._versions.get(id(value))
+        if version is not None and version != value._version:
             raise RuntimeError(
                 f"The captured {self.where} was rewritten in place after the module returned it "
-                f"(version {self._version}, now {tensor_version(value)}): make the operation that "
-                f"follows it out-of-place (`relu` for `relu_`, `x = x + y` for `x += y`), or tap "
-                f"the module that follows"
+                f"(version {version}, now {value._version}): make the operation that follows it "
+                f"out-of-place (`relu` for `relu_`, `x = x + y` for `x += y`), or tap the module "
+                f"that follows"
             )
         return value
 
@@ -143,7 +160,7 @@ class Capture:
         """The number of nodes of the value."""
         return self.value.size(self.node_dim)
 
-    @property
+    @cached_property
     def node_index(self) -> Tensor | None:
         """The index of the nodes that the losses of this forward are restricted to, if any."""
         if self.nodes is None:
@@ -158,14 +175,18 @@ class Capture:
             return self.features
         return self.features.index_select(self.node_dim, index)
 
-    @property
+    @cached_property
+    def _own_edge_index(self) -> Any | None:
+        own = find_edge_index(self.inputs)
+        return self.built if own is None else own
+
+    @cached_property
     def edge_index(self) -> Any | None:
         """The graph as the module was given it (or built it), :obj:`None` if there is none."""
-        own = find_edge_index(self.inputs)
-        found = self.built if own is None else own
-        return find_edge_index(self.context, self.inputs) if found is None else found
+        own = self._own_edge_index
+        return find_edge_index(self.context, self.inputs) if own is None else own
 
-    @property
+    @cached_property
     def graph(self) -> Graph:
         """The graph, sorted and ready for the sparse primitives."""
         edge_index = self.edge_index
@@ -189,13 +210,13 @@ class Capture:
         """Where built graphs are kept."""
         return self._graphs
 
-    @property
+    @cached_property
     def edge_weight(self) -> Tensor | None:
         """The edge weights of the same call as :attr:`edge_index`, if any."""
-        own = find_edge_index(self.inputs) is not None or self.built is not None
+        own = self._own_edge_index is not None
         return find_input(self.inputs if own else self.context, "edge_weight")
 
-    @property
+    @cached_property
     def batch(self) -> Tensor | None:
         """The batch vector of the call, else that of the whole model, if any."""
         batch = find_input(self.inputs, "batch")
@@ -203,9 +224,7 @@ class Capture:
 
     def at(self, nodes: Tensor | None, graphs: GraphCache) -> Capture:
         """Return the same capture restricted to other nodes."""
-        out = self._copy()
-        out.nodes, out._graphs = nodes, graphs
-        return out
+        return self._copy(nodes=nodes, _graphs=graphs)
 
     def freeze(self) -> Capture:
         """Return a detached capture that keeps the value and the graph, and nothing else alive."""
@@ -222,28 +241,30 @@ class Capture:
 
     def to(self, device: torch.device | str) -> Capture:
         """Return the capture on another device."""
-        out = self._copy()
-        out.memo = {}
-        out.output = usable(self.value.to(device))
-        out.inputs = {
+        value = usable(self.value.to(device))
+        inputs = {
             name: usable(item.to(device)) if hasattr(item, "to") else item
             for name, item in self.inputs.items()
         }
-        out._version = tensor_version(out.output)
+        out = Capture(value, inputs, layer=self.layer, owner=self.owner, call=self.call)
+        out.__dict__.update(nodes=self.nodes, grad=self.grad, frozen=self.frozen)
         return out
 
-    def _copy(self) -> Capture:
-        out = Capture.__new__(Capture)  # copy.copy would take the version anew
-        out.__dict__.update(self.__dict__)
+    def _copy(self, **changes: Any) -> Capture:
+        out = Capture.__new__(Capture)  # copy.copy would take the versions anew
+        known = {k: v for k, v in self.__dict__.items() if k not in _OF_NODES}
+        out.__dict__.update(known, **changes)
         return out
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._version >= 0:  # a copied tensor starts at another version
-            self._version = tensor_version(first_tensor(self.output))
+        if self._versions:  # copied tensors start at other versions
+            self._versions = versions_of(self.output)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "memo": {}}
+        # Bound functions hold the whole call: what they find is kept in their place.
+        known = {"memo": {}, "_inputs": self.inputs, "_context": self.context}
+        return {**self.__dict__, **known}
 
     def __repr__(self) -> str:
         value = first_tensor(self.output)

@@ -1,13 +1,12 @@
-"""What the call of a module says about its graph: arguments by name, then by type."""
+"""What the arguments of a call say about its graph: by name, then by type."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 from torch_geometric.typing import SparseTensor
@@ -16,60 +15,16 @@ from torch_geometric.utils import is_torch_sparse_tensor
 from pyg_stkd.graph import Graph
 
 __all__ = [
-    "bind_inputs",
     "find_edge_index",
     "find_input",
-    "first_tensor",
     "is_edge_index",
     "num_sources",
-    "tensor_version",
     "usable",
 ]
 
 _EDGE_NAMES = ("edge_index", "adj_t", "adj", "graph")
 # What may look like a graph of nodes and is none: nodes of hyperedges, pairs to be told apart.
 _OTHER_NAMES = ("hyperedge_index", "edge_label_index", "x", "edge_attr")
-
-
-def bind_inputs(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the arguments of one call of a module by the names of its signature.
-
-    Arguments that a signature does not name (``forward(*args)``) are called by their place,
-    ``"0"``, ``"1"``, ...; a wrapper, such as a compiled model, has the names of what it wraps.
-
-    Example:
-        >>> bind_inputs(nn.Identity(), (1,), {})
-        {'input': 1}
-    """
-    bound: dict[str, Any] = {}
-    try:
-        arguments = _signature(module).bind(*args, **kwargs)
-    except (TypeError, ValueError):  # no signature to be had: names are lost, values are not
-        return {**{str(i): value for i, value in enumerate(args)}, **kwargs}
-    for name, value in arguments.arguments.items():
-        kind = arguments.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            start = len(bound)
-            bound.update({str(start + i): item for i, item in enumerate(value)})
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            bound.update(value)
-        else:
-            bound[name] = value
-    return bound
-
-
-def _signature(module: nn.Module) -> inspect.Signature:
-    """Return the signature of a module, through torch.compile, DDP, DataParallel and the like."""
-    signature = inspect.signature(module.forward)
-    starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
-    if isinstance(inner, nn.Module) and all(
-        argument.kind in starred for argument in signature.parameters.values()
-    ):
-        return _signature(inner)
-    return signature
 
 
 def is_edge_index(value: Any) -> bool:
@@ -144,21 +99,6 @@ def num_sources(bound: Mapping[str, Any]) -> int | None:
     return None
 
 
-def first_tensor(output: Any) -> Tensor | None:
-    """Return the first tensor of an output, depth first through tuples, lists and dicts.
-
-    Example:
-        >>> first_tensor((torch.tensor(1), (torch.tensor(2), torch.tensor(3)))).item()
-        1
-    """
-    return next(_tensors(output), None)
-
-
-def tensor_version(value: Tensor | None) -> int:
-    """Return the number of in-place operations a tensor has seen, -1 where it is not counted."""
-    return -1 if value is None or value.is_inference() else value._version
-
-
 def usable(value: Any) -> Any:
     """Return a tensor of inference mode as one that training can use, all else as it is.
 
@@ -171,14 +111,3 @@ def usable(value: Any) -> Any:
         return value
     with torch.inference_mode(False):
         return value.clone()
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from _tensors(value)

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from pyg_stkd.distill.recording.inputs import first_tensor, is_edge_index, tensor_version
+from pyg_stkd.distill.recording.inputs import is_edge_index
+from pyg_stkd.distill.recording.parts import copied, versions_of
+from pyg_stkd.distill.recording.signature import Signatures
 
 __all__ = ["Record", "Recorder", "named_layers"]
 
 
 @dataclass
 class Record:
-    """One call of one module, as its hook saw it."""
+    """One call of one module, as its hook saw it.
+
+    :obj:`versions` holds how often each tensor of the output had been written to when the module
+    returned it, by the tensor's id, and nothing where that is not to be checked.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
-    version: int
+    versions: dict[int, int] = field(default_factory=dict)
     grad: bool = True
     built: Any = None
 
@@ -35,11 +41,13 @@ class Recorder:
 
     Hooks are objects without a reference to the model, so that a model with hooks can be copied
     and pickled; the copy has hooks of its own. They know nothing of the recorder either, and are
-    removed with it.
+    removed with it. Only what the thread that started does is noted: others may run the model at
+    the same time.
 
     Args:
         model (torch.nn.Module): The model that is watched.
-        layers (list of str): Names of modules of the model, :obj:`""` for the model itself.
+        layers (list of str): Names of modules of the model. :obj:`""`, the model itself, has no
+            hook: whoever calls it has its output.
 
     Raises:
         ValueError: If the model has no module of a name.
@@ -55,24 +63,29 @@ class Recorder:
 
     def __init__(self, model: nn.Module, layers: Iterable[str]) -> None:
         modules = named_layers(model)
-        self._notes = _Notes(layers)
+        layers = dict.fromkeys(layers)
+        for layer in layers:
+            if layer not in modules:
+                raise ValueError(f"'layers' {unknown_layer(layer, modules)}")
+        self.modules = {layer: modules[layer] for layer in layers}
+        self.signatures = Signatures()
+        self.removed = False
+        self._notes = _Notes(layer for layer in layers if layer)
         self._handles: list[RemovableHandle] = []
         self._remove_with_self()
         for layer in self._notes.records:
-            if layer not in modules:
-                raise ValueError(f"'layers' {unknown_layer(layer, modules)}")
             hook = _CallHook(self._notes, layer)
             self._handles.append(modules[layer].register_forward_hook(hook, with_kwargs=True))
-            if layer:  # a layer may build its graph in a sub-module
-                for child in modules[layer].modules():
-                    if child is not modules[layer]:
-                        graph_hook = _GraphHook(self._notes, layer)
-                        self._handles.append(child.register_forward_hook(graph_hook))
+            for child in modules[layer].modules():  # a layer may build its graph in a sub-module
+                if child is not modules[layer]:
+                    graph_hook = _GraphHook(self._notes, layer)
+                    self._handles.append(child.register_forward_hook(graph_hook))
 
     def start(self) -> None:
-        """Forget what was noted and take notes from now on."""
+        """Forget what was noted and take notes, of this thread, from now on."""
         self._notes.clear()
         self._notes.active = True
+        self._notes.thread = None if torch.compiler.is_compiling() else threading.get_ident()
 
     def stop(self) -> dict[str, list[Record]]:
         """Take no more notes; hand over, and forget, the calls of each layer."""
@@ -84,11 +97,7 @@ class Recorder:
     def remove(self) -> None:
         """Remove the hooks from the model, for good."""
         _remove(self._handles)
-
-    @property
-    def removed(self) -> bool:
-        """Whether the hooks are gone."""
-        return len(self._handles) < len(self._notes.records)
+        self.removed = True
 
     def _remove_with_self(self) -> None:
         weakref.finalize(self, _remove, self._handles).atexit = False
@@ -103,12 +112,20 @@ class _Notes:
 
     def __init__(self, layers: Iterable[str]) -> None:
         self.active = False
+        self.thread: int | None = None
         self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
         self.built: dict[str, list[Any]] = {layer: [] for layer in self.records}
 
     def clear(self) -> None:
         self.records = {layer: [] for layer in self.records}
         self.built = {layer: [] for layer in self.built}
+
+    @property
+    def taken(self) -> bool:
+        """Whether the running thread is the one whose calls are noted."""
+        if not self.active or torch.compiler.is_compiling():  # which cannot tell one from another
+            return self.active
+        return self.thread is None or self.thread == threading.get_ident()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (list(self.records),)
@@ -122,15 +139,15 @@ class _CallHook:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        if not self.notes.active:
+        if not self.notes.taken:
             return
         built, grad = self.notes.built[self.layer], torch.is_grad_enabled()
         if torch.compiler.is_compiling():
             # Versions are not counted in a compiled graph: keep the value itself. The copy is
             # dropped by the compiler where nothing rewrites the original.
-            record = Record(args, kwargs, tree_map(_clone, output), -1, grad)
+            record = Record(args, kwargs, copied(output), grad=grad)
         else:
-            record = Record(args, kwargs, output, tensor_version(first_tensor(output)), grad)
+            record = Record(args, kwargs, output, versions_of(output), grad)
         if built:
             record.built = built[-1]
             built.clear()
@@ -145,7 +162,7 @@ class _GraphHook:
         self.layer = layer
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.notes.active and is_edge_index(output):
+        if self.notes.taken and is_edge_index(output):
             self.notes.built[self.layer].append(output)
 
 
@@ -172,11 +189,3 @@ def _remove(handles: list[RemovableHandle]) -> None:
     for handle in handles:
         handle.remove()
     handles.clear()
-
-
-def _clone(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output.clone() if output.is_floating_point() else output
-    if isinstance(output, Mapping):  # of a class that tree_map does not know
-        return {key: tree_map(_clone, item) for key, item in output.items()}
-    return output

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from pyg_stkd.distill.recording.capture import Capture, Owner
-from pyg_stkd.distill.recording.inputs import bind_inputs
-from pyg_stkd.distill.recording.recorder import Record, Recorder, named_layers
+from pyg_stkd.distill.recording.parts import versions_of
+from pyg_stkd.distill.recording.recorder import Record, Recorder
 
 __all__ = [
     "Calls",
@@ -37,7 +38,7 @@ class Run:
     """
 
     owner: Owner
-    model: nn.Module
+    recorder: Recorder
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
@@ -46,25 +47,45 @@ class Run:
 
     def captures(self) -> dict[str, tuple[Capture, ...]]:
         """Return the calls of each layer as captures."""
-        context = bind_inputs(self.model, self.args, self.kwargs)
-        layers = named_layers(self.model)
+        context = Once(self._bind, "", self.args, self.kwargs)
         return {
             full_name(self.name, layer): tuple(
                 Capture(
                     record.output,
-                    bind_inputs(layers[layer], record.args, record.kwargs),
+                    partial(self._bind, layer, record.args, record.kwargs) if layer else context,
                     layer=full_name(self.name, layer),
                     owner=self.owner,
                     context=context,
                     built=record.built,
                     call=i,
-                    version=record.version,
+                    versions=record.versions,
                     grad=record.grad,
                 )
-                for i, record in enumerate(records)
+                for i, record in enumerate(self.records[layer])
             )
-            for layer, records in self.records.items()
+            for layer in self.recorder.modules
         }
+
+    def _bind(self, layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return self.recorder.signatures.bind(self.recorder.modules[layer], args, kwargs)
+
+
+class Once:
+    """A function of no arguments that is called once: its value is kept.
+
+    Example:
+        >>> once = Once(list, (1, 2))
+        >>> once() is once()
+        True
+    """
+
+    def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
+        self._call = partial(fn, *args)
+
+    def __call__(self) -> Any:
+        if not hasattr(self, "_value"):
+            self._value = self._call()
+        return self._value
 
 
 def run(
@@ -81,7 +102,9 @@ def run(
         output = model(*args, **kwargs)
     finally:
         records = recorder.stop()
-    return Run(owner, model, args, kwargs, output, records, name)
+    versions = {} if torch.compiler.is_compiling() else versions_of(output)
+    records[""] = [Record(args, kwargs, output, versions, torch.is_grad_enabled())]
+    return Run(owner, recorder, args, kwargs, output, records, name)
 
 
 def run_teachers(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pyg_stkd.distill import DistillationLoss, Distiller, HintLoss, LSPLoss
-from pyg_stkd.distill.matching import as_captures
+from pyg_stkd.distill.comparison import as_captures
 
 
 class Recurrent(nn.Module):

@@ -1,0 +1,210 @@
+"""From what was seen of student and teachers to the weighted values of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.recording.capture import Call, Capture, Owner
+from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
+from pyg_stkd.distill.recording.inputs import usable
+from pyg_stkd.distill.recording.nodes import as_nodes
+from pyg_stkd.distill.recording.parts import first_tensor
+from pyg_stkd.distill.recording.runs import Calls, Run, calls_of, full_name
+from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
+from pyg_stkd.distill.teaching.teachers import Teachers, Weight, loss_of
+
+__all__ = ["Comparison", "Values", "as_captures"]
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of losses, the weights of the teachers by name, and what was compared."""
+
+    of_loss: dict[str, Tensor]
+    of_teacher: dict[str, Weight]
+    student: Calls
+    teacher: Calls
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One forward: what was seen of the student and of its teachers, labels and nodes.
+
+    Args:
+        student (Run): What the student did.
+        known (list of Run or TeacherCaptures): What the teachers did, or are known to say.
+        teachers (Teachers): The teachers.
+        graphs (GraphCache): Where the graphs of this distiller are kept.
+        target (Any): The labels, if there are any.
+        nodes (Any): The nodes that the losses are restricted to, if they are.
+    """
+
+    student: Run
+    known: Any
+    teachers: Teachers
+    graphs: GraphCache
+    target: Any = None
+    nodes: Any = None
+
+    def weighted(self, losses: Mapping[str, DistillationLoss], epoch: int) -> dict[str, Tensor]:
+        """Return each loss times its factor of the epoch, 0 without a look where that is 0."""
+        factors = {name: loss.factor(epoch) for name, loss in losses.items()}
+        active = {name: loss for name, loss in losses.items() if factors[name] != 0}
+        values = self.values(active).of_loss if active else {}
+        device = _device_of(self.student.output)
+        return {
+            name: values[name] * factors[name] if name in active else _zero(loss, device)
+            for name, loss in losses.items()
+        }
+
+    def values(self, losses: Mapping[str, DistillationLoss]) -> Values:
+        """Return the values of losses, each the weighted sum over the teachers."""
+        device = _device_of(self.student.output)
+        with torch.autocast(device.type, enabled=False):
+            student, teacher = self._captures(as_nodes(self.nodes, device))
+            weights = self._teacher_weights(teacher)
+            values: dict[str, Tensor] = {}
+            for name, loss in losses.items():
+                for k, (place, weight) in enumerate(weights.items()):
+                    own = loss_of(loss, k)
+                    pairs = _pairs(name, own, student, teacher, place)
+                    value = _mean(_value(name, own, *pair, self.target) for pair in pairs)
+                    if len(weights) > 1:
+                        value = (value * weight).to(value.dtype)
+                    values[name] = value if k == 0 else values[name] + value
+        return Values(values, weights, student, teacher)
+
+    def _captures(self, nodes: Tensor | None) -> tuple[Calls, Calls]:
+        """Return the calls of both sides, at the nodes, with the graphs that are kept for them."""
+        runs = isinstance(self.known, list)
+        calls = calls_of(self.known) if runs else as_captures(self.known)
+        kept = calls.graphs if isinstance(calls, TeacherCaptures) else self.graphs
+        both = self.graphs if kept is self.graphs else LayeredCache(kept, self.graphs)
+        student, teacher = (
+            {
+                layer: tuple(capture.at(nodes, cache) for capture in seen)
+                for layer, seen in x.items()
+            }
+            for x, cache in ((self.student.captures(), both), (calls, kept))
+        )
+        return student, teacher
+
+    def _teacher_weights(self, calls: Calls) -> dict[str, Weight]:
+        outputs: list[Capture] = []
+        if self.teachers.gated:
+            for name in self.teachers.names:
+                outputs += _select(calls, "teacher", name, "last", "weights='confidence'")
+        weights = self.teachers.weigh(outputs, self.target)
+        return dict(zip(self.teachers.names, weights, strict=True))
+
+
+def as_captures(teacher: Any) -> TeacherCaptures:
+    """Return what a user gave as ``teacher=``: captures, or a dictionary of tensors by layer."""
+    if isinstance(teacher, TeacherCaptures):
+        return teacher
+    if not isinstance(teacher, Mapping):
+        raise TypeError(
+            "'teacher' must be the result of capture_teacher() or a dictionary of tensors by "
+            f"layer (got {type(teacher).__name__})"
+        )
+    captures = {}
+    for layer, value in teacher.items():
+        if isinstance(value, Tensor):
+            value = Capture(usable(value.detach()), layer=layer, owner="teacher")
+        if not isinstance(value, Capture):
+            raise TypeError(
+                f"'teacher' must hold tensors (got {type(value).__name__} for layer {layer!r})"
+            )
+        captures[layer] = (value,)
+    return TeacherCaptures(captures)
+
+
+def _pairs(
+    name: str, loss: DistillationLoss, student: Calls, teacher: Calls, place: str
+) -> list[tuple[Capture, Capture]]:
+    """Return what one loss compares with one teacher: a pair of calls, or all of them."""
+    layer = full_name(place, loss.teacher_layer)
+    ours = _select(student, "student", loss.student_layer, loss.call, f"loss {name!r}")
+    theirs = _select(teacher, "teacher", layer, loss.teacher_call, f"loss {name!r}")
+    if len(ours) != len(theirs):
+        raise ValueError(
+            f"The layers of loss {name!r} must be called equally often for call='all' "
+            f"(got {len(ours)} calls by the student and {len(theirs)} by the teacher)"
+        )
+    return list(zip(ours, theirs, strict=True))
+
+
+def _value(
+    name: str, loss: DistillationLoss, student: Capture, teacher: Capture, target: Any
+) -> Tensor:
+    """Return the value of one loss of one pair of calls."""
+    try:
+        value = loss(student, teacher, target=target)
+    except (TypeError, ValueError, IndexError) as error:
+        if type(error) not in (TypeError, ValueError, IndexError):
+            raise  # a class of its own may be made in another way
+        where = f"Loss {name!r}, {student.where}, {teacher.where}"
+        raise type(error)(f"{where}: {error}") from error
+    if not isinstance(value, Tensor) or value.dim() > 0 or not value.is_floating_point():
+        kind = f"shape {list(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else ""
+        raise TypeError(
+            f"Loss {name!r} must return a floating point scalar "
+            f"(got {kind or type(value).__name__})"
+        )
+    return value
+
+
+def _mean(values: Iterable[Tensor]) -> Tensor:
+    seen = list(values)
+    return seen[0] if len(seen) == 1 else torch.stack(seen).mean()
+
+
+def _select(calls: Calls, owner: Owner, layer: str, call: Call, user: str) -> tuple[Capture, ...]:
+    where = f"{owner} layer {layer!r}" if layer else f"{owner} output"
+    if layer not in calls:
+        raise ValueError(
+            f"'{owner}' has no capture of the {where}, which {user} needs "
+            f"(got {sorted(calls)}); make it with capture_teacher() of this distiller"
+        )
+    seen = _choose(calls[layer], where, call, user)
+    if owner == "student" and torch.is_grad_enabled() and not all(c.grad for c in seen):
+        raise ValueError(
+            f"The {where}, which {user} needs, must run with gradients (got a call without): "
+            f"checkpoint it with use_reentrant=False, or take it out of torch.no_grad()"
+        )
+    return seen
+
+
+def _choose(seen: tuple[Capture, ...], where: str, call: Call, user: str) -> tuple[Capture, ...]:
+    if not seen:
+        raise RuntimeError(
+            f"The {where}, which {user} needs, was called 0 times in this forward: the "
+            f"model skips it, calls its forward() past the hooks, or was compiled and run before "
+            f"the distiller was built"
+        )
+    if call == "all":
+        return seen
+    index = len(seen) - 1 if call == "last" else call
+    if not -len(seen) <= index < len(seen):
+        raise IndexError(
+            f"'call' of {user} must be below the {len(seen)} calls of the {where} (got {call})"
+        )
+    return (seen[index],)
+
+
+def _device_of(output: Any) -> torch.device:
+    tensor = first_tensor(output)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _zero(loss: nn.Module, device: torch.device) -> Tensor:
+    """Return 0 with gradients 0 for the loss's own parameters, which DDP waits for."""
+    own = (parameter for parameter in loss.parameters() if not is_lazy(parameter))
+    return sum((parameter.sum() * 0 for parameter in own), start=torch.zeros((), device=device))
