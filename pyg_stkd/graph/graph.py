@@ -100,7 +100,11 @@ class Graph:
         """Return :obj:`edge_index` as a graph, itself if it already is one of that size."""
         if not isinstance(edge_index, Graph):
             return cls(edge_index, num_nodes)
-        if num_nodes is not None and edge_index.size != as_pair(num_nodes):
+        same = num_nodes is None or edge_index.size == (
+            num_nodes,
+            num_nodes,
+        )  # the most common, quick
+        if not same and edge_index.size != as_pair(num_nodes):
             raise ValueError(
                 f"'edge_index' is a graph whose (sources, targets) must be {as_pair(num_nodes)}, "
                 f"the number of rows of the features (got {edge_index.size})"

@@ -67,7 +67,8 @@ class Recorder:
         for layer in layers:
             if layer not in modules:
                 raise ValueError(f"'layers' {unknown_layer(layer, modules)}")
-        self.modules = {layer: modules[layer] for layer in layers}
+        self.layers = list(layers)
+        self.modules = {layer: modules[layer] for layer in ("", *layers)}
         self.signatures = Signatures()
         self.removed = False
         self._notes = _Notes(layer for layer in layers if layer)

@@ -63,7 +63,7 @@ class Run:
                 )
                 for i, record in enumerate(self.records[layer])
             )
-            for layer in self.recorder.modules
+            for layer in self.recorder.layers
         }
 
     def _bind(self, layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
