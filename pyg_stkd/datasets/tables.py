@@ -1,4 +1,4 @@
-"""Reads comma-separated tables of numbers: a field is a number, missing, or refused by its place."""
+"""Tables of numbers in comma-separated files: a field is a number, missing, or refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 # In lower case; the empty field is one of them.
 MISSING = ("", "-", "na", "nan", "null")
+_ABSENT = re.compile(r"(?<![^,])\s*(?:-|na|nan|null)?\s*(?![^,])", re.IGNORECASE | re.ASCII)
 # A name of a column begins like a word: `5o.0` and `#61` are damaged numbers.
 _NAME = re.compile(r"[^\W\d_][ \w:()/-]*")
 _LEAST_ID = 200  # no speed in mph is higher
@@ -64,6 +65,8 @@ def read_table(
     if not body:
         raise ValueError(f"'{path}' must have rows below its header (got none: is it truncated?)")
     values = _quick(body, width)
+    if values is None and missing and all(body):
+        values = _quick([_ABSENT.sub("nan", line) for line in body], width)
     if values is None or not (np.isfinite(values) | (missing and np.isnan(values))).all():
         values = _slow(path, body, 1 + len(lines) - len(body), width, missing)
     return Table(values, names)

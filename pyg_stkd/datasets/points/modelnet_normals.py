@@ -137,7 +137,7 @@ class ModelNetNormals(PointClouds):
 
 
 def _read(path: Path, points: int | None) -> Float:
-    """The first points of a file, or all, with their normals: `[P, 6]`."""
+    """Return the first points of a file, or all, with their normals: `[P, 6]`."""
     try:
         with path.open(encoding="ascii") as file:
             lines = [line for line in islice(file, points) if line.strip()]

@@ -143,7 +143,7 @@ def _find(root: str | os.PathLike[str]) -> Path:
 
 
 def _read(path: Path, split: str, num_classes: int) -> tuple[NDArray[np.uint8], Int]:
-    """The grids as bits `[S, 24^3 / 8]`, and the labels."""
+    """Return the grids as bits `[S, 24^3 / 8]`, and the labels."""
     if "packed" in path.name:
         name, label = f"{split}_bits", f"{split}_y"
         arrays = read_npz(path, name, label)
@@ -180,7 +180,7 @@ def _read(path: Path, split: str, num_classes: int) -> tuple[NDArray[np.uint8], 
 
 
 def _surface(bits: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Int]:
-    """The surface voxels `[V, 3]` of some grids, one grid after another, and their counts."""
+    """Return the surface voxels `[V, 3]` of some grids, grid after grid, and their counts."""
     grids = np.unpackbits(bits, axis=1, count=SIDE**3).reshape(-1, SIDE, SIDE, SIDE).view(bool)
     padded = np.pad(grids, ((0, 0), (1, 1), (1, 1), (1, 1)))
     inside = grids.copy()

@@ -12,7 +12,7 @@ from pyg_stkd.files import read_text
 
 
 def find_root(root: str | os.PathLike[str], needs: str, source: str) -> Path:
-    """The folder itself.
+    """Return the folder itself.
 
     Raises:
         FileNotFoundError: If there is none, with the files it must hold and where they come from.
@@ -24,7 +24,7 @@ def find_root(root: str | os.PathLike[str], needs: str, source: str) -> Path:
 
 
 def missing(root: Path, what: str, needs: str, source: str) -> FileNotFoundError:
-    """The error for a folder that lacks files."""
+    """Return the error for a folder that lacks files."""
     return FileNotFoundError(
         f"'root' must be a folder with {needs} (got '{root}': {what}). Nothing is downloaded: "
         f"get the files from {source}"
@@ -32,7 +32,7 @@ def missing(root: Path, what: str, needs: str, source: str) -> FileNotFoundError
 
 
 def read_names(path: Path) -> list[str]:
-    """The names of a list, one a line.
+    """Return the names of a list, one a line.
 
     Raises:
         ValueError: If there is none, or one twice.
@@ -64,7 +64,7 @@ def check_points(array: NDArray[np.generic], name: str, path: Path) -> NDArray[n
 
 
 def check_finite(array: NDArray[np.generic], name: str, path: Path) -> None:
-    """Refuses NaN and infinite values."""
+    """Raise where a value is NaN or infinite."""
     if array.dtype.kind == "f":
         bad = array.size - np.count_nonzero(np.isfinite(array))
         if bad:

@@ -60,12 +60,12 @@ class PointClouds(InMemoryDataset):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, of which a subset of the shapes may lack some."""
+        """Return the number of classes, of which a subset of the shapes may lack some."""
         return len(self.classes)
 
     @property
     def y(self) -> Tensor:
-        """The class of every shape of this split, before any transform: `[S]`."""
+        """Return the class of every shape of this split, before any transform: `[S]`."""
         return self._data.y if self._indices is None else self._data.y[self.indices()]
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ def unit_sphere(pos: NDArray[np.floating[Any]], sizes: Sequence[int] | Int) -> F
 
 
 def check_split(train: bool) -> None:
-    """Refuses anything but a bool: a name such as 'test' would count as true."""
+    """Raise for anything but a bool: a name such as 'test' would count as true."""
     if not isinstance(train, bool):
         raise TypeError(f"'train' must be True or False (got {train!r})")
 

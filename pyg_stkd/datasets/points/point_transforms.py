@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform
 
 
 class UnitSphere(BaseTransform):
-    r"""Shifts a cloud to mean 0 and scales it to a largest norm of 1, as PointNet and DGCNN do.
+    r"""Shift a cloud to mean 0 and scale it to a largest norm of 1, as PointNet and DGCNN do.
 
     PyG's :class:`~torch_geometric.transforms.NormalizeScale` scales to the unit **cube** instead:
     the largest coordinate becomes 1, not the largest norm. A cloud of one place becomes 0.
@@ -30,7 +30,7 @@ class UnitSphere(BaseTransform):
     """
 
     def forward(self, data: Data) -> Data:
-        """The data with new `pos`; the given tensor is not changed."""
+        """Return the data with new `pos`; the given tensor is not changed."""
         pos = data.pos
         if pos is None or pos.dim() != 2 or pos.size(0) == 0:
             raise ValueError(
@@ -48,7 +48,7 @@ class UnitSphere(BaseTransform):
 
 
 class RandomScaleTranslate(BaseTransform):
-    r"""Scales each axis by its own random factor, then shifts it: the augmentation of `"Dynamic
+    r"""Scale each axis by its own random factor, then shift it: the augmentation of `"Dynamic
     Graph CNN for Learning on Point Clouds" <https://arxiv.org/abs/1801.07829>`_ (in its code).
 
     .. math::
@@ -86,7 +86,7 @@ class RandomScaleTranslate(BaseTransform):
         self.scale, self.shift = (float(scale[0]), float(scale[1])), float(shift)
 
     def forward(self, data: Data) -> Data:
-        """The data with new `pos` and `normal`; the given tensors are not changed."""
+        """Return the data with new `pos` and `normal`; the given tensors are not changed."""
         pos = data.pos
         if pos is None or pos.dim() != 2:
             raise ValueError(

@@ -125,7 +125,7 @@ class SyntheticShapes(PointClouds):
         return unit_sphere(pos.reshape(-1, 3), sizes).reshape(pos.shape)
 
     def _visible(self, pos: Array, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The points kept of the candidates `[S, M, 3]`: `[S, P]`."""
+        """Return the points kept of the candidates `[S, M, 3]`: `[S, P]`."""
         solids, candidates = pos.shape[:2]
         cut = self.occlusion * rng.random(solids)
         slope = self.density * rng.random((solids, 1))

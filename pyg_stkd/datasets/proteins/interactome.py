@@ -17,7 +17,7 @@ def interactome(
     num_modules: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    r"""Draws an undirected graph from a degree-corrected block model with overlapping blocks
+    r"""Return an undirected graph drawn from a degree-corrected block model with overlapping blocks
     (`"Stochastic blockmodels and community structure in networks"
     <https://arxiv.org/abs/1008.3926>`_, with the mixed memberships of `"Efficient and principled
     method for detecting communities" <https://arxiv.org/abs/1104.3590>`_).
@@ -81,7 +81,7 @@ def _draw(
     rng: np.random.Generator,
     size: int,
 ) -> NDArray[np.int64]:
-    """Draws places of a cumulative mass between two of its values."""
+    """Return places drawn from a cumulative mass between two of its values."""
     point = low + rng.random(size) * (high - low)
     place = np.searchsorted(mass, point, side="right") - 1
     return np.asarray(np.clip(place, 0, len(mass) - 2), dtype=np.int64)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from pyg_stkd import checks
+
+# In units of the kernel: 500 m of STGCN's. A road network that is not even as long as that, or
+# links that are not even as long as 20 m, are in another unit.
+_LEAST_EXTENT = 0.05
+_LEAST_LINK = 0.002
 
 
 @dataclass(frozen=True)
@@ -25,17 +33,18 @@ class GaussianAdjacency:
         sigma2 (float): The squared width :math:`\sigma^2`. (default: :obj:`0.1`)
         threshold (float): The least weight :math:`\epsilon` that makes an edge.
             (default: :obj:`0.5`)
-        scale (float): The unit of distance, in metres. (default: :obj:`1e4`)
+        scale (float): The unit of distance, in metres. For distances in kilometres it is
+            :obj:`10`. (default: :obj:`1e4`)
 
     Shapes:
         - **input:** distances in metres of any shape
-        - **output:** weights of the same shape
+        - **output:** weights of the same shape, floating point also for whole distances
 
     Raises:
         ValueError: If a distance is negative or not finite.
 
     Example:
-        >>> GaussianAdjacency()(torch.tensor([0.0, 1000.0, 3000.0]))
+        >>> GaussianAdjacency()(torch.tensor([0, 1000, 3000]))
         tensor([1.0000, 0.9048, 0.0000])
     """
 
@@ -44,15 +53,12 @@ class GaussianAdjacency:
     scale: float = 1e4
 
     def __post_init__(self) -> None:
-        if not self.sigma2 > 0 or not self.scale > 0:
-            raise ValueError(
-                "`sigma2` and `scale` must be positive "
-                f"(got sigma2={self.sigma2}, scale={self.scale})"
-            )
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"`threshold` must lie in [0, 1] (got {self.threshold})")
+        checks.number("sigma2", self.sigma2, above=0)
+        checks.number("threshold", self.threshold, least=0, most=1)
+        checks.number("scale", self.scale, above=0)
 
     def __call__(self, distance: Tensor) -> Tensor:
+        distance = as_numbers("distance", distance)
         check_distances(distance)
         # In float64: a weight beside the threshold must not depend on the precision of the file.
         weight = torch.exp(-((distance.double() / self.scale) ** 2) / self.sigma2)
@@ -60,37 +66,51 @@ class GaussianAdjacency:
 
 
 def distances_to_edges(
-    distances: Tensor, kernel: GaussianAdjacency | None = None
+    distances: Tensor,
+    kernel: GaussianAdjacency | None = None,
+    values: Literal["metres", "weights"] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""The weighted edges of a matrix of road distances, by the rule of STGCN.
+    r"""Return the weighted edges of a matrix of road distances, by the rule of STGCN.
 
-    A matrix of zeros and ones is taken as an adjacency, as STGCN does. The diagonal is ignored.
+    Such matrices are around as distances and as weights, and look alike. Where :obj:`values` does
+    not say which it is, zeros and ones are taken as an adjacency, as STGCN does, and one without
+    an entry of 500 or more is refused: weights, or kilometres. The diagonal is ignored.
 
     Args:
         distances (Tensor): Distances :math:`[N, N]` in metres, from the row's node to the column's.
-        kernel (GaussianAdjacency, optional): The kernel. :obj:`None`: STGCN's.
-            (default: :obj:`None`)
+        kernel (GaussianAdjacency, optional): The kernel. With another :obj:`scale` the 500 become
+            :obj:`scale / 20`. :obj:`None`: STGCN's. (default: :obj:`None`)
+        values (str, optional): :obj:`"metres"`: distances, whatever they are; :obj:`"weights"`:
+            the weights themselves, as in :func:`adjacency_to_edges`. (default: :obj:`None`)
 
     Returns:
         tuple[Tensor, Tensor]: :obj:`edge_index` :math:`[2, E]` and :obj:`edge_weight` :math:`[E]`.
 
     Raises:
-        ValueError: If the matrix is not square or a distance is negative or not finite.
+        ValueError: If the matrix is not square, an entry is negative or not finite, or
+            :obj:`values` is needed.
 
     Example:
         >>> edge_index, edge_weight = distances_to_edges(torch.tensor([[0.0, 1e3], [1e3, 0.0]]))
         >>> edge_index.tolist(), edge_weight
         ([[0, 1], [1, 0]], tensor([0.9048, 0.9048]))
     """
+    checks.choice("values", values, ("metres", "weights", None))
+    distances = as_numbers("distances", distances)
     _check_square(distances, "distances")
-    check_distances(distances)
-    if bool((distances == 1).any()) and bool(((distances == 0) | (distances == 1)).all()):
-        return adjacency_to_edges(distances)
-    return adjacency_to_edges((kernel or GaussianAdjacency())(distances))
+    kernel = kernel or GaussianAdjacency()
+    if values != "weights":
+        check_distances(distances)
+    if values is None:
+        zeros_and_ones = bool((distances == 1).any()) and bool((distances**2 == distances).all())
+        values = "weights" if zeros_and_ones else "metres"
+        if not zeros_and_ones:
+            _check_metres(distances, kernel)
+    return adjacency_to_edges(distances if values == "weights" else kernel(distances))
 
 
 def adjacency_to_edges(adjacency: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The weighted edges of an adjacency matrix, without its diagonal.
+    r"""Return the weighted edges of an adjacency matrix, without its diagonal.
 
     Args:
         adjacency (Tensor): Weights :math:`[N, N]`, from the row's node to the column's.
@@ -106,9 +126,10 @@ def adjacency_to_edges(adjacency: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[0],
                 [1]]), tensor([0.5000]))
     """
+    adjacency = as_numbers("adjacency", adjacency)
     _check_square(adjacency, "adjacency")
     if not (adjacency.isfinite() & (adjacency >= 0)).all():
-        raise ValueError("`adjacency` must be finite and not negative (got an entry that is not)")
+        raise ValueError("'adjacency' must be finite and not negative (got an entry that is not)")
     off_diagonal = ~torch.eye(adjacency.size(0), dtype=torch.bool, device=adjacency.device)
     edge_index = ((adjacency > 0) & off_diagonal).nonzero().t().contiguous()
     return edge_index, adjacency[edge_index[0], edge_index[1]]
@@ -120,7 +141,7 @@ def links_to_edges(
     kernel: GaussianAdjacency | None = None,
     undirected: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    r"""The weighted edges of a list of road links.
+    r"""Return the weighted edges of a list of road links.
 
     Of a link that is listed more than once the shortest counts; a link of a node to itself is
     ignored.
@@ -138,25 +159,41 @@ def links_to_edges(
         :math:`[E]`.
 
     Raises:
-        ValueError: If a length is negative or not finite.
+        ValueError: If a length is negative or not finite, a node is negative, or, with a
+            :obj:`kernel`, no link is as long as :obj:`scale / 500` (20 metres): the lengths are
+            in another unit.
 
     Example:
         >>> links_to_edges(torch.tensor([[0, 1], [1, 2]]), torch.tensor([300.0, 400.0]))[0]
         tensor([[0, 1, 1, 2],
                 [1, 0, 2, 1]])
     """
+    checks.instance("links", links, Tensor)
+    distance = as_numbers("distance", distance)
     if links.dim() != 2 or links.size(0) != 2 or distance.shape != links.shape[1:]:
         raise ValueError(
-            "`links` must be [2, L] and `distance` [L] "
+            "'links' must be [2, L] and 'distance' [L] "
             f"(got {tuple(links.shape)} and {tuple(distance.shape)})"
         )
+    if links.dtype not in (torch.int64, torch.int32) or (links.numel() and int(links.min()) < 0):
+        low = int(links.min()) if links.numel() else 0
+        raise ValueError(
+            f"'links' must hold whole numbers of nodes from 0 (got {links.dtype}, least {low})"
+        )
     check_distances(distance)
+    longest = float(distance.max()) if distance.numel() else torch.inf
+    if kernel is not None and longest < _LEAST_LINK * kernel.scale:
+        raise ValueError(
+            f"'distance' must be in the unit of 'kernel', with a link of "
+            f"{_LEAST_LINK * kernel.scale:g} or more (got at most {longest:g}: are these "
+            "kilometres? GaussianAdjacency(scale=10) takes them)"
+        )
     keep = links[0] != links[1]
-    edge_index, length = _shortest(links[:, keep], distance[keep])
+    edge_index, length = _shortest(links[:, keep].long(), distance[keep])
     if undirected:
-        num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
-        code = edge_index[0] * num_nodes + edge_index[1]
-        one_way = ~torch.isin(edge_index[1] * num_nodes + edge_index[0], code)
+        nodes, place = edge_index.unique(return_inverse=True)  # small numbers: codes fit
+        code = place[0] * len(nodes) + place[1]
+        one_way = ~torch.isin(place[1] * len(nodes) + place[0], code)
         edge_index = torch.cat([edge_index, edge_index[:, one_way].flip(0)], dim=1)
         edge_index, length = _shortest(edge_index, torch.cat([length, length[one_way]]))
     if kernel is None:
@@ -165,14 +202,37 @@ def links_to_edges(
     return edge_index[:, weight > 0], weight[weight > 0]
 
 
+def as_numbers(name: str, value: Tensor) -> Tensor:
+    """Return a tensor as floating point numbers: whole metres make weights below one.
+
+    Raises:
+        TypeError: If it is no tensor of real numbers.
+    """
+    checks.instance(name, value, Tensor)
+    if value.is_complex():
+        raise TypeError(f"'{name}' must be a tensor of real numbers (got {value.dtype})")
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+
+
 def check_distances(distance: Tensor) -> None:
-    """Refuses distances that are negative or not finite."""
+    """Raise where a distance is negative or not finite."""
     bad = ~(distance.isfinite() & (distance >= 0))
     if bad.any():
         where = bad.nonzero()[0].tolist()
         raise ValueError(
             "distances must be finite and not negative "
             f"(got {distance[tuple(where)].item()} at {where}, and {int(bad.sum()) - 1} more)"
+        )
+
+
+def _check_metres(distances: Tensor, kernel: GaussianAdjacency) -> None:
+    """Raise where a matrix need not be one of metres."""
+    longest, least = float(distances.max()), _LEAST_EXTENT * kernel.scale
+    if distances.size(0) > 1 and longest < least:
+        raise ValueError(
+            f"'distances' must have an entry of {least:g} or more, or values='metres' or "
+            f"values='weights' must say what they are (got at most {longest:g}: are these "
+            f"{'weights' if longest <= 1 else 'kilometres'}?)"
         )
 
 
@@ -184,4 +244,4 @@ def _shortest(links: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_square(matrix: Tensor, name: str) -> None:
     if matrix.dim() != 2 or matrix.size(0) != matrix.size(1):
-        raise ValueError(f"`{name}` must be a square [N, N] matrix (got {tuple(matrix.shape)})")
+        raise ValueError(f"'{name}' must be a square [N, N] matrix (got {tuple(matrix.shape)})")

@@ -31,7 +31,7 @@ def spread(
     reach: float,
     ramp: float = 3.0,
 ) -> Tensor:
-    r"""The share of speed lost, :math:`[T, N]`, as the events' queues grow upstream and dissolve.
+    r"""Return the share of speed lost :math:`[T, N]` as queues grow upstream and dissolve.
 
     An event of severity :math:`s` reaches a node :math:`\delta` metres upstream with a delay of
     :math:`\delta / w`, weakened to :math:`s (1 - (\delta / r)^2)`, and dissolves there with the

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import torch
 
+from pyg_stkd.datasets.tables import read_table
 from pyg_stkd.datasets.traffic.adjacency import adjacency_to_edges
-from pyg_stkd.datasets.traffic.series_checks import check_matrix, speed_readings
-from pyg_stkd.datasets.traffic.traffic_files import find_file, read_table
+from pyg_stkd.datasets.traffic.series_checks import (
+    check_matrix,
+    check_weights,
+    of_file,
+    speed_readings,
+)
+from pyg_stkd.datasets.traffic.traffic_files import find_file
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
 
@@ -18,8 +24,9 @@ class METRLAWeek(TrafficSeries):
     <https://arxiv.org/abs/1811.05320>`_ under the name Los-loop.
 
     Reads :obj:`los_speed.csv` (its first row names the sensors) and :obj:`los_adj.csv` (Gaussian
-    weights, taken as they are) from :obj:`root` or :obj:`root/raw`. Zeros and empty fields are
-    missing readings; in the released files the authors have interpolated them away.
+    weights, taken as they are) from :obj:`root` or :obj:`root/raw`. Zeros, empty fields, ``-``,
+    ``NA``, ``NaN`` and ``NULL`` are missing readings; in the released files the authors have
+    interpolated them away.
     Results are not comparable with those on the four months of METR-LA.
 
     Args:
@@ -32,7 +39,8 @@ class METRLAWeek(TrafficSeries):
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a file is corrupt or truncated or the two do not fit each other.
+        ValueError: If a file is damaged, the two do not fit each other, a speed is below 0 or
+            above 200, or a weight above 1.
 
     Example:
         >>> from pathlib import Path
@@ -45,19 +53,21 @@ class METRLAWeek(TrafficSeries):
     """
 
     def __init__(self, root: str | Path, drop_dead: bool = False) -> None:
-        table, header = read_table(find_file(root, "los_speed.csv"), id_header=True)
+        speed = find_file(root, "los_speed.csv")
         graph = find_file(root, "los_adj.csv")
-        matrix, _ = read_table(graph)
+        table, header = read_table(speed, missing=True, id_header=True)
+        matrix = read_table(graph, columns=table.shape[1]).values
         check_matrix(graph, matrix, table.shape[1])
+        check_weights(graph, matrix)
+        edge_index, edge_weight = adjacency_to_edges(torch.from_numpy(matrix))
         try:
-            edge_index, edge_weight = adjacency_to_edges(torch.from_numpy(matrix))
+            super().__init__(
+                *speed_readings(table, speed),
+                edge_index,
+                edge_weight.float(),
+                names=header,
+                times="2012-03-01",
+                drop_dead=drop_dead,
+            )
         except ValueError as error:
-            raise ValueError(f"{graph}: {error}") from error
-        super().__init__(
-            *speed_readings(table),
-            edge_index,
-            edge_weight.float(),
-            names=header,
-            times="2012-03-01",
-            drop_dead=drop_dead,
-        )
+            raise of_file(speed, error) from error

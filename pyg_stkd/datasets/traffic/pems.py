@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pyg_stkd.datasets.traffic.adjacency import GaussianAdjacency, links_to_edges
-from pyg_stkd.datasets.traffic.series_checks import number_stations
+from pyg_stkd.datasets.traffic.series_checks import check_range, number_stations, of_file
 from pyg_stkd.datasets.traffic.traffic_files import find_file, read_ids, read_links, read_signal
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
@@ -16,6 +16,8 @@ _FEATURES = {
     1: (("flow",), ("vehicles / 5 min",)),
     3: (("flow", "occupancy", "speed"), ("vehicles / 5 min", "share of time", "mph")),
 }
+
+_MOST = {"flow": 1e4, "occupancy": 1.0, "speed": 200.0}
 
 
 class PeMSD4(TrafficSeries):
@@ -46,7 +48,8 @@ class PeMSD4(TrafficSeries):
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a file is corrupt or truncated or they do not fit each other.
+        ValueError: If a file is damaged, they do not fit each other, or a reading is below 0 or
+            above 10,000 vehicles, a share of 1, or 200 mph.
 
     Example:
         >>> from pathlib import Path
@@ -73,12 +76,16 @@ class PeMSD4(TrafficSeries):
     ) -> None:
         stem = self._stem
         path = find_file(root, *((signal,) if signal else (f"{stem}.npz", f"{stem.upper()}.npz")))
-        data = read_signal(path).astype(np.float32)
+        data = read_signal(path)
         if data.shape[2] not in _FEATURES:
             raise ValueError(
-                f"`data` in {path} must be [T, N, C]: time steps, stations, and C = 1 or 3 "
+                f"'data' of '{path}' must be [T, N, C]: time steps, stations, and C = 1 or 3 "
                 f"features (got shape {data.shape})"
             )
+        channels, units = _FEATURES[data.shape[2]]
+        for c, (channel, unit) in enumerate(zip(channels, units, strict=True)):
+            check_range(path, channel, data[..., c], _MOST[channel], unit)
+        data = data.astype(np.float32)
         graph = find_file(root, "distance.csv", f"{stem.upper()}.csv", f"{stem}.csv")
         ids, cost = read_links(graph)
         try:
@@ -91,19 +98,21 @@ class PeMSD4(TrafficSeries):
                 links, torch.from_numpy(cost), kernel, undirected
             )
         except ValueError as error:
-            raise ValueError(f"{graph}: {error}") from error
-        channels, units = _FEATURES[data.shape[2]]
-        super().__init__(
-            data,
-            _observed(data),
-            edge_index,
-            edge_weight.float(),
-            names=None if known is None else [str(i) for i in known],
-            channels=channels,
-            units=units,
-            times=self._start,
-            drop_dead=drop_dead,
-        )
+            raise of_file(graph, error) from error
+        try:
+            super().__init__(
+                data,
+                _observed(data),
+                edge_index,
+                edge_weight.float(),
+                names=None if known is None else [str(i) for i in known],
+                channels=channels,
+                units=units,
+                times=self._start,
+                drop_dead=drop_dead,
+            )
+        except ValueError as error:
+            raise of_file(path, error) from error
 
 
 class PeMSD8(PeMSD4):
@@ -131,7 +140,8 @@ class PeMSD8(PeMSD4):
 
     Raises:
         FileNotFoundError: If a file is not there.
-        ValueError: If a file is corrupt or truncated or they do not fit each other.
+        ValueError: If a file is damaged, they do not fit each other, or a reading is below 0 or
+            above 10,000 vehicles, a share of 1, or 200 mph.
 
     Example:
         >>> from pathlib import Path

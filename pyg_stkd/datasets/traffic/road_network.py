@@ -16,7 +16,7 @@ class RoadNetwork(NamedTuple):
 
 
 def freeway_grid(num_nodes: int, rng: np.random.Generator, spacing: float = 800.0) -> RoadNetwork:
-    """Freeways that run east and north in turn, joined by a ramp where two of them cross.
+    """Return freeways that run east and north in turn, joined by a ramp where two of them cross.
 
     Args:
         num_nodes (int): Number of sensors; about `sqrt(2 N)` of them on each freeway.
@@ -53,7 +53,7 @@ def freeway_grid(num_nodes: int, rng: np.random.Generator, spacing: float = 800.
 def upstream(
     road: RoadNetwork, num_nodes: int, origins: np.ndarray, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The nodes upstream of each origin within a distance, by the shortest way.
+    """Return the nodes upstream of each origin within a distance, by the shortest way.
 
     Args:
         road (RoadNetwork): The links in driving direction.

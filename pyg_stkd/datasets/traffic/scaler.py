@@ -40,18 +40,18 @@ class StandardScaler:
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         if mean.dim() != 1 or mean.shape != std.shape:
             raise ValueError(
-                f"`mean` and `std` must be [C] (got {tuple(mean.shape)} and {tuple(std.shape)})"
+                f"'mean' and 'std' must be [C] (got {tuple(mean.shape)} and {tuple(std.shape)})"
             )
         if not (mean.isfinite() & std.isfinite() & (std > 0)).all():
             raise ValueError(
-                "`mean` and `std` must be finite and `std` positive "
+                "'mean' and 'std' must be finite and 'std' positive "
                 f"(got {mean.tolist()} and {std.tolist()})"
             )
         self.mean, self.std = mean, std
 
     @classmethod
     def fit(cls, series: TrafficSeries) -> StandardScaler:
-        """The scaler of a series, from its observed readings.
+        """Return the scaler of a series, from its observed readings.
 
         Raises:
             ValueError: If a channel has no observed reading.
@@ -61,7 +61,7 @@ class StandardScaler:
             observed = series.values[..., c][series.mask[..., c]].double()
             if observed.numel() == 0:
                 raise ValueError(
-                    f"`series` must have an observed reading in each channel (got none in "
+                    f"'series' must have an observed reading in each channel (got none in "
                     f"{series.channels[c]!r})"
                 )
             means.append(observed.mean())
@@ -72,20 +72,20 @@ class StandardScaler:
         return cls(mean.to(dtype), std.where(~constant, 1.0).to(dtype))
 
     def transform(self, x: Tensor, channel: int | None = None) -> Tensor:
-        """Scales `[*, C]`, or one `channel` `[*]`."""
+        """Return `[*, C]`, or one `channel` `[*]`, in standard units."""
         mean, std = self._for(x, channel)
         return (x - mean) / std
 
     def inverse_transform(self, x: Tensor, channel: int | None = None) -> Tensor:
-        """Brings `[*, C]`, or one `channel` `[*]`, back to its original unit."""
+        """Return `[*, C]`, or one `channel` `[*]`, in its original unit."""
         mean, std = self._for(x, channel)
         return x * std + mean
 
     def _for(self, x: Tensor, channel: int | None) -> tuple[Tensor, Tensor]:
         if channel is None and x.size(-1) != self.mean.numel():
             raise ValueError(
-                f"`x` must be [*, C] with C = {self.mean.numel()} channels last, unless one "
-                f"`channel` is named (got {tuple(x.shape)})"
+                f"'x' must be [*, C] with C = {self.mean.numel()} channels last, unless one "
+                f"'channel' is named (got {tuple(x.shape)})"
             )
         mean = self.mean if channel is None else self.mean[channel]
         std = self.std if channel is None else self.std[channel]

@@ -77,17 +77,17 @@ class SyntheticTraffic(TrafficSeries):
     ) -> None:
         if num_nodes < 1 or num_steps < 1 or not 1 <= step_minutes <= 1440:
             raise ValueError(
-                "`num_nodes`, `num_steps` and `step_minutes` must be at least 1, the last at most "
+                "'num_nodes', 'num_steps' and 'step_minutes' must be at least 1, the last at most "
                 f"a day (got {num_nodes}, {num_steps} and {step_minutes})"
             )
         if not 0 <= bottlenecks <= 1 or not 0 <= missing < 1:
             raise ValueError(
-                "`bottlenecks` must lie in [0, 1] and `missing` in [0, 1) "
+                "'bottlenecks' must lie in [0, 1] and 'missing' in [0, 1) "
                 f"(got {bottlenecks} and {missing})"
             )
         if min(incidents, noise, reach) < 0 or not wave_speed > 0:
             raise ValueError(
-                "`incidents`, `noise` and `reach` must not be negative and `wave_speed` must be "
+                "'incidents', 'noise' and 'reach' must not be negative and 'wave_speed' must be "
                 f"positive (got {incidents}, {noise}, {reach} and {wave_speed})"
             )
         rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ class SyntheticTraffic(TrafficSeries):
         if links is not None:
             road = _given_road(links, distance, num_nodes)
         elif distance is not None:
-            raise ValueError("`distance` needs `links` (got None)")
+            raise ValueError("'distance' needs 'links' (got None)")
 
         minutes = np.datetime64(start, "m") + np.arange(num_steps) * np.timedelta64(
             step_minutes, "m"
@@ -142,14 +142,14 @@ class SyntheticTraffic(TrafficSeries):
 def _given_road(links: Tensor, distance: Tensor | None, num_nodes: int) -> RoadNetwork:
     if links.dim() != 2 or links.size(0) != 2 or links.dtype != torch.long:
         raise ValueError(
-            f"`links` must be [2, L] of torch.long (got {tuple(links.shape)} of {links.dtype})"
+            f"'links' must be [2, L] of torch.long (got {tuple(links.shape)} of {links.dtype})"
         )
     if distance is None or distance.shape != links.shape[1:]:
         got = None if distance is None else tuple(distance.shape)
-        raise ValueError(f"`distance` must be [L] = [{links.size(1)}] (got {got})")
+        raise ValueError(f"'distance' must be [L] = [{links.size(1)}] (got {got})")
     if links.numel() and not 0 <= int(links.min()) <= int(links.max()) < num_nodes:
         raise ValueError(
-            f"`links` must name the {num_nodes} nodes "
+            f"'links' must name the {num_nodes} nodes "
             f"(got {int(links.min())} to {int(links.max())})"
         )
     check_distances(distance)

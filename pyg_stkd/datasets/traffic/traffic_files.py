@@ -89,7 +89,7 @@ def read_signal(path: Path) -> np.ndarray:
         ValueError: If the archive is broken or holds no numeric array of that name.
     """
     data = read_npz(path, "data")["data"]
-    if data.ndim != 3 or not np.issubdtype(data.dtype, np.number) or 0 in data.shape:
+    if data.ndim != 3 or data.dtype.kind not in "iuf" or 0 in data.shape:
         raise ValueError(
             f"'data' of '{path}' must be a numeric [T, N, C] array: time steps, stations, features "
             f"(got shape {data.shape} of {data.dtype})"
@@ -98,8 +98,7 @@ def read_signal(path: Path) -> np.ndarray:
 
 
 def read_sparse(path: Path, num_nodes: int) -> np.ndarray:
-    """Return the dense float64 form `[N, N]` of a matrix that `scipy.sparse.save_npz` wrote (csr, csc or
-    coo).
+    """Return the dense form `[N, N]` of a csr, csc or coo that `scipy.sparse.save_npz` wrote.
 
     Raises:
         ValueError: If the archive is broken, the matrix has another size, or its places and values

@@ -84,26 +84,26 @@ class TrafficSeries:
         values = values if values.is_floating_point() else values.float()
         if values.dim() != 3 or 0 in values.shape:
             raise ValueError(
-                "`values` must be a non-empty [T, N, C] tensor: time steps, nodes, channels "
+                "'values' must be a non-empty [T, N, C] tensor: time steps, nodes, channels "
                 f"(got shape {tuple(values.shape)})"
             )
         if step_minutes < 1:
-            raise ValueError(f"`step_minutes` must be at least 1 (got {step_minutes})")
+            raise ValueError(f"'step_minutes' must be at least 1 (got {step_minutes})")
         if days_per_week not in (5, 7):
-            raise ValueError(f"`days_per_week` must be 5 or 7 (got {days_per_week})")
+            raise ValueError(f"'days_per_week' must be 5 or 7 (got {days_per_week})")
         shape = tuple(values.shape)
         if len(channels) != shape[2] or len(units) != shape[2]:
             raise ValueError(
-                f"`channels` and `units` must name the C = {shape[2]} channels of `values`, which "
+                f"'channels' and 'units' must name the C = {shape[2]} channels of 'values', which "
                 f"is [T, N, C] = {shape} (got {tuple(channels)} and {tuple(units)})"
             )
         if names is not None and len(names) != shape[1]:
             raise ValueError(
-                f"`names` must name the N = {shape[1]} nodes of `values`, which is [T, N, C] = "
+                f"'names' must name the N = {shape[1]} nodes of 'values', which is [T, N, C] = "
                 f"{shape}{axis_hint(shape, len(names))} (got {len(names)} names)"
             )
         if pos is not None and tuple(pos.shape) != (shape[1], 2):
-            raise ValueError(f"`pos` must be [{shape[1]}, 2] (got {tuple(pos.shape)})")
+            raise ValueError(f"'pos' must be [{shape[1]}, 2] (got {tuple(pos.shape)})")
 
         self.edge_index, self.edge_weight = check_graph(
             edge_index, edge_weight, shape, guess_axes=names is None
@@ -122,58 +122,58 @@ class TrafficSeries:
                 shown = [self.names[i] if self.names else i for i in which[:8]]
                 raise ValueError(
                     "every sensor must be observed at least once in each channel; pass "
-                    f"`drop_dead=True` to leave the others out (got {len(which)} sensors without "
+                    f"'drop_dead=True' to leave the others out (got {len(which)} sensors without "
                     f"a reading: {shown}{' ...' if len(which) > 8 else ''})"
                 )
             self.__dict__.update(self.select(~dead).__dict__)
 
     @property
     def num_steps(self) -> int:
-        """Number of time steps :math:`T`."""
+        """Return the number of time steps :math:`T`."""
         return self.values.size(0)
 
     @property
     def num_nodes(self) -> int:
-        """Number of sensors :math:`N`."""
+        """Return the number of sensors :math:`N`."""
         return self.values.size(1)
 
     @property
     def num_channels(self) -> int:
-        """Number of channels :math:`C`."""
+        """Return the number of channels :math:`C`."""
         return self.values.size(2)
 
     @property
     def unit(self) -> str:
-        """Unit of the first channel."""
+        """Return the unit of the first channel."""
         return self.units[0]
 
     @property
     def start(self) -> np.datetime64 | None:
-        """Time of the first step, if known."""
+        """Return the time of the first step, if known."""
         return None if self.times is None else self.times[0]
 
     @property
     def steps_per_day(self) -> int:
-        """Number of time steps of a day."""
+        """Return the number of time steps of a day."""
         return 24 * 60 // self.step_minutes
 
     @property
     def steps_per_week(self) -> int:
-        """Number of time steps of a week, which may be one of working days only."""
+        """Return the number of time steps of a week, which may be one of working days only."""
         return self.days_per_week * self.steps_per_day
 
     def __len__(self) -> int:
         return self.num_steps
 
     def __getitem__(self, span: slice) -> TrafficSeries:
-        """The series over a slice of time, as a view that shares this one's memory."""
+        """Return the series over a slice of time, as a view that shares this one's memory."""
         if not isinstance(span, slice) or span.step not in (None, 1):
             raise TypeError(f"a series takes a slice of time without a step (got {span!r})")
         times = None if self.times is None else self.times[span]
         return self._with(values=self.values[span], mask=self.mask[span], times=times)
 
     def split(self, *parts: float, overlap: int = 0) -> tuple[TrafficSeries, ...]:
-        r"""Cuts the series in time order, for training, validation and test.
+        r"""Return the series cut in time order, for training, validation and test.
 
         Args:
             *parts (float): The shares of the parts, which add up to 1, or their numbers of steps.
@@ -190,32 +190,32 @@ class TrafficSeries:
             [14, 2, 4]
         """
         if not parts or any(not math.isfinite(p) or p <= 0 for p in parts):
-            raise ValueError(f"`parts` must be positive shares or numbers of steps (got {parts})")
+            raise ValueError(f"'parts' must be positive shares or numbers of steps (got {parts})")
         sums = np.cumsum(parts)
         if all(isinstance(p, int) and not isinstance(p, bool) for p in parts) and sums[-1] > 1:
             if sums[-1] > self.num_steps:
-                raise ValueError(f"`parts` must fit in {self.num_steps} steps (got {parts})")
+                raise ValueError(f"'parts' must fit in {self.num_steps} steps (got {parts})")
             ends = [int(s) for s in sums]
         elif abs(sums[-1] - 1) < 1e-6:
             # A share such as 0.7 + 0.1 lies just below 0.8: do not lose a step to rounding.
             ends = [int(self.num_steps * s + 1e-6) for s in sums]
         else:
-            raise ValueError(f"the shares in `parts` must add up to 1 (got {parts})")
+            raise ValueError(f"the shares in 'parts' must add up to 1 (got {parts})")
         begins = [0, *ends[:-1]]
         if any(a >= b for a, b in zip(begins, ends, strict=True)):
             raise ValueError(f"{self.num_steps} steps are too few for a part (got {parts})")
         if overlap < 0 or (len(parts) > 1 and overlap > ends[0]):
             raise ValueError(
-                f"`overlap` must lie between 0 and the first part's {ends[0]} steps (got {overlap})"
+                f"'overlap' must lie between 0 and the first part's {ends[0]} steps (got {overlap})"
             )
         return tuple(self[max(a - overlap, 0) : b] for a, b in zip(begins, ends, strict=True))
 
     def select(self, nodes: Tensor) -> TrafficSeries:
-        """The series of some sensors (index or boolean mask) with the edges among them."""
+        """Return the series of some sensors (index or boolean mask) with the edges among them."""
         nodes = torch.as_tensor(nodes)
         index = nodes.nonzero().flatten() if nodes.dtype == torch.bool else nodes.long()
         if index.numel() == 0 or index.unique().numel() < index.numel():
-            raise ValueError(f"`nodes` must name at least one sensor, each once (got {nodes})")
+            raise ValueError(f"'nodes' must name at least one sensor, each once (got {nodes})")
         edge_index, edge_weight = subgraph(
             index, self.edge_index, self.edge_weight, relabel_nodes=True, num_nodes=self.num_nodes
         )

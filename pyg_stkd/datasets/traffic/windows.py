@@ -100,23 +100,23 @@ class WindowDataset(Dataset[Window]):
         steps = {"input_steps": input_steps, "output_steps": output_steps, "stride": stride}
         for name, value in steps.items():
             if value < 1:
-                raise ValueError(f"`{name}` must be at least 1 (got {value})")
+                raise ValueError(f"'{name}' must be at least 1 (got {value})")
         if days < 0 or weeks < 0:
-            raise ValueError(f"`days` and `weeks` must be at least 0 (got {days} and {weeks})")
+            raise ValueError(f"'days' and 'weeks' must be at least 0 (got {days} and {weeks})")
         if not 0 <= target_channel < series.num_channels:
             raise ValueError(
-                f"`target_channel` must be one of the {series.num_channels} channels "
+                f"'target_channel' must be one of the {series.num_channels} channels "
                 f"{series.channels} (got {target_channel})"
             )
         if scaler is not None and scaler.mean.numel() != series.num_channels:
             raise ValueError(
-                f"`scaler` must have the {series.num_channels} channels of the series "
+                f"'scaler' must have the {series.num_channels} channels of the series "
                 f"(got {scaler.mean.numel()})"
             )
         if scale_target and scaler is None:
-            raise ValueError("`scale_target` needs a `scaler` (got None)")
+            raise ValueError("'scale_target' needs a 'scaler' (got None)")
         if within_day and series.times is None:
-            raise ValueError("`within_day` needs a series with time stamps (got times=None)")
+            raise ValueError("'within_day' needs a series with time stamps (got times=None)")
 
         self.series, self.scaler, self.target_channel = series, scaler, target_channel
         self.input_steps, self.output_steps, self.scale_target = (
@@ -131,7 +131,7 @@ class WindowDataset(Dataset[Window]):
         history = max([input_steps, *self.lags])
         if series.num_steps < history + output_steps:
             raise ValueError(
-                f"`series` must have at least the {history} + {output_steps} steps of one window, "
+                f"'series' must have at least the {history} + {output_steps} steps of one window, "
                 f"on axis 0 of [T, N, C] (got T = {series.num_steps})"
             )
         #: The first step to forecast of each window :math:`[len(self)]`.
@@ -146,7 +146,7 @@ class WindowDataset(Dataset[Window]):
             self.origins = self.origins[torch.from_numpy(keep)]
         if len(self.origins) == 0:
             raise ValueError(
-                f"`series` must have a window of {input_steps} + {output_steps} steps "
+                f"'series' must have a window of {input_steps} + {output_steps} steps "
                 f"{'within a day' if within_day else 'without a gap in time'} (got none)"
             )
 
@@ -156,7 +156,7 @@ class WindowDataset(Dataset[Window]):
     def __getitem__(self, index: int) -> Window:
         i = operator.index(index)
         if not -len(self) <= i < len(self):
-            raise IndexError(f"`index` must name one of {len(self)} windows (got {i})")
+            raise IndexError(f"'index' must name one of {len(self)} windows (got {i})")
         t = int(self.origins[i])
         ahead = slice(t, t + self.output_steps)
         y = self.series.values[ahead, :, self.target_channel]  # [T_out, N]

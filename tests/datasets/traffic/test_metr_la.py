@@ -11,6 +11,11 @@ from pyg_stkd.datasets.traffic.metr_la import METRLAWeek
 DATA = os.environ.get("PYG_STKD_DATA")
 
 
+NAMES = "773869,767541\n"
+GOOD = NAMES + "64,65\n"
+WEIGHTS = "1,0\n0,1\n"
+
+
 def write(root: Path, speed: str, weights: str) -> None:
     (root / "los_speed.csv").write_text(speed)
     (root / "los_adj.csv").write_text(weights)
@@ -36,18 +41,34 @@ def test_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("speed", "weights", "message"),
     [
-        ("773869,767541\n64,65\n", "1\n", r"los_adj\.csv must be \[N, N\] = \[2, 2\]"),
-        ("773869,767541\n64,65\n", "1,-1\n0,1\n", r"los_adj\.csv: `adjacency` must be finite and"),
-        ("773869,767541\n64,65\n", "1,nan\n0,1\n", r"los_adj\.csv: `adjacency` must be finite"),
-        ("773869,767541\n64,65\n63\n", "1,0\n0,1\n", r"los_speed\.csv is corrupt or truncated"),
-        ("773869,767541\n64,0\n63,0\n", "1,0\n0,1\n", r"without a reading: \['767541'\]"),
-        ("773869,767541\n64,inf\n", "1,0\n0,1\n", "finite where observed"),
+        (GOOD, "1\n", r"los_adj\.csv' must be \[N, N\] = \[2, 2\]"),
+        (GOOD, "1,-1\n0,1\n", r"los_adj\.csv' must hold weights from 0 to 1 \(got -1 to 1"),
+        (GOOD, "1,900\n900,1\n", r"los_adj\.csv' must hold .* 1 to 900: are these distances"),
+        (GOOD, "1,nan\n0,1\n", r"los_adj\.csv' must hold finite numbers \(got 'nan' in line 1"),
+        (GOOD + "63\n", WEIGHTS, r"los_speed\.csv' must have 2 fields .* \(got 1 in line 3\)"),
+        (NAMES + "64,0\n63,0\n", WEIGHTS, r"los_speed\.csv': .* without a reading: \['767541'\]"),
+        (NAMES + "64,inf\n", WEIGHTS, r"los_speed\.csv' must hold .*'inf' in line 2, column 2"),
+        (NAMES + "64,-1\n", WEIGHTS, r"los_speed\.csv' must hold a speed from 0 to 200 mph"),
+        (GOOD + "\n64,65\n", WEIGHTS, r"\(got none in line 3\)"),
+        (GOOD + "#64,65\n", WEIGHTS, r"'#64' in line 3, column 1"),
     ],
 )
 def test_refuses(tmp_path: Path, speed: str, weights: str, message: str) -> None:
     write(tmp_path, speed, weights)
     with pytest.raises(ValueError, match=message):
         METRLAWeek(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["NA", "-", "NULL", "", "NaN"])
+@pytest.mark.parametrize("names", [NAMES, ""])
+def test_a_word_for_missing_in_the_first_row_loses_no_step(
+    tmp_path: Path, word: str, names: str
+) -> None:
+    write(tmp_path, f"{names}64.5,{word}\n60,61\n", WEIGHTS)
+    series = METRLAWeek(tmp_path)
+    assert series.num_steps == 2
+    assert series.names == (["773869", "767541"] if names else None)
+    assert series.mask[..., 0].tolist() == [[True, False], [True, True]]
 
 
 def test_missing_file(tmp_path: Path) -> None:

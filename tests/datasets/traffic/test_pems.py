@@ -111,11 +111,22 @@ def test_pemsd7_refuses(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             PeMSD7(tmp_path, 3)
 
-    check(r"W_3\.csv must be \[N, N\] = \[3, 3\].*\(got \(2, 3\)", rows(METRES[:2]))
-    check(r"W_3\.csv is corrupt or truncated", rows(METRES)[:-30])
-    check(r"W_3\.csv: .*\(got -1\.0 at \[0, 1\]", rows([[0.0, -1.0, 1.0], *METRES[1:]]))
-    check(r"W_3\.csv: .*\(got inf at \[0, 1\]", rows([[0.0, math.inf, 1.0], *METRES[1:]]))
-    check(r"W_3\.csv: .*\(got nan at \[0, 1\]", rows([[0.0, math.nan, 1.0], *METRES[1:]]))
+    check(r"W_3\.csv' must be \[N, N\] = \[3, 3\].*\(got \(2, 3\)", rows(METRES[:2]))
+    check(r"W_3\.csv' must have 3 fields .*\(got 2 in line 3\)", rows(METRES)[:-30])
+    check(r"W_3\.csv': .*\(got -1\.0 at \[0, 1\]", rows([[0.0, -1.0, 1.0], *METRES[1:]]))
+    check(r"W_3\.csv' .*'inf' in line 1, column 2", rows([[0.0, math.inf, 1.0], *METRES[1:]]))
+    check(r"W_3\.csv' .*'nan' in line 1, column 2", rows([[0.0, math.nan, 1.0], *METRES[1:]]))
+    oneway = [[0.0, 1500.0, 2000.0], *METRES[1:]]
+    check(
+        r"W_3\.csv' must hold the distance of each pair.*\(got 1500 from 0 to 1, 1000 back\)",
+        rows(oneway),
+    )
+    broken = [[0.0, 1000.0, 0.0], METRES[1], [0.0, 2700.0, 0.0]]
+    check(r"\(got 0 from 0 to 2, which are not as far from others: no road", rows(broken))
+    for table in (oneway, broken):
+        (tmp_path / "W_3.csv").write_text(rows(table))
+        series = PeMSD7(tmp_path, 3, GaussianAdjacency(threshold=0.0), values="metres")
+        assert series.edge_index.size(1) == 6
     (tmp_path / "W_3.csv").write_text(rows(METRES))
 
     def speeds(message: str, table: str, **kwargs: bool) -> None:
@@ -123,14 +134,90 @@ def test_pemsd7_refuses(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             PeMSD7(tmp_path, 3, **kwargs)
 
-    speeds(r"V_3\.csv is corrupt or truncated", rows(SPEED)[:-30])
+    speeds(r"V_3\.csv' must have 3 fields", rows(SPEED)[:-30])
     speeds(r"must be \[T, N\].*\(got \(3, 2\)\)", rows([row[:2] for row in SPEED]))
     transposed = rows([[60.0, 61.0, 62.0, 63.0, 64.0]] * 3)
     speeds(r"it looks like \[N, T, C\]", transposed)
-    speeds("must be finite where observed", rows([[60.0, math.inf, 61.0]] * 3))
+    speeds(r"V_3\.csv' .*'inf' in line 1, column 2", rows([[60.0, math.inf, 61.0]] * 3))
     dead = rows([[60.0, 0.0, 61.0]] * 3)
-    speeds(r"got 1 sensors without a reading: \[1\]", dead)
+    speeds(r"V_3\.csv': .*got 1 sensors without a reading: \[1\]", dead)
     assert PeMSD7(tmp_path, 3, drop_dead=True).num_nodes == 2
+
+
+def test_pemsd7_stations_of_one_place(tmp_path: Path) -> None:
+    (tmp_path / "V_3.csv").write_text(rows(SPEED))
+    (tmp_path / "W_3.csv").write_text("0,0,1000\n0,0,1000\n1000,1000,0\n")
+    assert PeMSD7(tmp_path, 3).edge_weight.tolist() == pytest.approx([1, NEAR] * 2 + [NEAR] * 2)
+
+
+@pytest.mark.parametrize("word", ["NA", "-", "NULL", "nan", ""])
+@pytest.mark.parametrize("row", [0, 2])
+@pytest.mark.parametrize("column", [0, 2])
+def test_pemsd7_a_missing_reading_moves_nothing(
+    tmp_path: Path, word: str, row: int, column: int
+) -> None:
+    fields = [[str(60.5 + 3 * i + j) for j in range(3)] for i in range(3)]
+    fields[row][column] = word
+    (tmp_path / "V_3.csv").write_text("\n".join(",".join(line) for line in fields))
+    (tmp_path / "W_3.csv").write_text(rows(METRES))
+    series = PeMSD7(tmp_path, 3)
+    assert series.names is None
+    assert (~series.mask).nonzero().tolist() == [[row, column, 0]]
+    expected = torch.arange(9.0).view(3, 3, 1) + 60.5
+    assert torch.equal(series.values[series.mask], expected[series.mask])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("5o.0,50.1,50.2", r"'5o.0' in line 1, column 1"),
+        ("x,50.1,50.2", r"'x' in line 1, column 1"),
+        ("#50,50.1,50.2", r"'#50' in line 1, column 1"),
+        (
+            "-1,50.1,50.2",
+            r"a speed from 0 to 200 mph \(got -1 at step 0, node 0, and 0 more: .*mark",
+        ),
+        ("50,50.1,-0.7", r"got -0.7 at step 0, node 2, and 0 more: standardised"),
+        ("50,50.1,201", r"got 201 at step 0, node 2, and 0 more: not in mph\?"),
+    ],
+)
+def test_pemsd7_refuses_readings(tmp_path: Path, damage: str, message: str) -> None:
+    (tmp_path / "V_3.csv").write_text(damage + "\n" + rows(SPEED))
+    (tmp_path / "W_3.csv").write_text(rows(METRES))
+    with pytest.raises(ValueError, match=rf"V_3\.csv' must hold .*{message}"):
+        PeMSD7(tmp_path, 3)
+
+
+def test_pemsd7_values_say_what_the_matrix_holds(tmp_path: Path) -> None:
+    (tmp_path / "V_3.csv").write_text(rows(SPEED))
+    weights = [[1.0, 0.9, 0.0], [0.9, 1.0, 0.5], [0.0, 0.5, 1.0]]
+    (tmp_path / "W_3.csv").write_text(rows(weights))
+    with pytest.raises(ValueError, match=r"W_3\.csv': .*values='weights'.*are these weights"):
+        PeMSD7(tmp_path, 3)
+    series = PeMSD7(tmp_path, 3, values="weights")
+    assert series.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert series.edge_weight.tolist() == pytest.approx([0.9, 0.9, 0.5, 0.5])
+    (tmp_path / "W_3.csv").write_text(rows(METRES))
+    with pytest.raises(ValueError, match=r"W_3\.csv' must hold weights from 0 to 1.*distances"):
+        PeMSD7(tmp_path, 3, values="weights")
+    (tmp_path / "W_3.csv").write_text(rows([[v / 1e3 for v in row] for row in METRES]))
+    with pytest.raises(ValueError, match=r"W_3\.csv': .*kilometres"):
+        PeMSD7(tmp_path, 3)
+    assert PeMSD7(tmp_path, 3, GaussianAdjacency(scale=10.0)).edge_index.size(1) == 4
+    (tmp_path / "W_3.csv").write_text("1,1,0\n1,1,0\n0,0,1\n")  # zeros and ones: an adjacency
+    assert PeMSD7(tmp_path, 3).edge_index.tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(ValueError, match="'values' must be one of"):
+        PeMSD7(tmp_path, 3, values="miles")  # type: ignore[arg-type]
+
+
+def test_pemsd7_refuses_a_station_list_of_another_size(tmp_path: Path) -> None:
+    (tmp_path / "V_3.csv").write_text(rows(SPEED))
+    (tmp_path / "W_3.csv").write_text(rows(METRES))
+    (tmp_path / "PeMSD7_M_Station_Info.csv").write_text(
+        "ID,Latitude,Longitude\n1,34,-118\n2,34,-118\n"
+    )
+    with pytest.raises(ValueError, match=r"Station_Info\.csv' must list the N = 3.*\(got 2"):
+        PeMSD7(tmp_path, 3)
 
 
 def signal(num_steps: int = 4, num_nodes: int = 3) -> np.ndarray:
@@ -220,13 +307,16 @@ def test_pemsd8_refuses(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             PeMSD8(tmp_path)
 
-    check(r"distance\.csv: .*N = 3 stations.*\(got ids 0 to 3 and no list\)", LINKS.format(0, 1, 3))
+    check(
+        r"distance\.csv': .*N = 3 stations.*\(got ids 0 to 3 and no list\)", LINKS.format(0, 1, 3)
+    )
     check("by the ids of the list in a .txt file", LINKS.format(400863, 318711, 317842))
     check(r"got -5\.0 at \[0\]", "from,to,cost\n0,1,-5\n")
-    check(r"got nan at \[0\]", "from,to,cost\n0,1,\n")
-    check(r"got inf at \[0\]", "from,to,cost\n0,1,inf\n")
-    check("corrupt or truncated", LINKS.format(0, 1, 2)[:-10])
-    check("has a header but no rows", "from,to,cost\n")
+    check("got '' in line 2, column 3", "from,to,cost\n0,1,\n")
+    check("got 'NA' in line 1, column 3", "0,1,NA\n1,2,300\n")
+    check("got 'inf' in line 2, column 3", "from,to,cost\n0,1,inf\n")
+    check("must have 3 fields", LINKS.format(0, 1, 2)[:-10])
+    check("must have rows below its header", "from,to,cost\n")
 
     (tmp_path / "distance.csv").write_text(LINKS.format(0, 1, 2))
     (tmp_path / "PEMS08.txt").write_text("1\n2\n")
@@ -241,6 +331,34 @@ def test_pemsd8_refuses(tmp_path: Path) -> None:
         np.savez(tmp_path / "pems08.npz", data=wrong)
         with pytest.raises(ValueError, match=message):
             PeMSD8(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("channel", "value", "message"),
+    [
+        (0, -1.0, r"a flow from 0 to 10000 vehicles / 5 min \(got -1 at step 1, node 2, .* marker"),
+        (1, 7.5, r"a occupancy from 0 to 1 share of time \(got 7.5 .*: not in share of time\?"),
+        (2, -0.5, r"a speed from 0 to 200 mph \(got -0.5 .* standardised"),
+        (2, 1e5, r"a speed from 0 to 200 mph \(got 100000 "),
+        (2, math.inf, r"a speed from 0 to 200 mph \(got inf "),
+    ],
+)
+def test_pemsd8_refuses_readings(tmp_path: Path, channel: int, value: float, message: str) -> None:
+    (tmp_path / "distance.csv").write_text(LINKS.format(0, 1, 2))
+    data = signal()
+    data[1, 2, channel] = value
+    np.savez(tmp_path / "pems08.npz", data=data)
+    with pytest.raises(ValueError, match=rf"pems08\.npz' must hold {message}"):
+        PeMSD8(tmp_path)
+
+
+def test_pemsd8_refuses_lengths_in_kilometres(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pems08.npz", data=signal())
+    (tmp_path / "distance.csv").write_text("from,to,cost\n0,1,0.35\n1,2,0.4\n")
+    assert PeMSD8(tmp_path).edge_index.size(1) == 4  # connectivity alone
+    with pytest.raises(ValueError, match=r"distance\.csv': .*kilometres"):
+        PeMSD8(tmp_path, GaussianAdjacency())
+    assert PeMSD8(tmp_path, GaussianAdjacency(scale=10.0)).edge_index.size(1) == 4
 
 
 @real

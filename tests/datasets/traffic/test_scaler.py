@@ -48,7 +48,7 @@ def test_refuses() -> None:
     scaler = StandardScaler(torch.zeros(2), torch.ones(2))
     with pytest.raises(ValueError, match=r"C = 2 channels last.*\(got \(2, 3\)\)"):
         scaler.transform(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="`std` positive"):
+    with pytest.raises(ValueError, match="'std' positive"):
         StandardScaler(torch.zeros(1), torch.zeros(1))
     with pytest.raises(ValueError, match=r"must be \[C\]"):
         StandardScaler(torch.zeros(1), torch.ones(2))

@@ -12,64 +12,12 @@ from pyg_stkd.datasets.traffic.traffic_files import (
     read_signal,
     read_sparse,
     read_stations,
-    read_table,
 )
 
 
 def write(path: Path, text: str) -> Path:
     path.write_bytes(text.encode())
     return path
-
-
-@pytest.mark.parametrize(
-    ("text", "id_header", "header", "rows"),
-    [
-        ("1.5,2\n3,4\n", True, None, [[1.5, 2], [3, 4]]),
-        ("1.5,2", False, None, [[1.5, 2]]),
-        ("1,2,\r\n3,4,\r\n", False, None, [[1, 2], [3, 4]]),  # a comma ends each row
-        ("\ufeffa,b\n1,2\n\n", False, ["a", "b"], [[1, 2]]),  # byte order mark, empty line
-        ("773869,767541\n64.4,67.6\n", True, ["773869", "767541"], [[64.4, 67.6]]),
-        ("773869,767541\n64.4,67.6\n", False, None, [[773869, 767541], [64.4, 67.6]]),
-        ("0,1\n60,61\n", True, ["0", "1"], [[60, 61]]),  # the columns counted
-        ("60,61\n62,63\n", True, None, [[60, 61], [62, 63]]),  # whole speeds are no header
-        ('"x","y"\n1e1,-2\n', False, ["x", "y"], [[10, -2]]),
-        ("7\n8\n", True, None, [[7], [8]]),
-    ],
-)
-def test_read_table(
-    tmp_path: Path, text: str, id_header: bool, header: list[str] | None, rows: list[list[float]]
-) -> None:
-    table, names = read_table(write(tmp_path / "t.csv", text), id_header)
-    assert names == header
-    assert table.tolist() == rows
-
-
-def test_read_table_takes_empty_fields_for_nan(tmp_path: Path) -> None:
-    table, _ = read_table(write(tmp_path / "t.csv", "1,2\n,3\nnan, \n"))
-    np.testing.assert_array_equal(table, [[1, 2], [np.nan, 3], [np.nan, np.nan]])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1,2,3\n4,5\n", "corrupt or truncated"),
-        ("1,2\n3,4,5\n", "corrupt or truncated"),
-        ("1,2\n3,4\n5,6,7", "corrupt or truncated"),
-        ("a,b\n1,2,3\n", "corrupt or truncated: 2 columns are named but a row has 3"),
-        ("1,2\n3,x\n", "corrupt or truncated.*'x'"),
-        ("", "its first line is empty"),
-        ("a,b\n", "has a header but no rows"),
-    ],
-)
-def test_read_table_refuses(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_table(write(tmp_path / "t.csv", text))
-
-
-def test_read_table_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b"1,2\n\xff\xfe\x00\n")
-    with pytest.raises(ValueError, match=r"t\.csv is corrupt"):
-        read_table(tmp_path / "t.csv")
 
 
 def test_read_links(tmp_path: Path) -> None:
@@ -84,9 +32,13 @@ def test_read_links(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("from,to\n1,2\n", r"columns from,to,cost \(got 2\)"),
-        ("from,to,cost\n1.5,2,3\n", "not a whole number"),
-        ("from,to,cost\n1,2\n", "corrupt or truncated"),
-        ("from,to,cost\n,2,3\n", "not a whole number"),
+        ("from,to,cost\n1.5,2,3\n", r"whole numbers in its columns from,to \(got 1.5\)"),
+        ("from,to,cost\n1e300,2,3\n", r"whole numbers in its columns from,to \(got 1e\+300\)"),
+        ("from,to,cost\n1,2\n", r"3 fields in each line \(got 2 in line 2\)"),
+        ("from,to,cost\n,2,3\n", r"got '' in line 2, column 1"),
+        ("from,to,cost\n1,2,NA\n", r"got 'NA' in line 2, column 3"),
+        ("1,2,NA\n1,2,3\n", r"got 'NA' in line 1, column 3"),
+        ("from,to,cost\n#1,2,3\n", r"got '#1' in line 2, column 1"),
     ],
 )
 def test_read_links_refuses(tmp_path: Path, text: str, message: str) -> None:
@@ -98,18 +50,46 @@ def test_read_ids(tmp_path: Path) -> None:
     assert read_ids(write(tmp_path / "i.txt", "317842\n318711\n")).tolist() == [317842, 318711]
     with pytest.raises(ValueError, match=r"each once \(got 2 ids\)"):
         read_ids(write(tmp_path / "i.txt", "1\n1\n"))
-    with pytest.raises(ValueError, match="one whole number a line"):
-        read_ids(write(tmp_path / "i.txt", "1\nx\n"))
+    for bad in ("x", "1_0", "-1", "1.0", "٣", "9" * 17, "9" * 5000):
+        with pytest.raises(ValueError, match=r"i\.txt' must hold one whole number a line"):
+            read_ids(write(tmp_path / "i.txt", f"1\n{bad}\n"))
+
+
+STATIONS = ",ID,Fwy,Dir,District,Latitude,Longitude\n0,716939,5,S,7,34.04,-118.21\n"
 
 
 def test_read_stations(tmp_path: Path) -> None:
-    text = ",ID,Fwy,Dir,District,Latitude,Longitude\n0,716939,5,S,7,34.04,-118.21\n"
-    names, pos = read_stations(write(tmp_path / "s.csv", text))
+    names, pos = read_stations(write(tmp_path / "s.csv", STATIONS), 1)
     assert names == ["716939"]
     assert pos.tolist() == [[-118.21, 34.04]]
-    for broken in (text.replace("ID", "id"), text[:-16], text.replace("34.04", "north")):
-        with pytest.raises(ValueError, match="lacks a column ID, Latitude, Longitude"):
-            read_stations(write(tmp_path / "s.csv", broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STATIONS.replace("ID", "id"), "must be a table with the columns ID, Latitude, Longitude"),
+        (STATIONS[:-16], "must be a table with the columns ID, Latitude, Longitude"),
+        (STATIONS.replace("34.04", "north"), "must hold a Latitude and a Longitude"),
+        (STATIONS.replace("34.04", "nan"), "must hold degrees"),
+        (STATIONS.replace("34.04", "3404"), "must hold degrees"),
+        (STATIONS.replace("-118.21", "-inf"), "must hold degrees"),
+        (STATIONS.replace("716939", "7" * 200_000), "must be a table"),
+        (STATIONS * 2, "must hold a Latitude and a Longitude"),
+        (STATIONS + "1,716941,5,S,7,34,-118\n", r"must list the N = 1 stations .* \(got 2: is it"),
+        (STATIONS[: STATIONS.index("\n")], r"must list the N = 1 stations .* \(got 0"),
+        ("", r"must list the N = 1 stations .* \(got 0"),
+    ],
+)
+def test_read_stations_refuses(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        read_stations(write(tmp_path / "s.csv", text), 1)
+    assert str(tmp_path / "s.csv") in str(error.value)
+
+
+def test_read_stations_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_bytes(b"ID,Latitude,Longitude\n\xf1,1,2\n")
+    with pytest.raises(ValueError, match=r"s\.csv' must be text in UTF-8"):
+        read_stations(tmp_path / "s.csv", 1)
 
 
 def test_read_signal(tmp_path: Path) -> None:
@@ -136,6 +116,7 @@ def test_read_signal(tmp_path: Path) -> None:
         ({"data": np.zeros((2, 2))}, r"numeric \[T, N, C\] array.*\(got shape \(2, 2\)"),
         ({"data": np.zeros((0, 2, 3))}, r"got shape \(0, 2, 3\)"),
         ({"data": np.array([[["a"]]])}, "numeric"),
+        ({"data": np.array([[[1j]]])}, "numeric"),
         ({"data": np.array([None])}, "must be a complete npz file"),  # a pickle is never loaded
     ],
 )

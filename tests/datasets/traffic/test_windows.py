@@ -158,13 +158,13 @@ def test_index_and_pickle() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"input_steps": 0}, r"`input_steps` must be at least 1 \(got 0\)"),
-        ({"output_steps": -1}, "`output_steps` must be at least 1"),
-        ({"stride": 0}, "`stride` must be at least 1"),
-        ({"days": -1}, "`days` and `weeks`"),
+        ({"input_steps": 0}, r"'input_steps' must be at least 1 \(got 0\)"),
+        ({"output_steps": -1}, "'output_steps' must be at least 1"),
+        ({"stride": 0}, "'stride' must be at least 1"),
+        ({"days": -1}, "'days' and 'weeks'"),
         ({"target_channel": 2}, r"one of the 2 channels \('a', 'b'\) \(got 2\)"),
         ({"scaler": StandardScaler(torch.zeros(1), torch.ones(1))}, r"2 channels.*\(got 1\)"),
-        ({"scale_target": True}, "needs a `scaler`"),
+        ({"scale_target": True}, "needs a 'scaler'"),
         ({"input_steps": 35}, r"35 \+ 12 steps of one window.*axis 0 of \[T, N, C\] \(got T = 40"),
     ],
 )
