@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.graph.exporting import is_exporting
-from pyg_stkd.graph.order import is_sorted, pointers, sort, usable_in_training
+from pyg_stkd.graph.order import fits_int32, is_sorted, pointers, sort, usable_in_training
 from pyg_stkd.graph.read import Size, as_pair, read, resolve_size
 
 __all__ = ["Graph", "edges_of"]
@@ -76,7 +76,7 @@ class Graph:
     def _sort(self, edges: Tensor, value: Tensor | None) -> None:
         exporting = is_exporting()
         # int32 keys halve the cost of the sort and of every later pass over the indices.
-        fits = not exporting and max(*self.size, edges.size(1)) < 2**31
+        fits = not exporting and fits_int32(*self.size, edges.size(1))
         col, row = edges.to(torch.int32) if fits else edges
         if exporting:
             self.perm = sort(row)[1]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyg_stkd.graph.exporting import is_exporting
 
-__all__ = ["is_sorted", "pointers", "sort", "usable_in_training"]
+__all__ = ["fits_int32", "is_sorted", "pointers", "sort", "usable_in_training"]
 
 
 def usable_in_training() -> AbstractContextManager[Any]:
@@ -18,6 +18,27 @@ def usable_in_training() -> AbstractContextManager[Any]:
     if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
         return nullcontext()
     return torch.inference_mode(False)
+
+
+def fits_int32(*counts: int) -> bool:
+    """Tell whether numbers up to these need 32 bits only: half the cost of every pass over them.
+
+    A number that a compiler cannot know (of edges that are no loops, say) is taken to be small,
+    and looked at when the compiled code runs, which raises a :class:`RuntimeError` if it is not.
+
+    Example:
+        >>> fits_int32(7, 2**31 - 1), fits_int32(2**31)
+        (True, False)
+    """
+    if not torch.compiler.is_compiling():
+        return max(counts) < 2**31
+    from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+    for count in counts:
+        if not guard_or_true(count < 2**31):
+            return False
+        torch._check(count < 2**31)
+    return True
 
 
 def is_sorted(index: Tensor) -> bool:

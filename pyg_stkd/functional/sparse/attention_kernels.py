@@ -123,7 +123,8 @@ def _attention_backward(
     grad_att, grad_x = x.new_empty(0), x.new_empty(0)
     with torch.autocast(x.device.type, enabled=False):
         if needed[1]:
-            grad_att = torch.einsum("knh,nhc->khc", torch.stack(nodes), x)
+            # einsum leaves an order of axes of its own, and the fake kernel promises the usual one.
+            grad_att = torch.einsum("knh,nhc->khc", torch.stack(nodes), x).contiguous()
         if needed[0]:
             weight = alpha if noise is None else alpha * noise
             grad_x = weighted_sum(pointer_t, row_t, weight.index_select(0, perm), rows)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.graph import Graph, is_exporting
-from pyg_stkd.graph.order import pointers, usable_in_training
+from pyg_stkd.graph.order import fits_int32, pointers, usable_in_training
 
 __all__ = ["HeadBlocks", "head_blocks", "with_self_loops"]
 
@@ -124,7 +124,7 @@ class HeadBlocks:
 
     def __init__(self, graph: Graph, heads: int) -> None:
         pointer, col, row = graph.csr()
-        if max(*graph.size, graph.num_edges) * heads >= 2**31:
+        if not fits_int32(*(count * heads for count in (*graph.size, graph.num_edges))):
             pointer, col, row = pointer.long(), col.long(), row.long()
         self.graph, self.heads = graph, heads
         self._pointer, self._row, edge = _split(pointer, heads, col.numel())

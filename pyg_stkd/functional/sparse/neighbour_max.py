@@ -78,7 +78,7 @@ def _neighbour_max(x: Tensor, pointer: Tensor, col: Tensor, argmax: bool) -> tup
     _, _, _, index = torch.embedding_bag(shown, col, pointer, mode=2, include_last_offset=True)
     index = index.clamp_(min=0).long()
     value = x.gather(0, index).masked_fill_((pointer.diff() == 0).view(-1, 1), 0)
-    return value, index.to(col.dtype)
+    return value, index.to(col.dtype) if argmax else col.new_empty(0)
 
 
 @torch.library.register_fake("pyg_stkd::neighbour_max", lib=_library)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.graph import Graph
-from pyg_stkd.graph.order import usable_in_training
+from pyg_stkd.graph.order import fits_int32, usable_in_training
 
 __all__ = ["SliceBlocks", "slice_blocks"]
 
@@ -28,7 +28,7 @@ class SliceBlocks(Graph):
     def __init__(self, base: Graph, num_slices: int) -> None:
         pointer, col, row = base.csr()
         num_src, num_dst = base.size
-        if max(num_src, num_dst, base.num_edges) * num_slices >= 2**31:
+        if not fits_int32(*(count * num_slices for count in (*base.size, base.num_edges))):
             pointer, col, row = pointer.long(), col.long(), row.long()
         self.size = num_src * num_slices, num_dst * num_slices
         self.value, self._base, self._derived = None, base, {}

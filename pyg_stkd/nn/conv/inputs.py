@@ -89,7 +89,8 @@ def check_features(x: Any, lin_src: Any, lin_dst: Any) -> tuple[Tensor, Tensor |
         if not isinstance(part, Tensor):
             raise TypeError(f"'x' must be a tensor or a pair of tensors (got {type(part)})")
         width = getattr(lin, "in_channels", -1)  # a projection may be replaced, by LoRA say
-        if part.dim() < 2 or width not in (-1, part.size(-1)):
+        # A compiler finds no symbol in a tuple: two comparisons, here and below.
+        if part.dim() < 2 or (width != -1 and width != part.size(-1)):
             shown = "F" if width == -1 else width
             raise ValueError(
                 f"'x' of the {name} must have shape [*, N, {shown}] (got {list(part.shape)})"
@@ -111,7 +112,7 @@ def check_edge_attr(edge_attr: Tensor, count: int, width: int) -> None:
             f"(got {list(edge_attr.shape)})"
         )
     given = 1 if edge_attr.dim() == 1 else edge_attr.size(1)
-    if width not in (-1, given):
+    if width != -1 and width != given:
         raise ValueError(f"'edge_attr' must have {width} channels, the 'edge_dim' (got {given})")
     if not edge_attr.is_floating_point():
         raise ValueError(f"'edge_attr' must be of floating point numbers (got {edge_attr.dtype})")
