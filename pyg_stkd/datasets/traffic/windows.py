@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pyg_stkd import checks
 from pyg_stkd.datasets.traffic.scaler import StandardScaler
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
+from pyg_stkd.datasets.traffic.window_rows import (
+    on_one_day,
+    rows_before,
+    rows_follow,
+    without_gap,
+)
 
 
 class Window(NamedTuple):
@@ -43,8 +50,13 @@ class WindowDataset(Dataset[Window]):
 
     A window is cut when it is asked for: the memory is that of the series, also with many workers.
     Both :class:`torch.utils.data.DataLoader` and :class:`torch_geometric.loader.DataLoader` batch
-    it to :class:`Window` with :math:`[B, T, N, C]`. Windows never span a gap in time (the nights
-    before a weekend that the series leaves out), if the series has time stamps.
+    it to :class:`Window` with :math:`[B, T, N, C]`.
+
+    If the series has time stamps, windows go by them. None spans a gap in time, such as the nights
+    before a weekend that the series leaves out, and the steps of days and weeks before are those
+    of the same time of day: a window whose earlier steps are not there, after an hour that
+    daylight saving time skips or a holiday that the series leaves out, is left out.
+    :obj:`left_out` counts these. Without time stamps a day is as many steps as it has.
 
     Args:
         series (TrafficSeries): The readings.
@@ -57,13 +69,19 @@ class WindowDataset(Dataset[Window]):
         scale_target (bool): Also scale :obj:`y`, which otherwise keeps its original unit. Its
             missing readings are NaN and :obj:`False` in :obj:`mask`. (default: :obj:`False`)
         stride (int): Steps from a window to the next. (default: :obj:`1`)
-        days (int): Also read the steps to forecast as they were on so many days before.
-            (default: :obj:`0`)
-        weeks (int): The same for weeks. :obj:`x` then holds weeks, days and the recent steps, in
-            this order and each in order of time; :obj:`parts` has their lengths.
+        days (int): Also read the steps to forecast as they were on each of so many days before; in
+            a series of working days only, on so many working days. (default: :obj:`0`)
+        weeks (int): The same for weeks, of seven days. :obj:`x` then holds weeks, days and the
+            recent steps, in this order and each in order of time; :obj:`parts` has their lengths.
             (default: :obj:`0`)
         within_day (bool): Leave out windows that span midnight, as STGCN does; needs time stamps.
             (default: :obj:`False`)
+
+    Attributes:
+        origins (Tensor): The first step to forecast of each window.
+        left_out (dict[str, int]): How many windows, from the first one on that has its days and
+            weeks before, are left out for a :obj:`"gap"`, with :obj:`within_day` for
+            :obj:`"midnight"`, or for lack of their :obj:`"past"`.
 
     Shapes:
         - **x:** :math:`[T_{in}, N, C]`, or :math:`[(weeks + days) T_{out} + T_{in}, N, C]`
@@ -71,7 +89,8 @@ class WindowDataset(Dataset[Window]):
         - **mask:** :math:`[T_{out}, N]`, boolean
 
     Raises:
-        ValueError: If the series is shorter than a window or has none without a gap.
+        ValueError: If the series is shorter than a window, or has none without a gap and with its
+            past, or the steps to forecast are more than a day or week, which would read them.
 
     Example:
         >>> series = TrafficSeries(torch.arange(10.0, 16.0).view(6, 1, 1))
@@ -99,11 +118,11 @@ class WindowDataset(Dataset[Window]):
     ) -> None:
         steps = {"input_steps": input_steps, "output_steps": output_steps, "stride": stride}
         for name, value in steps.items():
-            if value < 1:
-                raise ValueError(f"'{name}' must be at least 1 (got {value})")
-        if days < 0 or weeks < 0:
-            raise ValueError(f"'days' and 'weeks' must be at least 0 (got {days} and {weeks})")
-        if not 0 <= target_channel < series.num_channels:
+            checks.count(name, value)
+        checks.count("days", days, least=0)
+        checks.count("weeks", weeks, least=0)
+        checks.count("target_channel", target_channel, least=0)
+        if target_channel >= series.num_channels:
             raise ValueError(
                 f"'target_channel' must be one of the {series.num_channels} channels "
                 f"{series.channels} (got {target_channel})"
@@ -124,30 +143,43 @@ class WindowDataset(Dataset[Window]):
             output_steps,
             scale_target,
         )
-        self.lags = [k * series.steps_per_week for k in range(weeks, 0, -1)]
-        self.lags += [k * series.steps_per_day for k in range(days, 0, -1)]
         self.parts = (weeks * output_steps, days * output_steps, input_steps)
-
-        history = max([input_steps, *self.lags])
-        if series.num_steps < history + output_steps:
+        most = series.steps_per_day if days else series.steps_per_week
+        if (days or weeks) and (output_steps > most or 1440 % series.step_minutes):
+            raise ValueError(
+                f"'output_steps' must be at most the {most} steps of a whole day or week before, "
+                f"of {series.step_minutes} minutes each (got {output_steps})"
+            )
+        past = rows_before(series, days, weeks)  # [T, weeks + days]
+        history = input_steps
+        if series.times is None and past.size:  # of the longest look-back; the same for each step
+            history = max(history, int((past < 0).sum(axis=0).max()))
+        last = series.num_steps - output_steps
+        if last < history:
             raise ValueError(
                 f"'series' must have at least the {history} + {output_steps} steps of one window, "
                 f"on axis 0 of [T, N, C] (got T = {series.num_steps})"
             )
-        #: The first step to forecast of each window :math:`[len(self)]`.
-        self.origins = torch.arange(history, series.num_steps - output_steps + 1, stride)
-        if series.times is not None:
-            first = series.times[self.origins.numpy() - input_steps]
-            last = series.times[self.origins.numpy() + output_steps - 1]
-            length = (input_steps + output_steps - 1) * series.step_minutes
-            keep = last - first == np.timedelta64(length, "m")
-            if within_day:
-                keep &= first.astype("datetime64[D]") == last.astype("datetime64[D]")
-            self.origins = self.origins[torch.from_numpy(keep)]
-        if len(self.origins) == 0:
+        whole = rows_follow(past, output_steps)  # [T - T_out + 1]
+        first = history + int(whole[history:].argmax())
+        origins = np.arange(first, last + 1, stride)
+        kept = np.ones(len(origins), dtype=bool)
+        self.left_out: dict[str, int] = {}
+        for reason, good in (
+            ("gap", without_gap(series, origins - input_steps, origins + output_steps - 1)),
+            ("midnight", on_one_day(series, origins - input_steps, origins + output_steps - 1)),
+            ("past", whole[origins]),
+        ):
+            if reason != "midnight" or within_day:
+                self.left_out[reason] = int((kept & ~good).sum())
+                kept &= good
+        self.origins = torch.from_numpy(origins[kept])
+        self._past = torch.from_numpy(past[origins[kept]])  # [len(self), weeks + days]
+        if not kept.any():
             raise ValueError(
                 f"'series' must have a window of {input_steps} + {output_steps} steps "
-                f"{'within a day' if within_day else 'without a gap in time'} (got none)"
+                f"{'within a day' if within_day else 'without a gap in time'}"
+                f"{' and with the days and weeks before it' if past.size else ''} (got none)"
             )
 
     def __len__(self) -> int:
@@ -163,21 +195,22 @@ class WindowDataset(Dataset[Window]):
         mask = self.series.mask[ahead, :, self.target_channel]
         if self.scaler is not None and self.scale_target:
             y = self.scaler.transform(y, self.target_channel)
-        return Window(self._inputs(t), y, mask)
+        return Window(self._inputs(i, t), y, mask)
 
-    def _inputs(self, t: int) -> Tensor:
+    def _inputs(self, i: int, t: int) -> Tensor:
         values = self.series.values
         x = values[t - self.input_steps : t]  # [T_in, N, C]
-        if self.lags:
-            past = [values[t - lag : t - lag + self.output_steps] for lag in self.lags]
-            x = torch.cat([*past, x])
+        if self._past.size(1):
+            rows = self._past[i].tolist()
+            x = torch.cat([*(values[row : row + self.output_steps] for row in rows), x])
         if self.scaler is not None:
             # Missing readings are NaN here and only here become the training mean.
             x = self.scaler.transform(x).nan_to_num_(nan=0.0)
         return x
 
     def __repr__(self) -> str:
+        left_out = f", left_out={self.left_out}" if any(self.left_out.values()) else ""
         return (
             f"{type(self).__name__}({len(self)}, input_steps={self.input_steps}, "
-            f"output_steps={self.output_steps}, {self.series!r})"
+            f"output_steps={self.output_steps}{left_out}, {self.series!r})"
         )
