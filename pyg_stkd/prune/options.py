@@ -13,6 +13,7 @@ from pyg_stkd.prune.masked.cost import Cost
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import MaskedModel
 from pyg_stkd.prune.masked.weights import MaskedWeights
+from pyg_stkd.prune.structure.example import Example
 
 __all__ = ["Granularity", "check_options", "masked_model"]
 
@@ -33,7 +34,12 @@ def check_options(
 
 
 def masked_model(
-    model: nn.Module, granularity: Granularity, ignore: Iterable[str], cost: Cost | None
+    model: nn.Module,
+    granularity: Granularity,
+    ignore: Iterable[str],
+    cost: Cost | None,
+    example: Example | None = None,
+    verify: bool = True,
 ) -> MaskedModel:
     """Return the masks of a granularity.
 
@@ -41,7 +47,7 @@ def masked_model(
         ValueError: If single weights shall save what they cannot, or nothing can be pruned.
     """
     if granularity != "weight":
-        return MaskedChannels(model, ignore, granularity == "head", cost)
+        return MaskedChannels(model, ignore, granularity == "head", cost, example, verify)
     if cost is not None:
         raise ValueError("'budget' must be 'parameters' for single weights, which save no time")
     return MaskedWeights(model, ignore)

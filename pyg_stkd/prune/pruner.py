@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.following.explain import Explanation, tell
 from pyg_stkd.prune.masked.cost import Budget, find_cost
 from pyg_stkd.prune.masked.importance import KDIS, Importance
 from pyg_stkd.prune.masked.model import LayerChannels
@@ -17,6 +18,7 @@ from pyg_stkd.prune.masked.pruned import Pruned
 from pyg_stkd.prune.masked.schedule import check_shares
 from pyg_stkd.prune.masked.snapshot import Snapshot
 from pyg_stkd.prune.options import Granularity, check_options, masked_model
+from pyg_stkd.prune.structure.example import Example, unwrap
 from pyg_stkd.prune.structure.layout import Group
 
 __all__ = ["Pruner"]
@@ -25,9 +27,11 @@ __all__ = ["Pruner"]
 class Pruner:
     r"""Prunes a model in stages: by KDIS, the importance for the distillation loss.
 
-    Channels are found by rules for each class of layers (see
-    :func:`~pyg_stkd.prune.register`), not by tracing, and dropped in groups: a channel goes with
-    all rows, biases, norms and columns that belong to it. Masks are those of
+    Channels are found by running the model once on :obj:`example`, unedited: what belongs to which
+    channel is followed from tensor to tensor (rules of layers, see
+    :func:`~pyg_stkd.prune.register`, say more where there are some). They are dropped in groups: a
+    channel goes with all rows, biases, norms and columns that belong to it. What cannot be followed
+    is kept, and :meth:`explain` says why. Masks are those of
     :mod:`torch.nn.utils.prune`; :meth:`compact` gives the smaller model. Between two calls of
     :meth:`step` train :attr:`model` as ever.
 
@@ -53,15 +57,24 @@ class Pruner:
         budget (str or callable): What the shares of :obj:`keep` are of: :obj:`"parameters"`,
             :obj:`"flops"` or :obj:`"latency"` (the median of some calls in eval mode) of the
             compacted model, or a function of that model. (default: :obj:`"parameters"`)
-        example (tuple, optional): Inputs of the model, to count or time it on.
+        example (Any, optional): Inputs of the model: a tuple of arguments, a mapping of keyword
+            arguments, or the only argument. A model of a class without a rule needs them; with
+            them the masked and the compacted model are compared.
+        call (callable, optional): A function of the model and the example, for a model without
+            a :obj:`forward`. (default: the model itself)
+        strict (bool): Whether to raise where channels must be kept because nothing says what
+            becomes of them, in place of a warning. (default: :obj:`False`)
+        verify (bool): Whether the masked and the compacted model are compared on the example,
+            when channels are followed, at the first :meth:`step`, and by :meth:`compact`.
+            (default: :obj:`True`)
 
     Attributes:
         model: The masked model.
         stage: The number of stages done.
 
     Raises:
-        ValueError: If an option is not as said above, a module has no rule, or nothing can be
-            pruned.
+        ValueError: If an option is not as said above, a class has no rule and there is no
+            example, or nothing can be pruned.
 
     Example:
         >>> from torch_geometric.nn import GCN
@@ -72,6 +85,18 @@ class Pruner:
         True
         >>> sum(pruner.widths.values()), pruner.compact().convs[0].in_channels
         (43, 4)
+
+        A class of one's own:
+
+        >>> class Net(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.hidden, self.out = nn.Linear(3, 8), nn.Linear(8, 2)
+        ...     def forward(self, x):
+        ...         return self.out(self.hidden(x).relu())
+        >>> pruner = Pruner(Net(), Magnitude(), keep=0.5, example=(torch.ones(2, 3),))
+        >>> pruner.groups
+        [Group(name='hidden', width=8, members=('hidden.bias', 'hidden.weight', 'out.weight'))]
     """
 
     def __init__(
@@ -85,9 +110,13 @@ class Pruner:
         min_width: int = 2,
         ignore: Iterable[str] = (),
         budget: Budget = "parameters",
-        example: Sequence[Any] | None = None,
+        example: Any = None,
+        call: Callable[..., Any] | None = None,
+        strict: bool = False,
+        verify: bool = True,
     ) -> None:
         importance = KDIS() if importance is None else importance
+        model = unwrap(model)
         check_options(model, importance, granularity, rho, min_width, ignore)
         self.keep = check_shares(keep)
         self.model = model
@@ -96,7 +125,10 @@ class Pruner:
         self.rho = rho
         self.min_width = min_width
         self.stage = 0
-        self._masked = masked_model(model, granularity, ignore, find_cost(budget, example))
+        inputs = None if example is None else Example(example, call)
+        cost = find_cost(budget, inputs)
+        self._masked = masked_model(model, granularity, ignore, cost, inputs, verify)
+        tell(self.explain(), strict)
 
     @property
     def groups(self) -> list[Group]:
@@ -162,6 +194,13 @@ class Pruner:
                 stacklevel=2,
             )
         return self.report(target)
+
+    def explain(self) -> Explanation:
+        """Return what is kept and why: an empty table where all channels can be pruned.
+
+        Print it, or read its rows.
+        """
+        return self._masked.explain()
 
     def report(self, target: float | None = None) -> Pruned:
         """Return what is left now."""

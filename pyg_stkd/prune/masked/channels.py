@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.following.explain import Explanation, explain
+from pyg_stkd.prune.following.find import find_ports
 from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
 from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
@@ -19,10 +21,13 @@ from pyg_stkd.prune.masked.model import (
 )
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
+from pyg_stkd.prune.masked.trust import Trial, keep_what_fails
+from pyg_stkd.prune.masked.verify import in_float64
 from pyg_stkd.prune.masks.hooks import original_of, set_mask
 from pyg_stkd.prune.masks.skipping import skip_channels
+from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Group, Layout, floor_width, named_originals
-from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.prunable import check_example
 
 __all__ = ["MaskedChannels"]
 
@@ -35,20 +40,38 @@ class MaskedChannels(MaskedModel):
         ignore (list of str): Names of modules to leave as they are.
         heads (bool): Whether heads are masked, not channels.
         cost (callable, optional): What shares are of. (default: the number of parameters)
+        example (Example, optional): Inputs to follow channels on, and to compare models on.
+        verify (bool): Whether masked and compacted models are compared.
     """
 
     def __init__(
-        self, model: nn.Module, ignore: Iterable[str], heads: bool, cost: Cost | None = None
+        self,
+        model: nn.Module,
+        ignore: Iterable[str],
+        heads: bool,
+        cost: Cost | None = None,
+        example: Example | None = None,
+        verify: bool = True,
     ) -> None:
         super().__init__(model)
-        self._ignore = tuple(ignore)
-        self._heads = heads
-        self._trace()
+        if example is not None:
+            check_example(plain_copy(model), example.run)
+        self._example = example if verify else None
+        self.ports = find_ports(model, plain_copy(model), ignore, heads, example)
+        if self._example is not None and self.ports.is_followed:
+            keep_what_fails(
+                lambda: Trial(plain_copy(model), self.ports, self._example),  # type: ignore[arg-type]
+                self.ports,
+                self._is_told,
+            )
+        self.layout = Layout(model, self.ports)
         if not self.layout.groups:
             raise ValueError(
                 f"'model' must have {'heads' if heads else 'channels'} that can be pruned "
                 f"(got {type(model).__name__}, whose inputs, outputs and ignored modules are kept)"
+                + "".join(f"; {reason}" for reason in self.ports.reasons[:5])
             )
+        self._is_verified = self._example is None
         self.total = self.layout.num_parameters()
         self.prunable_total = self.layout.num_prunable()
         self._first_groups = self.layout.groups
@@ -63,9 +86,28 @@ class MaskedChannels(MaskedModel):
             self._first_cost = check_cost(cost(plain_copy(model)))
             self.spent = 1.0
 
-    def _trace(self) -> None:
-        self.ports = Ports(self.model, self._ignore, self._heads)
-        self.layout = Layout(self.model, self.ports)
+    def _is_told(self, group: Group) -> bool:
+        """Tell whether a user's rule speaks for a member of a group."""
+        return any(
+            name.startswith(f"{told}.") or not told
+            for name in group.members
+            for told in self.ports.told
+        )
+
+    def _verify(self, kept: Tensor) -> None:
+        """Raise if the model with these units masked is not the model without the others."""
+        if self._is_verified or self._example is None:
+            return
+        trial = Trial(plain_copy(self.model), self.ports, self._example)
+        generator = torch.Generator().manual_seed(0)
+        for units in (kept, trial.random(self.groups, generator, True)):
+            found = trial.difference(units)
+            if found is not None:
+                raise ValueError(
+                    "The masked and the compacted model must compute the same on 'example' "
+                    f"(got: {found}); a rule of a layer there does not hold"
+                )
+        self._is_verified = True
 
     @property
     def groups(self) -> list[Group]:  # type: ignore[override]
@@ -76,6 +118,9 @@ class MaskedChannels(MaskedModel):
     def kept(self) -> Tensor:
         """Which units are left, read off the masks."""
         return self.layout.kept(self.model)
+
+    def explain(self) -> Explanation:
+        return explain(self.ports)
 
     def weights(self) -> dict[str, Tensor]:
         return {
@@ -118,14 +163,18 @@ class MaskedChannels(MaskedModel):
         floors = self._floors(share, rho, min_width)
         if self._cost is None:
             target = int(share * self.total + 1e-6)
-            self._apply(first(select_channels(self.layout, ranked, kept, target, floors)))
+            chosen = first(select_channels(self.layout, ranked, kept, target, floors))
+            self._verify(chosen)
+            self._apply(chosen)
             return
         target_cost = share * self._first_cost
         chosen = select_by_cost(
             self.layout, ranked, kept, self._cost_of, target_cost * (1.0 + 1e-9), floors
         )
+        chosen = first(chosen)
+        self._verify(chosen)
         self.spent = first(self._cost_of(chosen) / self._first_cost)
-        self._apply(first(chosen))
+        self._apply(chosen)
 
     def mask(self, kept: Mapping[str, Tensor]) -> None:
         groups = {group.name: group for group in self.groups}
@@ -150,6 +199,13 @@ class MaskedChannels(MaskedModel):
     def compact(self) -> nn.Module:
         small = plain_copy(self.model)
         narrow(small, self.ports, self.layout, self.kept)
+        if self._example is not None:
+            found = in_float64(self.model, small, self._example)
+            if found is not None:
+                raise ValueError(
+                    "The masked and the compacted model must compute the same on 'example' "
+                    f"(got: {found})"
+                )
         return small
 
     def shrink(self) -> None:
@@ -157,7 +213,8 @@ class MaskedChannels(MaskedModel):
         unmask(self.model)
         narrow(self.model, self.ports, self.layout, kept)
         self._places = self._places[kept]
-        self._trace()
+        self.ports.without({self.layout.units[i] for i in (~kept).nonzero().view(-1).tolist()})
+        self.layout = Layout(self.model, self.ports)
 
     def state_dict(self) -> dict[str, Any]:
         kept = torch.zeros(self._num_units, dtype=torch.bool)

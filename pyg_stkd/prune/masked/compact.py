@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from pyg_stkd.prune.following.find import find_ports
 from pyg_stkd.prune.masks.hooks import Refresh, remove_masks
 from pyg_stkd.prune.masks.skipping import stop_skipping
+from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Layout
 from pyg_stkd.prune.structure.ports import Ports
 
@@ -32,7 +34,12 @@ _HOOKS = (
 _PART_OF_IT = (BasePruningMethod, Refresh, SpectralNorm, WeightNorm)
 
 
-def compact(model: nn.Module, ignore: Iterable[str] = ()) -> nn.Module:
+def compact(
+    model: nn.Module,
+    ignore: Iterable[str] = (),
+    example: Any = None,
+    call: Callable[..., Any] | None = None,
+) -> nn.Module:
     r"""Return a smaller copy of a model, without its masked channels (or heads) and their masks.
 
     The copy is a plain module of the same class with the same outputs, smaller tensors and true
@@ -42,9 +49,12 @@ def compact(model: nn.Module, ignore: Iterable[str] = ()) -> nn.Module:
         model (torch.nn.Module): A model with masks of :class:`~pyg_stkd.prune.Pruner` or of
             :mod:`torch.nn.utils.prune`.
         ignore (list of str): Names of modules that stay as they are. (default: :obj:`()`)
+        example (Any, optional): Inputs, to follow channels where rules do not suffice, as for
+            :class:`~pyg_stkd.prune.Pruner`.
+        call (callable, optional): A function of the model and the inputs.
 
     Raises:
-        ValueError: If a module has no rule.
+        ValueError: If a module has no rule and there is no example.
 
     Example:
         >>> import torch
@@ -63,8 +73,9 @@ def compact(model: nn.Module, ignore: Iterable[str] = ()) -> nn.Module:
     """
     ignore = tuple(ignore)
     small = plain_copy(model)
+    inputs = None if example is None else Example(example, call)
     for heads in (False, True):
-        ports = Ports(model, ignore, heads)
+        ports = find_ports(model, plain_copy(model), ignore, heads, inputs)
         layout = Layout(model, ports)
         kept = layout.kept(model)
         if not bool(kept.all()):
@@ -73,8 +84,11 @@ def compact(model: nn.Module, ignore: Iterable[str] = ()) -> nn.Module:
     return small
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
-    """Return a copy without masks and hooks, the zeros made permanent."""
+def plain_copy(model: nn.Module, skipping: bool = False) -> nn.Module:
+    """Return a copy without masks and hooks, the zeros made permanent.
+
+    With :obj:`skipping` its norms still leave masked channels out of their statistics.
+    """
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():
@@ -86,7 +100,9 @@ def plain_copy(model: nn.Module) -> nn.Module:
             used = [(key, hook) for key, hook in hooks.items() if isinstance(hook, _PART_OF_IT)]
             memo[id(hooks)] = OrderedDict(used)
     copied = copy.deepcopy(model, memo)
-    unmask(copied)
+    remove_masks(copied)
+    if not skipping:
+        stop_skipping(copied)
     return copied
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that is counted
+from pyg_stkd.prune.structure.example import Example
 
 __all__ = ["Budget", "Cost", "check_cost", "count_flops", "find_cost", "latency"]
 
@@ -63,7 +64,7 @@ def latency(
     return statistics.median(seconds[1:])
 
 
-def find_cost(budget: Budget, example: Sequence[Any] | None) -> Cost | None:
+def find_cost(budget: Budget, example: Example | None) -> Cost | None:
     """Return what measures a model, :obj:`None` for the number of parameters.
 
     Raises:
@@ -78,15 +79,22 @@ def find_cost(budget: Budget, example: Sequence[Any] | None) -> Cost | None:
             "'budget' must be 'parameters', 'flops', 'latency' or a function of a model "
             f"(got {budget!r})"
         )
-    if not isinstance(example, (tuple, list)):
-        raise ValueError(
-            f"'example' must be a tuple of the model's inputs for budget={budget!r} "
-            f"(got {type(example).__name__})"
-        )
-    inputs = tuple(example)
-    if budget == "flops":
-        return lambda model: count_flops(model, inputs)
-    return lambda model: latency(model, inputs)
+    if example is None:
+        raise ValueError(f"'example' must be inputs of the model for budget={budget!r} (got None)")
+    measure = count_flops if budget == "flops" else latency
+    return lambda model: measure(_Called(model, example), ())
+
+
+class _Called(nn.Module):
+    """A model that is called on its example."""
+
+    def __init__(self, model: nn.Module, example: Example) -> None:
+        super().__init__()
+        self.model = model
+        self.example = example
+
+    def forward(self) -> Any:
+        return self.example.run(self.model)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.following.explain import Explanation
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masks.hooks import Refresh, masked_names, original_of, refresh
@@ -81,6 +82,10 @@ class MaskedModel:
     def compact(self) -> nn.Module:
         """Return a plain copy."""
         return plain_copy(self.model)
+
+    def explain(self) -> Explanation:
+        """Return what is kept and why."""
+        return Explanation(())
 
     def shrink(self) -> None:
         """Make the model small where that is possible."""

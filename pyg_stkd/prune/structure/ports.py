@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch_geometric.nn import JumpingKnowledge
 
 from pyg_stkd.prune.masks.hooks import masked_names
@@ -60,7 +61,13 @@ class Ports:
         True
     """
 
-    def __init__(self, model: nn.Module, ignore: Iterable[str] = (), heads: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        ignore: Iterable[str] = (),
+        heads: bool = False,
+        follow: Callable[[Ports, nn.Module], Any] | None = None,
+    ) -> None:
         self.model = model
         self.heads = heads
         self.owned: dict[str, dict[int, Channels]] = {}
@@ -70,14 +77,21 @@ class Ports:
         self.skips: dict[str, Channels] = {}
         self._parent: list[int] = []
         self._frozen: set[int] = set()
+        self._gone: set[int] = set()
         self._names = {module: name for name, module in model.named_modules()}
         self._stack: list[str] = []
         self._visited: set[str] = set()
         self._unknown: list[str] = []
         self._ignored = check_ignored(self._names, ignore)
-        check_parameters(model)
-        self.freeze(self(model, None))
-        self._check_visited()
+        self.reasons: list[Any] = []
+        self.told: list[str] = []  # modules that a rule of the user's speaks for
+        self.is_followed = follow is not None
+        if follow is None:
+            check_parameters(model)
+            self.freeze(self(model, None))
+            self._check_visited()
+        else:
+            self.reasons = follow(self, model)
         self._freeze_ignored()
 
     def __call__(self, module: Any, x: Any) -> Channels | None:
@@ -101,6 +115,8 @@ class Ports:
                 "channels: make it a module with a rule (pyg_stkd.prune.register)"
             )
         self._visited.add(name)
+        if not rule.__module__.startswith("pyg_stkd."):
+            self.told.append(name)
         self._stack.append(name)
         try:
             out = rule(self, module, x)
@@ -116,6 +132,26 @@ class Ports:
             self.outputs[name] = out
         return out
 
+    def by_rule(self, name: str, x: Any) -> Any:
+        """Pass channels through the module of this name by its rule alone.
+
+        Raises:
+            ValueError: If the rule does not hold, or says nothing of some parameters.
+        """
+        module = self.model.get_submodule(name)
+        known = len(self._unknown)
+        out = self(module, x)
+        unseen = [
+            self._names[child]
+            for child in module.modules()
+            if has_parameters(child)
+            and self._names[child] not in self._visited
+            and not self._is_ignored(self._names[child])
+        ]
+        if len(self._unknown) > known or unseen:
+            raise ValueError(f"No rule speaks of {', '.join(unseen or self._unknown[known:])}")
+        return out
+
     def fresh(self, width: int, kind: str = "channel") -> Channels:
         """Make an axis of new units, the output of the current layer.
 
@@ -124,21 +160,29 @@ class Ports:
             kind (str): :obj:`"channel"` or :obj:`"head"`. Units of the other kind than is
                 pruned are kept. (default: :obj:`"channel"`)
         """
-        first = len(self._parent)
-        units = tuple(range(first, first + width))
-        self._parent.extend(units)
+        units = self.new(width)
         if (kind == "head") != self.heads:
             self._frozen.update(units)
         self.axes.append((self._stack[-1] if self._stack else "", units))
         return units
 
+    def new(self, width: int) -> Channels:
+        """Make units that no layer's output has claimed yet."""
+        first = len(self._parent)
+        units = tuple(range(first, first + width))
+        self._parent.extend(units)
+        return units
+
+    def kept(self, width: int) -> Channels:
+        """Make units that are kept."""
+        units = self.new(width)
+        self._frozen.update(units)
+        return units
+
     def sized(self, x: Channels | None, width: int) -> Channels:
         """Return channels that are :obj:`width` wide: those given, or frozen ones if unknown."""
         if x is None:
-            first = len(self._parent)
-            x = tuple(range(first, first + width))
-            self._parent.extend(x)
-            self._frozen.update(x)
+            x = self.kept(width)
         elif len(x) != width:
             raise ValueError(
                 f"The rules disagree at {self._stack[-1]!r}: it takes {width} channels "
@@ -164,10 +208,14 @@ class Ports:
                 f"Dimension {dim} of '{name}' of {prefix!r} must have {len(channels)} channels "
                 f"(got {tensor.size(dim)})"
             )
-        dims = self.owned.setdefault(f"{prefix}.{name}" if prefix else name, {})
+        self.own_named(f"{prefix}.{name}" if prefix else name, dim, channels)
+
+    def own_named(self, name: str, dim: int, channels: Channels) -> None:
+        """The same, for a tensor by its name in the model."""
+        dims = self.owned.setdefault(name, {})
         # A layer that is called again: the same weights, the same units.
         self.tie(dims.setdefault(dim, channels), channels)
-        self._visited.add(prefix)
+        self._visited.add(name.rpartition(".")[0])
 
     def attribute(self, module: nn.Module, name: str, channels: Shape) -> None:
         """Say that an attribute (if it is there) is the number of channels, or a list of such."""
@@ -191,12 +239,14 @@ class Ports:
             i, j = self.find(i), self.find(j)
             if i != j:
                 self._parent[max(i, j)] = min(i, j)
+                if i in self._frozen or j in self._frozen:
+                    self._frozen.add(min(i, j))
         return a
 
     def freeze(self, x: Any) -> None:
         """Keep these channels, whatever their scores."""
         if isinstance(x, int):
-            self._frozen.add(x)
+            self._frozen.update((x, self.find(x)))
         elif x is not None:
             for item in x:
                 self.freeze(item)
@@ -213,6 +263,61 @@ class Ports:
             unit = self._parent[unit]
         return unit
 
+    def is_frozen(self, unit: int) -> bool:
+        """Tell whether a unit is kept."""
+        return self.find(unit) in self._frozen
+
+    def is_free(self, channels: Channels) -> bool:
+        """Tell whether any of these may go."""
+        return any(not self.is_frozen(unit) for unit in channels)
+
+    def classes(self, channels: Channels) -> tuple[list[int], Tensor]:
+        """Return the units (representatives) of channels, and which of them each index has."""
+        found = [self.find(unit) for unit in channels]
+        place = {unit: i for i, unit in enumerate(dict.fromkeys(found))}
+        return list(place), torch.tensor([place[unit] for unit in found])
+
+    def snapshot(self) -> Any:
+        """Return what :meth:`restore` goes back to."""
+        return (
+            list(self._parent),
+            set(self._frozen),
+            {name: dict(dims) for name, dims in self.owned.items()},
+            list(self.axes),
+            list(self.attributes),
+            dict(self.outputs),
+            dict(self.skips),
+            set(self._visited),
+            list(self._unknown),
+        )
+
+    def restore(self, state: Any) -> None:
+        """Forget what was said since a snapshot."""
+        parent, frozen, owned, axes, attributes, outputs, skips, visited, unknown = state
+        self._parent, self._frozen = list(parent), set(frozen)
+        self.owned = {name: dict(dims) for name, dims in owned.items()}
+        self.axes, self.attributes = list(axes), list(attributes)
+        self.outputs, self.skips = dict(outputs), dict(skips)
+        self._visited, self._unknown = set(visited), list(unknown)
+
+    def without(self, gone: set[int]) -> None:
+        """Forget units (representatives) that the model has lost."""
+
+        def left(shape: Any) -> Any:
+            if isinstance(shape, tuple) and (not shape or isinstance(shape[0], int)):
+                return tuple(unit for unit in shape if self.find(unit) not in gone)
+            return type(shape)(left(item) for item in shape)
+
+        self._gone |= gone
+        self.owned = {
+            name: {dim: left(channels) for dim, channels in dims.items()}
+            for name, dims in self.owned.items()
+        }
+        self.axes = [(name, left(channels)) for name, channels in self.axes]
+        self.attributes = [(*key, left(shape)) for *key, shape in self.attributes]
+        self.outputs = {name: left(channels) for name, channels in self.outputs.items()}
+        self.skips = {name: left(channels) for name, channels in self.skips.items()}
+
     @property
     def frozen(self) -> set[int]:
         """The units (representatives) that are kept."""
@@ -221,7 +326,7 @@ class Ports:
     @property
     def units(self) -> list[int]:
         """All units (representatives)."""
-        return sorted({self.find(unit) for unit in range(len(self._parent))})
+        return sorted({self.find(unit) for unit in range(len(self._parent))} - self._gone)
 
     def name_of(self, module: nn.Module) -> str:
         """Return the name of a module in the model."""

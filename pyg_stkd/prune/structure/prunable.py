@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 __all__ = [
+    "check_example",
     "check_ignored",
     "check_parameters",
     "class_name",
@@ -26,6 +28,18 @@ def check_ignored(names: dict[nn.Module, str], ignore: Iterable[str]) -> tuple[s
             valid = ", ".join(repr(valid) for valid in names.values() if valid)
             raise ValueError(f"'ignore' must name modules of the model: {valid} (got {name!r})")
     return ignored
+
+
+def check_example(model: nn.Module, run: Callable[[nn.Module], Any]) -> None:
+    """Raise if a model does not run on its example."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            run(copy.deepcopy(model).eval())
+    except Exception as error:
+        raise ValueError(
+            "'example' must be inputs that the model runs on, as a tuple of arguments or a mapping "
+            f"of keyword arguments (got {type(error).__name__}: {error})"
+        ) from error
 
 
 def check_parameters(model: nn.Module) -> None:

@@ -126,10 +126,12 @@ def test_the_inputs_of_a_batch_are_the_example(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(start_from.__globals__, "Pruner", Spy)
     data = batches()
     start_from(gcn(), 0.5, calibration=data)
-    start_from(gcn(), 0.5, calibration=data, example=("mine",))
+    mine = (data[0][0].clone(), data[0][1])
+    start_from(gcn(), 0.5, calibration=data, example=mine)
     start_from(gcn(), 0.5)
     assert [a is b for a, b in zip(seen[0], data[0][:2], strict=True)] == [True, True]
-    assert seen[1:] == [("mine",), None]
+    assert seen[1] is mine
+    assert seen[2] is None
 
 
 def test_options_are_those_of_the_pruner() -> None:

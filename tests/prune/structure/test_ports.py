@@ -51,7 +51,7 @@ def test_unknown_modules_raise_with_their_names_and_two_ways_out() -> None:
     pattern = r"(?s)1 \(.*Scaled\), 2 \(.*Bilinear\).*register a rule.*ignore=\[name\]"
     with pytest.raises(ValueError, match=pattern):
         Pruner(model, Random())
-    with pytest.raises(ValueError, match=r"the model .*Scaled"):
+    with pytest.raises(ValueError, match=r"example=\(x, edge_index\).*Scaled"):
         Pruner(Scaled(2), Random())
 
 

@@ -1,0 +1,102 @@
+"""What is kept, and why."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyg_stkd.prune.following.reasons import FREED_BY, Reason
+from pyg_stkd.prune.structure.ports import Ports
+
+__all__ = ["Explanation", "Row", "explain", "tell"]
+
+_HEAD = ("kept", "channels", "where", "why", "what would free it")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Channels that are kept.
+
+    Args:
+        name (str): The layers, or the parameter, whose channels they are.
+        channels (int): How many.
+        where (str): The module, the function, the file and the line.
+        why (str): Why they are kept.
+        freed_by (str): What would change that.
+        is_natural (bool): Whether this is so by nature, as for the outputs of a model.
+    """
+
+    name: str
+    channels: int
+    where: str
+    why: str
+    freed_by: str
+    is_natural: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A table of what is kept; it prints as one.
+
+    Args:
+        rows (tuple of Row): Its rows.
+    """
+
+    rows: tuple[Row, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "All channels can be pruned."
+        lines = [_HEAD]
+        lines += [(r.name, str(r.channels), r.where, r.why, r.freed_by) for r in self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+def explain(ports: Ports) -> Explanation:
+    """Return the table of what is kept in a model."""
+    first: dict[int, Reason] = {}
+    for reason in ports.reasons:
+        for unit in reason.channels:
+            first.setdefault(ports.find(unit), reason)
+    rows: dict[tuple[str, str, str], Row] = {}
+    for name, channels in ports.axes:
+        units = {ports.find(unit) for unit in channels}
+        for reason in dict.fromkeys(first[unit] for unit in sorted(units) if unit in first):
+            count = sum(first.get(unit) is reason for unit in units)
+            rows[name, reason.where, reason.why] = Row(
+                name,
+                count,
+                _where(reason),
+                reason.why,
+                FREED_BY.get(reason.kind, ""),
+                reason.is_natural,
+            )
+    return Explanation(tuple(rows.values()))
+
+
+def _where(reason: Reason) -> str:
+    return ", ".join(p for p in (reason.module, reason.function, reason.where) if p)
+
+
+def tell(table: Explanation, strict: bool) -> None:
+    """Warn of what is kept for want of knowledge, or raise."""
+    kept = [row for row in table if not row.is_natural]
+    if not kept:
+        return
+    text = "; ".join(
+        f"{row.name} ({row.why}{f', {row.where}' if row.where else ''})" for row in kept
+    )
+    if strict:
+        raise ValueError(f"'strict' allows no channels that are kept (got: {text})")
+    warnings.warn(f"These channels are kept, see explain(): {text}", stacklevel=3)

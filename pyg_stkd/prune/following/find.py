@@ -1,0 +1,101 @@
+"""The ports of a model: by its rules, or by running it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pyg_stkd.prune.following import follow
+from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.leaves import joins_layers
+from pyg_stkd.prune.structure.example import Example, evaluating
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.prunable import class_name
+from pyg_stkd.prune.structure.registry import find_rule
+
+__all__ = ["find_ports", "sharpened"]
+
+
+def find_ports(
+    model: nn.Module,
+    plain: nn.Module,
+    ignore: Iterable[str] = (),
+    heads: bool = False,
+    example: Example | None = None,
+) -> Ports:
+    """Return the ports of a model.
+
+    Where a rule speaks for the class of the model and for all that is in it, nothing is run.
+
+    Args:
+        model (torch.nn.Module): The model.
+        plain (torch.nn.Module): A copy of it without masks, which is run and changed.
+        ignore (list of str): Names of modules that stay as they are.
+        heads (bool): Whether attention heads are the units, not channels.
+        example (Example, optional): Inputs to follow channels on, where rules do not suffice.
+
+    Raises:
+        ValueError: If rules do not suffice and there is no example.
+    """
+    rule = find_rule(type(model))
+    if example is None:
+        if rule is None:
+            raise ValueError(
+                f"'example' must be given for a model class without a rule, so that its channels "
+                f"are found by running it: Pruner(model, example=(x, edge_index)) (got None and "
+                f"{class_name(model)})"
+            )
+        return Ports(model, ignore, heads)
+    if rule is not None and not joins_layers(rule):
+        try:
+            ports = Ports(model, ignore, heads)
+        except ValueError:
+            pass
+        else:
+            if any(ports.is_free(channels) for _, channels in ports.axes):
+                return ports
+    plain, example = sharpened(plain, example)
+    return Ports(plain, ignore, heads, follow=lambda ports, _: follow(ports, plain, example))
+
+
+def sharpened(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
+    """Return a model and inputs that tell more: float64, and weights that are not 0 or alike.
+
+    As they are where the model does not run so.
+    """
+    model = model.eval()
+    for change in (_shaken, None):
+        for dtype in (torch.float64, None):
+            other = copy.deepcopy(model)
+            if change is not None:
+                change(other)
+            inputs = example
+            if dtype is not None:
+                other, inputs = other.to(dtype), example.to(dtype)
+            try:
+                with evaluating():
+                    before = copy.deepcopy(other)
+                    out = inputs.run(before)
+            except Exception:  # whatever a model of other numbers raises
+                continue
+            if all(bool(t.isfinite().all()) for t in tensors_of(out) if t.is_floating_point()):
+                return other, inputs
+    return model, example
+
+
+@torch.no_grad()
+def _shaken(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            size = _size(parameter)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_((0.3 * size * noise).to(parameter))
+
+
+def _size(parameter: Tensor) -> float:
+    size = float(parameter.std(correction=0)) if parameter.numel() > 1 else 0.0
+    return size if size > 0 else 0.1

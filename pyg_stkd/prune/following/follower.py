@@ -1,0 +1,348 @@
+"""A run of a model in which channels are followed from tensor to tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from pyg_stkd.prune.following.call import Call, tensors_of
+from pyg_stkd.prune.following.function import FunctionTrial
+from pyg_stkd.prune.following.known import follow_known
+from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.leaves import Leaf, leaf_of
+from pyg_stkd.prune.following.reasons import Reason, caller
+from pyg_stkd.prune.following.removal import Line
+from pyg_stkd.prune.following.widths import Width
+from pyg_stkd.prune.structure.ports import Channels, Ports
+
+__all__ = ["Follower"]
+
+# What says nothing of values.
+_QUIET = {
+    "dim",
+    "is_floating_point",
+    "is_complex",
+    "numel",
+    "nelement",
+    "element_size",
+    "stride",
+    "is_contiguous",
+    "storage_offset",
+    "data_ptr",
+    "type",
+    "has_names",
+    "ndimension",
+    "is_sparse",
+}
+_READS = {"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__"}
+
+
+class Follower(TorchFunctionMode):
+    """Follows channels while a model runs, as a mode of torch's functions.
+
+    Args:
+        ports (Ports): The units, and what rules say of them.
+        model (torch.nn.Module): The model; its integer attributes are replaced, so a copy.
+    """
+
+    def __init__(self, ports: Ports, model: nn.Module) -> None:
+        super().__init__()
+        self.ports = ports
+        self.model = model
+        self.labels = Labels(ports)
+        self.reasons: list[Reason] = []
+        self.attributes: dict[tuple[str, str], Channels] = {}
+        self._names = {id(m): name for name, m in model.named_modules()}
+        self._owners: dict[int, tuple[str, str]] = {}
+        self._shared: set[int] = set()
+        self._modules: list[str] = []
+        self._quiet = 0  # inside a module with a rule
+        self._scaled: set[tuple[str, str]] = set()
+        # Of which kept channels a tensor is made, by their places among the reasons.
+        self._made_of: dict[int, set[int]] = {}
+        self.failed_rules: dict[str, str] = {}
+        for prefix, module in model.named_modules():
+            for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    if id(tensor) in self._owners:
+                        self._shared.add(id(tensor))
+                    self._owners.setdefault(id(tensor), (prefix, key))
+        self._tag()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = {} if kwargs is None else kwargs
+        if self._quiet:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in _QUIET:
+            return func(*args, **kwargs)
+        if name == "size" or (
+            name == "__get__" and resolve_name(func) == "torch.Tensor.shape.__get__"
+        ):
+            return self._size(func, args, kwargs)
+        self._meet(tensors_of([args, kwargs]))
+        known = follow_known(func, args, kwargs, self.labels)
+        if known is not None:
+            return known.out
+        call = Call(func, args, kwargs)
+        if name in _READS:
+            for tensor in call.tensors:
+                for axis in self.labels.of(tensor).values():
+                    self.keep(axis.channels, "its values are read as numbers", func)
+        if not call.outputs:
+            return call.out
+        if not any(self.labels.of(tensor) for tensor in call.tensors) and not call.widths:
+            for tensor in call.outputs:
+                self.labels.put(tensor, {})
+            self._trace(call, len(self.reasons))
+            return call.out
+        trial = FunctionTrial(
+            call, self.labels, self.width_of, lambda channels, why: self.keep(channels, why, func)
+        )
+        known_reasons = len(self.reasons)
+        trial.run(self._claim)
+        self._trace(call, known_reasons)
+        return call.out
+
+    def keep(
+        self,
+        channels: Channels,
+        why: str,
+        func: Callable[..., Any] | None = None,
+        kind: str = "mixes",
+    ) -> None:
+        """Keep channels, and note why and where."""
+        if not self.ports.is_free(channels):
+            return
+        self.ports.freeze(channels)
+        name = "" if func is None else _name(func)
+        module = self._modules[-1] if self._modules else ""
+        where = "" if func is None else caller()
+        self.reasons.append(Reason(module, name, where, tuple(channels), why, kind))
+
+    def returns(self, tensors: list[Tensor]) -> None:
+        """Keep what the model returns, and what its last functions mix."""
+        for tensor in tensors:
+            for axis in self.labels.of(tensor).values():
+                self.keep(axis.channels, "the model returns them", kind="natural")
+            for i in self._made_of.get(id(tensor), ()):
+                self.reasons[i] = replace(self.reasons[i], kind="natural")
+
+    def _trace(self, call: Call, since: int) -> None:
+        """Note of which kept channels results are made, unless parameters mix them again."""
+        found = set(range(since, len(self.reasons)))
+        if not any(isinstance(tensor, nn.Parameter) for tensor in call.tensors):
+            for tensor in call.tensors:
+                found |= self._made_of.get(id(tensor), set())
+        if found:
+            for tensor in call.outputs:
+                self._made_of[id(tensor)] = found
+
+    def width_of(self, source: Any) -> Channels | None:
+        """Return the units that an integer counts, by where it was read."""
+        if source[0] == "size":
+            channels = source[1]
+            return channels if self.ports.is_free(channels) else None
+        found = self.attributes.get(source[1:3])
+        return found if found is not None and self.ports.is_free(found) else None
+
+    @contextmanager
+    def module_hooks(self) -> Iterator[None]:
+        """Watch the calls of modules, for names and rules."""
+        handles: list[Any] = []
+        for module in self.model.modules():
+            watch = _Watch(self, module)
+            handles.append(
+                module.register_forward_pre_hook(watch.before, prepend=True, with_kwargs=True)
+            )
+            handles.append(
+                module.register_forward_hook(
+                    watch.after, prepend=True, with_kwargs=True, always_call=True
+                )
+            )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _size(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        tensor = args[0]
+        self._meet([tensor])
+        axes = self.labels.of(tensor)
+        out = func(*args, **kwargs)
+        if not axes:
+            return out
+        sizes = list(tensor.shape)
+        for dim, axis in axes.items():
+            source = ("size", axis.channels, sizes[dim])
+            sizes[dim] = Width(sizes[dim], source, on_float=self._on_float)
+        if isinstance(out, int):
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            return sizes[dim]
+        return torch.Size(sizes)
+
+    def _on_float(self, source: Any) -> None:
+        if source[0] == "size":
+            self.keep(source[1], "a number is made of the width", kind="number")
+        elif source[1:3] in self.attributes:
+            self.keep(
+                self.attributes[source[1:3]], f"a number is made of self.{source[2]}", kind="number"
+            )
+        else:
+            self._scaled.add(source[1:3])
+
+    def _meet(self, tensors: list[Tensor]) -> None:
+        """Give parameters and buffers units where they are first used."""
+        for tensor in tensors:
+            if self.labels.knows(tensor):
+                continue
+            owner = self._owners.get(id(tensor))
+            if owner is None or id(tensor) in self._shared or not tensor.is_floating_point():
+                self.labels.put(tensor, {})
+                continue
+            prefix, key = owner
+            name = f"{prefix}.{key}" if prefix else key
+            axes = {}
+            for dim in range(tensor.dim()):
+                if tensor.size(dim) < 2:
+                    continue
+                known = self.ports.owned.get(name, {}).get(dim)
+                channels = self.ports.new(tensor.size(dim)) if known is None else known
+                self.ports.own_named(name, dim, channels)
+                axes[dim] = Axis(channels, isinstance(tensor, nn.Parameter))
+            self.labels.put(tensor, axes)
+
+    def _tag(self) -> None:
+        """Replace integers that modules hold by widths, which tell when they are used."""
+        for prefix, module in self.model.named_modules():
+            if leaf_of(module):
+                continue
+            for key, value in list(vars(module).items()):
+                if type(value) is int and value > 1 and not key.startswith("_"):
+                    source = ("attribute", prefix, key, value)
+                    vars(module)[key] = Width(value, source, on_float=self._on_float)
+
+    def _claim(self, call: Call, lines: list[dict[int, Line]]) -> None:
+        """Say which channels an attribute counts, where a call makes a dimension as wide."""
+        values = call.sizes()
+        for width in call.widths:
+            source = width.source
+            if source[0] != "attribute" or int(width) != source[3]:
+                continue
+            for result, known in zip(call.results, lines, strict=True):
+                if len(values) == result.dim():
+                    dims = [i for i, value in enumerate(values) if value is width]
+                else:
+                    dims = [d for d in range(result.dim()) if d in known]
+                dims = [d for d in dims if result.size(d) == int(width)]
+                if not dims:
+                    continue
+                dim = dims[-1]
+                place = source[1:3]
+                if dim in known and bool((known[dim] >= 0).all()):
+                    self._attribute(place, tuple(known[dim].tolist()))
+                elif not known and not any(self.labels.of(t) for t in call.tensors):
+                    if place not in self.attributes:
+                        self._attribute(place, self.ports.new(int(width)))
+                    known[dim] = torch.tensor(self.attributes[place])
+
+    def _attribute(self, place: tuple[str, str], channels: Channels) -> None:
+        if place in self.attributes:
+            self.ports.tie(self.attributes[place], channels)
+        else:
+            self.attributes[place] = channels
+        if place in self._scaled:
+            self.keep(channels, f"a number is made of self.{place[1]}", kind="number")
+
+    def keep_module(self, name: str, why: str, channels: Any) -> None:
+        """Keep all that a module owns."""
+        for owned, dims in self.ports.owned.items():
+            if owned.startswith(f"{name}."):
+                for of_dim in dims.values():
+                    self.keep(of_dim, why)
+        self.ports.freeze(channels)
+
+    def finish(self) -> None:
+        """Write down attributes, and name the outputs of layers."""
+        ports = self.ports
+        for (module, name), channels in self.attributes.items():
+            ports.attributes.append((module, name, channels))
+        named = {ports.find(unit) for _, channels in ports.axes for unit in channels}
+        for name, dims in ports.owned.items():
+            for channels in dims.values():
+                units = {ports.find(unit) for unit in channels}
+                if not units <= named:
+                    ports.axes.append(
+                        (name.removesuffix(".weight").removesuffix(".bias"), channels)
+                    )
+                    named |= units
+
+    def enter(self, name: str) -> None:
+        """Note that a module is called."""
+        self._modules.append(name)
+
+    def leave(self) -> None:
+        """Note that a module has returned."""
+        self._modules.pop()
+
+
+class _Watch:
+    """The hooks of one module."""
+
+    def __init__(self, follower: Follower, module: nn.Module) -> None:
+        self.follower = follower
+        self.name = follower._names[id(module)]
+        self.is_leaf = leaf_of(module)
+        self.pending: list[Any] = []
+
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        follower = self.follower
+        follower.enter(self.name)
+        if follower._quiet:
+            follower._quiet += 1
+            self.pending.append(None)
+            return
+        self.pending.append(None)
+        if not self.is_leaf:
+            return
+        follower._meet(tensors_of([args, kwargs]))
+        leaf = Leaf(module, args, kwargs, follower.labels)
+        state = follower.ports.snapshot()
+        try:
+            channels = follower.ports.by_rule(self.name, leaf.channels())
+        except ValueError as error:
+            follower.ports.restore(state)
+            follower.failed_rules[self.name] = str(error)
+            return
+        self.pending[-1] = (leaf, channels, state)
+        follower._quiet += 1
+
+    def after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        follower = self.follower
+        follower.leave()
+        pending = self.pending.pop()
+        if follower._quiet:
+            follower._quiet -= 1
+        if pending is None or out is None:
+            return
+        leaf, channels, _ = pending
+        try:
+            leaf.label(out, channels)
+        except ValueError as error:
+            for tensor in tensors_of(out):
+                follower.labels.put(tensor, {})
+            follower.keep_module(self.name, str(error), channels)
+
+
+def _name(func: Callable[..., Any]) -> str:
+    name = resolve_name(func) or getattr(func, "__name__", repr(func))
+    return name.removeprefix("torch.nn.functional.").removeprefix("torch.")

@@ -1,0 +1,33 @@
+"""Run a model once, and say what belongs to which channel in it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.follower import Follower
+from pyg_stkd.prune.following.reasons import Reason
+from pyg_stkd.prune.structure.example import Example, evaluating
+from pyg_stkd.prune.structure.ports import Ports
+
+__all__ = ["follow"]
+
+
+def follow(ports: Ports, model: nn.Module, example: Example) -> list[Reason]:
+    """Follow channels through one run of a model in eval mode.
+
+    Args:
+        ports (Ports): Where to write what belongs to what.
+        model (torch.nn.Module): A copy of the model, whose attributes are changed.
+        example (Example): Inputs.
+
+    Returns:
+        list of Reason: Why channels are kept.
+    """
+    model.eval()
+    follower = Follower(ports, model)
+    with evaluating(), follower.module_hooks(), follower:
+        out = example.run(model)
+    follower.returns(tensors_of(out))
+    follower.finish()
+    return follower.reasons

@@ -1,0 +1,179 @@
+"""The masked and the compacted model must compute the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.structure.example import Example, evaluating
+
+__all__ = ["Difference", "difference", "in_float64", "is_deterministic"]
+
+
+class Difference(NamedTuple):
+    """Where two models differ.
+
+    Args:
+        layer: The first layer whose output differs, by name.
+        what: What differs.
+    """
+
+    layer: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what}, first at {self.layer!r}" if self.layer else self.what
+
+
+def difference(
+    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None = None
+) -> Difference | None:
+    """Compare two models, in eval mode and, where that is deterministic, in train mode.
+
+    Args:
+        masked (torch.nn.Module): A model under masks.
+        small (torch.nn.Module): The same without what is masked. Both are left as they are.
+        example (Example): Inputs.
+        tolerance (float, optional): The largest relative difference. (default: by the type)
+    """
+    masked, small = copy.deepcopy(masked), copy.deepcopy(small)
+    for training in (False, True):
+        masked.train(training), small.train(training)
+        if training and not is_deterministic(masked, example):
+            break
+        found = _compare(masked, small, example, tolerance)
+        if found is not None:
+            mode = "train" if training else "eval"
+            return Difference(found.layer, f"in {mode} mode {found.what}")
+    return None
+
+
+def in_float64(masked: nn.Module, small: nn.Module, example: Example) -> Difference | None:
+    """Compare two models in float64, or in their own type where they do not run in that."""
+    masked, small = plain_copy(masked, skipping=True), plain_copy(small)
+    try:
+        doubles = copy.deepcopy(masked).double(), copy.deepcopy(small).double()
+        inputs = example.to(torch.float64)
+        with evaluating():
+            inputs.run(copy.deepcopy(doubles[0]).eval())
+    except Exception:  # whatever a model of one type raises
+        return difference(masked, small, example)
+    return difference(doubles[0], doubles[1], inputs)
+
+
+def is_deterministic(model: nn.Module, example: Example) -> bool:
+    """Tell whether a run draws no random numbers."""
+    with evaluating():
+        model = copy.deepcopy(model)
+        before = torch.get_rng_state()
+        example.run(model)
+        return torch.equal(before, torch.get_rng_state())
+
+
+def _compare(
+    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None
+) -> Difference | None:
+    torch_state = torch.get_rng_state()
+    calls: list[list[tuple[str, Any]]] = []
+    outs: list[Any] = []
+    for model in (masked, small):
+        with evaluating(), _recorded(model) as seen:
+            torch.set_rng_state(torch_state)
+            calls.append(seen)
+            try:
+                outs.append(example.run(model))
+            except Exception as error:
+                if model is masked:
+                    return None  # the model itself does not run in this mode
+                text = str(error).strip().splitlines()
+                what = f"{type(error).__name__}: {text[0] if text else ''}"
+                last = seen[-1][0] if seen else ""
+                return Difference(_first(calls, tolerance) or last, what)
+    a, b = tensors_of(outs[0]), tensors_of(outs[1])
+    if len(a) != len(b):
+        return Difference("", "the number of outputs differs")
+    for x, y in zip(a, b, strict=True):
+        if x.shape != y.shape:
+            return Difference(
+                _first(calls, tolerance),
+                f"outputs of shape {list(x.shape)} become {list(y.shape)}",
+            )
+        gap = _gap(x, y)
+        if not gap <= _tolerance(x, tolerance):
+            return Difference(_first(calls, tolerance), f"outputs differ by {gap:.1e}")
+    return None
+
+
+def _tolerance(x: Tensor, given: float | None) -> float:
+    if given is not None:
+        return given
+    return {torch.float64: 1e-8, torch.float32: 1e-4}.get(x.dtype, 2e-2)
+
+
+def _gap(x: Tensor, y: Tensor) -> float:
+    if not (x.is_floating_point() or x.is_complex()):
+        return float((x != y).any())
+    same = (x == y) | (x.isnan() & y.isnan())
+    if bool(same.all()):
+        return 0.0
+    finite = x[x.isfinite()]
+    size = max(1e-3, float(finite.abs().max()) if finite.numel() else 1.0)
+    gap = (x - y).abs()[~same].max() / size
+    return float(torch.nan_to_num(gap, nan=torch.inf))
+
+
+def _first(calls: list[list[tuple[str, Any]]], tolerance: float | None) -> str:
+    """Return the first layer whose output differs, as far as that can be told."""
+    for (name, x), (other, y) in zip(*calls, strict=False):
+        if name != other:
+            return name
+        if not _same(x, y, tolerance):
+            return name
+    return ""
+
+
+def _same(x: Tensor, y: Tensor, tolerance: float | None) -> bool:
+    if x.dim() != y.dim():
+        return False
+    for dim in range(x.dim()):
+        if x.size(dim) != y.size(dim):
+            x = _matched(x, y, dim)
+    return x.shape == y.shape and _gap(x, y) <= 10 * _tolerance(x, tolerance)
+
+
+def _matched(x: Tensor, y: Tensor, dim: int) -> Tensor:
+    """Return those channels of x that are most like those of y."""
+    a, b = x.movedim(dim, 0).flatten(1), y.movedim(dim, 0).flatten(1)
+    if a.size(1) != b.size(1) or not a.is_floating_point():
+        return x
+    gaps = torch.cdist(b.double(), a.double()).nan_to_num(nan=torch.inf)
+    return x.index_select(dim, gaps.argmin(1))
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[list[tuple[str, Any]]]:
+    """Record the outputs of all layers without layers inside."""
+    seen: list[tuple[str, Any]] = []
+    handles = []
+
+    def record(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            for tensor in tensors_of(out):
+                seen.append((name, tensor.detach().clone()))
+
+        return hook
+
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_hook(record(name)))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,233 @@
+"""Nets of one's own, unedited: masked equals compacted, and what must be kept is said."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import (
+    BatchNorm,
+    GATConv,
+    GCNConv,
+    GINConv,
+    GINEConv,
+    HeteroConv,
+    SAGEConv,
+    global_add_pool,
+    global_max_pool,
+    global_mean_pool,
+)
+
+from pyg_stkd.prune import Pruner, Random
+
+N, E = 14, 40
+
+
+def graph(channels: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(N, channels, generator=generator),
+        torch.randint(N, (2, E), generator=generator),
+    )
+
+
+def pruned(model: nn.Module, example: Any, share: float = 0.5, **kwargs: Any) -> Pruner:
+    """Prunes at random and compares masked with compacted, in both modes where they agree."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    modes = [module.training for module in model.modules()]
+    pruner = Pruner(model, Random(0), keep=share, example=example, min_width=1, **kwargs)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert modes == [module.training for module in model.modules()]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The floors")
+        pruner.step()
+    small = pruner.compact()
+    assert type(small) is type(model)
+    assert sum(p.numel() for p in small.parameters()) < sum(v.numel() for v in before.values())
+    run = pruner._masked._example
+    for inputs in (run, run.to(torch.float64)):
+        dtype = torch.float32 if inputs is run else torch.float64
+        a, b = copy.deepcopy(model).to(dtype).eval(), copy.deepcopy(small).to(dtype).eval()
+        x, y = inputs.run(a), inputs.run(b)
+        scale = 1.0 + x.abs().max().item()
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+        torch.testing.assert_close(x / scale, y / scale, rtol=0, atol=tolerance)
+    return pruner
+
+
+class Tutorial(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = GCNConv(6, 16), GCNConv(16, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = F.relu(self.conv1(x, edge_index))
+        x = F.dropout(x, p=0.5, training=self.training)
+        return F.log_softmax(self.conv2(x, edge_index), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.lin1 = GATConv(6, 8, heads=2), nn.Linear(6, 16)
+        self.conv2, self.lin2 = GATConv(16, 3, heads=2, concat=False), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = F.elu(self.conv1(x, edge_index) + self.lin1(x))
+        return self.conv2(x, edge_index) + self.lin2(x)
+
+
+class Graphs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        for inputs in (6, 12):
+            mlp = nn.Sequential(nn.Linear(inputs, 12), nn.ReLU(), nn.Linear(12, 12))
+            self.convs.append(GINConv(mlp, train_eps=True))
+        self.norms = nn.ModuleList([BatchNorm(12), BatchNorm(12)])
+        self.out = nn.Linear(48, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        found = []
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(conv(x, edge_index)).relu()
+            found += [global_mean_pool(x, batch), global_add_pool(x, batch)]
+        return self.out(torch.cat(found, dim=-1))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs, self.norm = nn.Linear(6, 12), nn.LayerNorm(12)
+        self.conv, self.out = SAGEConv(12, 12), nn.Linear(12, 3)
+        self.gain = nn.Parameter(torch.ones(12))
+        self.alpha = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.inputs(x)
+        for _ in range(2):
+            h = h + self.alpha * self.conv(self.norm(h), edge_index) * self.gain
+        return self.out(h)
+
+
+class Edges(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.atoms, self.bonds = nn.Embedding(5, 12), nn.Linear(4, 12)
+        mlp = nn.Sequential(nn.Linear(12, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 12))
+        self.conv, self.out = GINEConv(mlp), nn.Linear(12, 3)
+
+    def forward(self, z: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
+        x = self.conv(self.atoms(z), edge_index, self.bonds(edge_attr))
+        return self.out(global_max_pool(x, batch))
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.channels = 2, 6
+        self.query, self.key, self.value = nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(6, 12)
+        self.mix = nn.Parameter(torch.randn(12, 10))
+        self.out = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        source, target = edge_index
+        shape = (-1, self.heads, self.channels)
+        q, k, v = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
+        weight = torch.exp((q[target] * k[source]).sum(-1, keepdim=True).tanh())
+        out = torch.zeros(x.size(0), self.heads, self.channels, dtype=x.dtype)
+        out = out.index_add(0, target, weight * v[source])
+        return self.out((out.flatten(1) @ self.mix).relu())
+
+
+class Hetero(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = [("a", "to", "b"), ("b", "to", "a"), ("a", "to", "a")]
+        self.convs = nn.ModuleList(
+            HeteroConv({kind: SAGEConv((n, n), 12) for kind in kinds}) for n in (6, 12)
+        )
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x_dict: dict[str, Tensor], edge_index_dict: Any) -> Tensor:
+        for conv in self.convs:
+            x_dict = {key: x.relu() for key, x in conv(x_dict, edge_index_dict).items()}
+        return self.out(x_dict["a"])
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = GCNConv(6, 24), nn.Linear(6, 12)
+        self.jump, self.out = nn.Linear(24, 1), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        a, b = self.conv(x, edge_index).chunk(2, dim=-1)
+        h = torch.stack([F.glu(torch.cat([a, b], -1)), a * self.gate(x).sigmoid()], dim=0)
+        return self.out(h.amax(dim=0))
+
+
+class Coder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = GCNConv(6, 16), GCNConv(16, 8)
+
+    def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x, edge_index).relu(), edge_index)
+
+    def decode(self, z: Tensor, pairs: Tensor) -> Tensor:
+        return (z[pairs[0]] * z[pairs[1]]).sum(dim=-1)
+
+
+BATCH = torch.arange(N) // 7
+
+
+def example_of(model: nn.Module) -> Any:
+    x, edge_index = graph()
+    if isinstance(model, Graphs):
+        return x, edge_index, BATCH
+    if isinstance(model, Edges):
+        return torch.arange(N) % 5, edge_index, torch.randn(E, 4), BATCH
+    if isinstance(model, Hetero):
+        kinds = [("a", "to", "b"), ("b", "to", "a"), ("a", "to", "a")]
+        return {"a": x, "b": x.flip(0)}, dict.fromkeys(kinds, edge_index)
+    return x, edge_index
+
+
+@pytest.mark.parametrize(
+    ("net", "groups"),
+    [
+        (Tutorial, {"conv1"}),
+        (Attention, {"conv1+lin1"}),
+        (Graphs, {"convs.0.nn.0", "convs.0.nn.2", "convs.1.nn.0", "convs.1.nn.2"}),
+        (Scaled, {"inputs+conv"}),
+        (Edges, {"bonds", "conv.nn.0", "conv.nn.3"}),
+        (Heads, {"query+key+value", "mix"}),
+        (Hetero, set()),
+        (Gated, {"conv+gate"}),
+    ],
+)
+def test_own_nets(net: type[nn.Module], groups: set[str]) -> None:
+    torch.manual_seed(0)
+    model = net()
+    pruner = pruned(model, example_of(model))
+    assert all(row.is_natural for row in pruner.explain())
+    assert groups <= set(pruner.widths)
+
+
+def test_models_without_a_forward() -> None:
+    x, edge_index = graph()
+
+    def call(model: Any, x: Tensor, edge_index: Tensor) -> Tensor:
+        return model.decode(model.encode(x, edge_index), edge_index)
+
+    pruner = pruned(Coder(), (x, edge_index), call=call)
+    assert set(pruner.widths) == {"conv1", "conv2"}
