@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_json", "read_npy", "read_npz", "read_text", "write_atomic"]
+__all__ = ["read_json", "read_npy", "read_npz", "read_text", "remove_parts", "write_atomic"]
 
 # Deflate cannot shrink more than this: a larger claim is false, whatever the archive says.
 _DEFLATE = 1032
@@ -62,7 +63,7 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{secrets.token_hex(8)}.part"
+    part = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.part"
     try:
         with part.open("xb") as file:
             if callable(content):
@@ -77,6 +78,25 @@ def write_atomic(path: str | Path, content: bytes | Callable[[BinaryIO], object]
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def remove_parts(path: str | Path) -> None:
+    r"""Remove what :func:`write_atomic` left of a file where its process was killed meanwhile.
+
+    Call it where no other process writes the same file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "result.json"
+        >>> part = path.parent / ".result.json.0123456789abcdef.part"
+        >>> part.touch()
+        >>> remove_parts(path)
+        >>> part.exists()
+        False
+    """
+    path = Path(os.path.realpath(path))
+    for part in path.parent.glob(f".{glob.escape(path.name[:100])}.{'[0-9a-f]' * 16}.part"):
+        part.unlink(missing_ok=True)
 
 
 def read_text(path: str | Path) -> str:

@@ -79,7 +79,7 @@ class Batches:
         first = self._streams[True].first()
         if unpack is None and isinstance(first, (tuple, list)):
             self._inputs = len(first) - 1
-        self._firsts = {True: self._read(first, True)}
+        self._firsts = {True: self.read(first, True)}
         if unlabelled is not None:
             self._streams[False] = Stream(unlabelled, "unlabelled")
             other = self._streams[False].first()
@@ -88,7 +88,7 @@ class Batches:
                     "'labelled' and 'unlabelled' must give batches of one kind "
                     f"(got {_kind(first)} and {_kind(other)})"
                 )
-            self._firsts[False] = self._read(other, False)
+            self._firsts[False] = self.read(other, False)
             _check_alike(*(self._firsts[labelled].batch for labelled in (True, False)))
 
     def first(self, labelled: bool) -> Item:
@@ -98,7 +98,7 @@ class Batches:
     def next(self, labelled: bool) -> Item:
         """Return the next batch, with what the teacher says of it if that is kept."""
         number, batch = self._streams[labelled].next()
-        item = self._read(batch, labelled)
+        item = self.read(batch, labelled)
         if self._cache is None or number is None:
             return item
         args, kwargs, target = item.batch
@@ -118,7 +118,8 @@ class Batches:
         for stream, place in zip(self._streams.values(), state, strict=True):
             stream.restore(place)
 
-    def _read(self, batch: Any, labelled: bool) -> Item:
+    def read(self, batch: Any, labelled: bool) -> Item:
+        """Return a batch of a loader, read."""
         name = "labelled" if labelled else "unlabelled"
         if self._unpack is not None:
             read = self._unpack(batch)

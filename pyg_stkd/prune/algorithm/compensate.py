@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.masked.processes import summed, together
 from pyg_stkd.prune.masks.hooks import masked_names, original_of, refresh
 
 __all__ = ["add_means"]
@@ -37,7 +38,12 @@ def add_means(model: nn.Module, before: nn.Module, run: Run) -> None:
     """
     masked = dict(model.named_modules())
     shifts: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    watched = {
+        name: layer
+        for name, layer in before.named_modules()
+        if _adds_a_bias(layer) and _is_masked(masked[name])
+    }
+    counts = dict.fromkeys(watched, 0)
 
     def record(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, args: Any, kwargs: Any, _: Any) -> None:
@@ -47,27 +53,29 @@ def add_means(model: nn.Module, before: nn.Module, run: Run) -> None:
                 return
             rows = (first - second).movedim(dim, -1).flatten(0, -2)
             shifts[name] = shifts.get(name, 0.0) + rows.sum(0)
-            counts[name] = counts.get(name, 0) + rows.size(0)
+            counts[name] += rows.size(0)
 
         return hook
 
     modes = {module: module.training for root in (model, before) for module in root.modules()}
     handles = [
         layer.register_forward_hook(record(name), with_kwargs=True)
-        for name, layer in before.named_modules()
-        if _adds_a_bias(layer) and _is_masked(masked[name])
+        for name, layer in watched.items()
     ]
     refresh(model)
     try:
         model.eval()
-        run(before.eval())
+        with together():
+            run(before.eval())
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in modes.items():
             module.training = mode
-    for name, shift in shifts.items():
-        original_of(masked[name], "bias").add_(shift / max(counts[name], 1))
+    for name, count in counts.items():
+        bias = original_of(masked[name], "bias")
+        total = float(summed(torch.tensor(count, dtype=torch.float64)))  # over all processes
+        bias.add_(summed(shifts.get(name, torch.zeros_like(bias))) / max(total, 1.0))
     refresh(model)
 
 

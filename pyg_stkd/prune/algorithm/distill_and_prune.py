@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch.nn.parallel import DistributedDataParallel
 
 from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.training import Criterion, Unpack, unpack
-from pyg_stkd.prune.algorithm.checkpoint import load_stages, save_stages
+from pyg_stkd.prune.algorithm.checkpoint import check_path, load_stages, save_stages
+from pyg_stkd.prune.algorithm.parallel import inner
+from pyg_stkd.prune.algorithm.random_numbers import RandomNumbers
 from pyg_stkd.prune.algorithm.stage import Algorithm, MakeOptimizer, Stage, Validate
+from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.pruner import Pruner
 
 __all__ = ["distill_and_prune"]
 
 
 def distill_and_prune(
-    distiller: Distiller,
+    distiller: Distiller | DistributedDataParallel,
     pruner: Pruner,
     loader: Iterable[Any],
     criterion: Criterion,
@@ -31,6 +35,8 @@ def distill_and_prune(
     max_rollbacks: int = 2,
     checkpoint: str | Path | None = None,
     unpack: Unpack = unpack,
+    unlabelled: Iterable[Any] | None = None,
+    share: float = 0.5,
 ) -> Iterator[Stage]:
     r"""Distil and prune, Algorithm 1, as a generator that yields the report of each stage.
 
@@ -40,8 +46,13 @@ def distill_and_prune(
     :math:`\mathcal{L}` and a new optimizer. Train the student before the first stage. With
     :obj:`granularity="weight"` the masks stay.
 
+    Under :mod:`torch.distributed` every process calls it, with batches of its own and the distiller
+    in :class:`~torch.nn.parallel.DistributedDataParallel`. Scores, means, statistics, losses and
+    metrics are averaged over the processes, and all keep the same channels. The wrapper that was
+    given knows the parameters of before: afterwards wrap the distiller in it anew.
+
     Args:
-        distiller (Distiller): Teacher, student and losses.
+        distiller (Distiller): Teacher, student and losses, wrapped or not.
         pruner (Pruner): A pruner of the distiller's student.
         loader (iterable): Batches, of tuples :obj:`(*inputs, target)` or
             :class:`~torch_geometric.data.Data`.
@@ -58,11 +69,20 @@ def distill_and_prune(
         max_rollbacks (int): How often a stage may be rolled back. (default: :obj:`2`)
         checkpoint (str, optional): A file that is written after each stage. Where it exists, the
             stages in it are not done again, given the same distiller and pruner at their start.
+            The random numbers of torch, NumPy and Python are in it, and those of the generators
+            that loaders and the score hold: the end is as if there had been no interruption.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch.
+        unlabelled (iterable, optional): Batches of the same kind without labels, for fine-tuning.
+            They take turns with those of :obj:`loader`, and the distiller's losses alone count on
+            them; a list is gone through in random order. (default: :obj:`None`)
+        share (float): The share of steps that are on unlabelled batches, below 1.
+            (default: :obj:`0.5`)
 
     Raises:
-        ValueError: If the pruner's model is not the student, an option does not fit, or the
-            checkpoint is that of another model.
+        TypeError: If :obj:`distiller` is none, or batches cannot be read.
+        ValueError: If the pruner's model is not the student, an option does not fit, the losses
+            cannot follow the student, or the checkpoint is damaged, that of another model or
+            cannot be written. Nothing is pruned then.
 
     Example:
         >>> import torch
@@ -82,8 +102,7 @@ def distill_and_prune(
         1 True ['loss', 'soft_target', 'task']
         2 True ['loss', 'soft_target', 'task']
     """
-    checks.instance("distiller", distiller, Distiller)
-    if distiller.student is not pruner.model:
+    if inner(distiller).student is not pruner.model:
         raise ValueError("'pruner' must be one of the distiller's student (got another model)")
     stages = len(pruner.keep)
     per_stage = [epochs] * stages if isinstance(epochs, int) else list(epochs)
@@ -91,21 +110,30 @@ def distill_and_prune(
         raise ValueError(f"'epochs' must be a number, or one for each stage (got {per_stage})")
     if guard is not None and (validate is None or guard < 0):
         raise ValueError(f"'guard' must not be negative and needs 'validate' (got {guard})")
+    checks.number("share", share, least=0, below=1)
     path = None if checkpoint is None else Path(checkpoint)
+    if path is not None:
+        check_path(path)
     run = Algorithm(
         distiller, pruner, loader, criterion, optimizer, calibration, validate, guard,
-        max_rollbacks, unpack,
+        max_rollbacks, unpack, unlabelled, share,
     )  # fmt: skip
     return _stages(run, per_stage, path)
 
 
 def _stages(run: Algorithm, epochs: list[int], path: Path | None) -> Iterator[Stage]:
     reports: list[Stage] = []
-    if path is not None and path.exists():
-        reports = [Stage(**report) for report in load_stages(path, run.distiller, run.pruner)]
-        yield from reports
+    numbers = RandomNumbers(run.loader, run.calibration, run.unlabelled, run.pruner.importance)
+    if path is not None and first(path.exists()):
+        reports, state = load_stages(path, run.distiller, run.pruner, numbers)
+        yield from reports[:-1]
+        # What comes next draws the numbers that it would have drawn without an interruption: also
+        # whoever is given the last report.
+        if state is not None:
+            numbers.restore(state)
+        yield reports[-1]
     while run.pruner.stage < len(run.pruner.keep):
         reports.append(run.stage(epochs[run.pruner.stage]))
         if path is not None:
-            save_stages(path, run.distiller, run.pruner, [asdict(report) for report in reports])
+            save_stages(path, run.distiller, run.pruner, reports, numbers)
         yield reports[-1]

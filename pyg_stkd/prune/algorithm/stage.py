@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyg_stkd.distill.distiller import Distiller
+from pyg_stkd.distill.fit_batches import Batches
+from pyg_stkd.distill.streams import Stream, interleave
 from pyg_stkd.distill.training import (
     Batch,
     Criterion,
@@ -19,11 +20,14 @@ from pyg_stkd.distill.training import (
     batches_of,
     of_models,
     total_loss,
+    unpack,
 )
 from pyg_stkd.prune.algorithm.adapters import check_adapters, narrow_adapters
 from pyg_stkd.prune.algorithm.compensate import add_means
+from pyg_stkd.prune.algorithm.parallel import inner, wrapped_alike
 from pyg_stkd.prune.algorithm.steps import check_calibration, fine_tune, measure, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.masked.processes import average, first, several
 from pyg_stkd.prune.masked.pruned import Pruned
 from pyg_stkd.prune.masked.snapshot import Snapshot
 from pyg_stkd.prune.pruner import Pruner
@@ -44,6 +48,7 @@ class Stage(Pruned):
         flops (int): Operations of the model's matrix products and convolutions for a batch.
         seconds (float): The time of one forward of that batch.
         attempts (tuple of float): Shares that were tried and rolled back.
+        unlabelled (dict): The mean loss of the last epoch's unlabelled batches and its terms.
     """
 
     losses: dict[str, float]
@@ -51,13 +56,14 @@ class Stage(Pruned):
     flops: int
     seconds: float
     attempts: tuple[float, ...] = field(default=())
+    unlabelled: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class Algorithm:
     """What the stages of :func:`~pyg_stkd.prune.distill_and_prune` share, its arguments."""
 
-    distiller: Distiller
+    wrapper: nn.Module  # the distiller, or that in DistributedDataParallel
     pruner: Pruner
     loader: Iterable[Any]
     criterion: Criterion
@@ -67,9 +73,16 @@ class Algorithm:
     guard: float | None
     max_rollbacks: int
     unpack: Unpack
+    unlabelled: Iterable[Any] | None = None
+    share: float = 0.5
 
     def __post_init__(self) -> None:
+        self.distiller = inner(self.wrapper)
         check_calibration(self.calibration)
+        self._kinds: Batches | None = None
+        if self.unlabelled is not None:
+            own = None if self.unpack is unpack else self.unpack
+            self._kinds = Batches(self.loader, self.unlabelled, own, None)
         check_adapters(self.distiller, self.pruner)
 
     def stage(self, epochs: int) -> Stage:
@@ -82,7 +95,7 @@ class Algorithm:
         while True:
             left = pruner.spent
             snapshot = None if before is None else self._snapshot()
-            losses, metric = self._attempt(share, epochs, shrink=before is None)
+            losses, unlabelled, metric = self._attempt(share, epochs, shrink=before is None)
             if (
                 snapshot is not None
                 and self._is_worse(metric, before)
@@ -98,16 +111,16 @@ class Algorithm:
                 break
             share = target
         pruner.stage += 1
-        flops, seconds = measure(pruner.model, next(self._batches(1)))
+        flops, seconds = first(measure(pruner.model, next(self._batches(1))))
         left_now = asdict(pruner.report(target))
         return Stage(
             **left_now, losses=losses, metric=metric, flops=flops, seconds=seconds,
-            attempts=tuple(attempts),
+            attempts=tuple(attempts), unlabelled=unlabelled,
         )  # fmt: skip
 
     def _attempt(
         self, share: float, epochs: int, shrink: bool
-    ) -> tuple[dict[str, float], float | None]:
+    ) -> tuple[dict[str, float], dict[str, float], float | None]:
         """Prune to a share and fine-tune; return the losses of the last epoch and the metric."""
         student = self.pruner.model
         whole = plain_copy(student)
@@ -117,11 +130,28 @@ class Algorithm:
             self._shrink()
         recalibrate(student, lambda: self._run(student))
         losses: dict[str, float] = {}
+        unlabelled: dict[str, float] = {}
         parameters = (p for p in self.distiller.parameters() if p.requires_grad)
         optimizer = self.optimizer(parameters)
+        wrapped = wrapped_alike(self.distiller, self.wrapper)
+        # Begun anew in each stage, so that a checkpoint need not hold a place in it.
+        stream = None if self.unlabelled is None else Stream(self.unlabelled, "unlabelled")
         for _ in range(epochs):
-            losses = fine_tune(self.distiller, self._batches(), self.criterion, optimizer)
-        return losses, self._metric()
+            batches = self._epoch(stream)
+            losses, unlabelled = fine_tune(wrapped, batches, self.criterion, optimizer)
+        for buffer in self.distiller.buffers() if several() else ():
+            buffer.data.copy_(first(buffer.data))  # what norms saw last differs
+        return losses, unlabelled, self._metric()
+
+    def _epoch(self, stream: Stream | None) -> Iterator[tuple[Batch, bool]]:
+        """Return the batches of an epoch, and whether they are labelled."""
+        if stream is None:
+            yield from ((batch, True) for batch in self._batches())
+            return
+        assert self._kinds is not None
+        for batch, labelled in interleave(self.loader, stream, self.share):
+            item = self.unpack(batch) if labelled else self._kinds.read(batch, False).batch
+            yield item, labelled
 
     def _losses(self) -> Iterator[Tensor]:
         for batch in self._calibration():
@@ -152,7 +182,8 @@ class Algorithm:
             return None
         self.distiller.eval()
         with torch.no_grad():
-            return float(self.validate(self.pruner.model))
+            value = float(self.validate(self.pruner.model))
+        return float(average({"": torch.tensor(value, dtype=torch.float64)})[""])
 
     def _is_worse(self, metric: float | None, before: float | None) -> bool:
         assert metric is not None

@@ -13,31 +13,43 @@ from torch.nn.modules.batchnorm import _NormBase
 from pyg_stkd import checks
 from pyg_stkd.distill.training import Batch, Criterion, of_models, total_loss
 from pyg_stkd.prune.masked.cost import count_flops, latency
+from pyg_stkd.prune.masked.processes import several, summed, together
 
 __all__ = ["check_calibration", "fine_tune", "measure", "recalibrate"]
 
 
 def fine_tune(
     distiller: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[tuple[Batch, bool]],
     criterion: Criterion,
     optimizer: torch.optim.Optimizer,
-) -> dict[str, float]:
-    """Train for one epoch and return the means of the loss and its terms."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Train for one epoch and return the means of the loss and its terms.
+
+    They are means over the processes too: those of labelled batches, and those of unlabelled ones.
+    """
     distiller.train()
-    sums: dict[str, float] = {}
-    count = 0
-    for batch in batches:
+    sums: dict[bool, dict[str, float]] = {True: {}, False: {}}
+    for batch, labelled in batches:
         optimizer.zero_grad()
-        loss, terms = total_loss(distiller, batch, criterion)
+        loss, terms = total_loss(distiller, batch, criterion if labelled else None)
         loss.backward()
         optimizer.step()
-        count += 1
-        for name, value in {"loss": loss, **terms}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-    if count == 0:
+        total = sums[labelled]
+        for name, value in {"count": loss.new_ones(()), "loss": loss, **terms}.items():
+            total[name] = total.get(name, 0.0) + float(value.detach())
+    if not sums[True]:
         raise ValueError("'loader' must give at least one batch (got none)")
-    return {name: value / count for name, value in sums.items()}
+    return _means(sums[True]), _means(sums[False])
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    if not sums:
+        return {}
+    values = summed(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
+    means = {name: value / values[0] for name, value in zip(sums, values, strict=True)}
+    del means["count"]
+    return means
 
 
 @torch.no_grad()
@@ -69,7 +81,9 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
         model.eval()
         for norm in norms:
             norm.train()
-        run()
+        with together():
+            run()
+        _share(counts)
     except BaseException:
         for norm, statistics in before.items():
             for key, value in _statistics(norm).items():
@@ -82,6 +96,18 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+
+
+def _share(counts: dict[_NormBase, int]) -> None:
+    """Give the norms of all processes the mean of their statistics, over all their batches."""
+    for norm, count in counts.items() if several() else ():
+        total = int(summed(torch.tensor(count)))
+        for value in _statistics(norm).values() if total else ():
+            if value.is_floating_point():  # those of a norm that has seen nothing do not count
+                seen = value * count if count else torch.zeros_like(value)
+                value.copy_(summed(seen) / total)
+            else:
+                value.fill_(total)
 
 
 def _statistics(norm: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["average", "check_same", "first", "gathered", "several", "summed", "together"]
+__all__ = ["average", "check_same", "first", "gathered", "rank", "several", "summed", "together"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,16 @@ def several() -> bool:
         False
     """
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Return the number of this process, 0 where there is only one.
+
+    Example:
+        >>> rank()
+        0
+    """
+    return dist.get_rank() if several() else 0
 
 
 def summed(tensor: Tensor) -> Tensor:
