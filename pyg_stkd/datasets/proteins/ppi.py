@@ -91,6 +91,8 @@ def _read_official(folder: Path, split: str) -> list[Data]:
     feats, labels, graph_id, graph = (folder / f"{PREFIX[split]}_{s}" for s in SUFFIXES)
     x = _numbers(feats, 2)
     member = _numbers(graph_id, 1, len(x))
+    if member.dtype.kind not in "iu":
+        raise ValueError(f"'{graph_id}' must hold whole numbers of graphs (got {member.dtype})")
     edge_index = _edges(graph, len(x))[1]
     whole = _data(x, _numbers(labels, 2, len(x)), edge_index)
     source, target = whole.edge_index
@@ -113,21 +115,41 @@ def _read_graphsage(folder: Path, split: str) -> list[Data]:
     graph, feats, class_map, id_map = (folder / name for name in GRAPHSAGE)
     x = _numbers(feats, 2)
     nodes, edge_index = _edges(graph, len(x))
+    if not all(isinstance(node, dict) for node in nodes):
+        raise ValueError(f"'{graph}' must be a node-link graph (got 'nodes' that are no objects)")
     labels, ids = read_json(class_map), read_json(id_map)
     kinds = np.array(
         ["test" if n.get("test") else "val" if n.get("val") else "train" for n in nodes]
     )
-    try:
-        # links count places in the list of nodes, features the rows that id_map names
-        row = np.array([ids[str(node["id"])] for node in nodes], dtype=np.int64)
-        y = np.array([labels[str(node["id"])] for node in nodes], dtype=np.float32)
-        x = x[row]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    if split not in kinds:
+        raise ValueError(f"'{graph}' must hold nodes of the split {split!r} (got none)")
+    # links count places in the list of nodes, features the rows that id_map names
+    names = [str(node.get("id")) for node in nodes]
+    for path, known in ((id_map, ids), (class_map, labels)):
+        if absent := [name for name in names if name not in known]:
+            raise ValueError(
+                f"'{path}' must hold each node of '{graph}' (got no {absent[0][:40]!r})"
+            )
+    row = [ids[name] for name in names]
+    if not _are_indices(row, len(x)) or len(set(row)) < len(row):
         raise ValueError(
-            f"'{id_map}' and '{class_map}' must hold each node of '{graph}' (got {error!r})"
-        ) from error
-    whole = _data(x, y, edge_index)
-    return [whole.subgraph(torch.from_numpy(kinds == split))]
+            f"'{id_map}' must name each of the {len(x)} rows of the features once "
+            f"(got {str(row[:8])[:80]} ...)"
+        )
+    y = [labels[name] for name in names]
+    width = len(y[0]) if isinstance(y[0], list) else 0
+    if not all(isinstance(r, list) and len(r) == width and _are_indices(r, 2) for r in y):
+        raise ValueError(f"'{class_map}' must hold lists of 0 and 1, all of one length")
+    return [
+        _data(x[row], np.array(y, dtype=np.float32).reshape(len(y), width), edge_index).subgraph(
+            torch.from_numpy(kinds == split)
+        )
+    ]
+
+
+def _are_indices(values: list[Any], end: int) -> bool:
+    """Return whether all are whole numbers, as JSON writes them, from 0 and below an end."""
+    return not values or (set(map(type, values)) == {int} and 0 <= min(values) <= max(values) < end)
 
 
 def _data(x: NDArray[Any], y: NDArray[Any], edge_index: NDArray[np.int64]) -> Data:
@@ -141,21 +163,19 @@ def _data(x: NDArray[Any], y: NDArray[Any], edge_index: NDArray[np.int64]) -> Da
 
 def _edges(path: Path, num_nodes: int) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
     content = read_json(path)
-    try:
-        nodes = content["nodes"]
-        pairs = [(link["source"], link["target"]) for link in content["links"]]
-        edge_index = np.array(pairs, dtype=np.int64).reshape(-1, 2).T.copy()
-    except (KeyError, TypeError, ValueError) as error:
+    nodes, links = content.get("nodes"), content.get("links")
+    if not isinstance(nodes, list):
+        raise ValueError(f"'{path}' must be a node-link graph (got no list 'nodes')")
+    if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
+        raise ValueError(f"'{path}' must be a node-link graph (got no list of objects 'links')")
+    ends = [link.get(end) for link in links for end in ("source", "target")]
+    if len(nodes) != num_nodes or not _are_indices(ends, num_nodes):
+        odd = next((e for e in ends if not _are_indices([e], num_nodes)), "none")
         raise ValueError(
-            f"'{path}' must be a node-link graph with integer nodes (got {error!r})"
-        ) from error
-    if len(nodes) != num_nodes or (
-        edge_index.size and (edge_index.min() < 0 or edge_index.max() >= num_nodes)
-    ):
-        raise ValueError(
-            f"'{path}' must link the {num_nodes} rows of the features (got {len(nodes)} nodes, "
-            f"ends from {edge_index.min(initial=0)} to {edge_index.max(initial=0)})"
+            f"'{path}' must link the {num_nodes} rows of the features by whole numbers "
+            f"(got {len(nodes)} nodes, and the end {str(odd)[:40]})"
         )
+    edge_index = np.array(ends, dtype=np.int64).reshape(-1, 2).T.copy()
     if not content.get("directed", False):
         edge_index = to_undirected(torch.from_numpy(edge_index), num_nodes=num_nodes).numpy()
     return nodes, edge_index
@@ -163,15 +183,16 @@ def _edges(path: Path, num_nodes: int) -> tuple[list[dict[str, Any]], NDArray[np
 
 def _numbers(path: Path, ndim: int, num_rows: int | None = None) -> NDArray[Any]:
     array = read_npy(path)
-    if array.ndim != ndim or array.dtype.kind not in "biuf":
-        raise ValueError(f"'{path}' must hold a numeric array with {ndim} dimensions")
+    if array.ndim != ndim or array.dtype.kind not in "biuf" or len(array) == 0:
+        raise ValueError(
+            f"'{path}' must hold a numeric array with {ndim} dimensions "
+            f"(got shape {array.shape} of {array.dtype})"
+        )
     if num_rows is not None and len(array) != num_rows:
         raise ValueError(
             f"'{path}' must have a row for each of {num_rows} nodes (got {len(array)})"
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(
-            f"'{path}' must be finite (got {np.count_nonzero(~np.isfinite(array))} NaN or "
-            f"infinite values)"
-        )
+    if array.dtype.kind == "f" and not (np.abs(array) <= np.finfo(np.float32).max).all():
+        bad = np.count_nonzero(~(np.abs(array) <= np.finfo(np.float32).max))
+        raise ValueError(f"'{path}' must be finite in float32 (got {bad} values that are not)")
     return array

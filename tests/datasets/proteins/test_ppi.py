@@ -122,7 +122,9 @@ def test_load_ppi_graphsage(tmp_path: Path) -> None:
         assert load_ppi(root, "test")[0].edge_index.tolist() == [[0, 1], [1, 0]]
 
     (tmp_path / "ppi" / "ppi-id_map.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"must hold each node of .*KeyError\('10'\)"):
+    with pytest.raises(
+        ValueError, match=r"ppi-id_map.json' must hold each node of .*\(got no '10'\)"
+    ):
         load_ppi(tmp_path)
 
 
@@ -141,7 +143,7 @@ def test_load_ppi_missing(tmp_path: Path, official: Path) -> None:
     ("name", "content", "text"),
     [
         ("train_feats.npy", b"", "complete npy file"),
-        ("train_feats.npy", np.full((6, 3), np.nan), r"must be finite \(got 18 NaN"),
+        ("train_feats.npy", np.full((6, 3), np.nan), r"must be finite in float32 \(got 18 values"),
         ("train_feats.npy", np.ones(6), "2 dimensions"),
         ("train_feats.npy", np.array([{}]), "complete npy file"),
         ("train_labels.npy", np.ones((5, 2)), r"row for each of 6 nodes \(got 5\)"),
@@ -150,16 +152,12 @@ def test_load_ppi_missing(tmp_path: Path, official: Path) -> None:
         ("train_graph.json", b"[]", "JSON object"),
         ("train_graph.json", b'{"nodes": []}', r"node-link graph .*'links'"),
         ("train_graph.json", b'{"nodes": [], "links": []}', r"must link the 6 rows .*got 0 nodes"),
-        (
-            "train_graph.json",
-            b'{"nodes": [0,1,2,3,4,5], "links": [{"source": 0, "target": 6}]}',
-            "ends from 0 to 6",
-        ),
-        (
-            "train_graph.json",
-            b'{"nodes": [0,1,2,3,4,5], "links": [{"source": "a", "target": "b"}]}',
-            "integer nodes",
-        ),
+        ("train_graph.json", b'{"nodes": 6, "links": []}', "no list 'nodes'"),
+        ("train_graph.json", b'{"nodes": [], "links": [1]}', "no list of objects 'links'"),
+        ("train_graph.json", b"[" * 200_000, "complete JSON file"),
+        ("train_feats.npy", np.full((6, 3), 1e300), r"must be finite in float32 \(got 18 values"),
+        ("train_feats.npy", np.empty((0, 3)), r"must hold a numeric array .*got shape \(0, 3\)"),
+        ("train_graph_id.npy", np.full(6, 1.5), r"whole numbers of graphs \(got float64\)"),
     ],
 )
 def test_load_ppi_damaged(official: Path, name: str, content: Any, text: str) -> None:
@@ -170,6 +168,55 @@ def test_load_ppi_damaged(official: Path, name: str, content: Any, text: str) ->
         np.save(path, content)
     with pytest.raises(ValueError, match=rf"{name}' {'.*' if text else ''}{text}"):
         load_ppi(official, "train")
+
+
+@pytest.mark.parametrize(
+    "end", [6, -1, 10**30, 0.9, 1.0, "1", True, None, [1]], ids=lambda end: str(end)
+)
+@pytest.mark.parametrize("place", ["source", "target"])
+def test_load_ppi_ends_are_whole_numbers_of_nodes(official: Path, end: Any, place: str) -> None:
+    link = {"source": 0, "target": 1, place: end}
+    graph = {"directed": True, "nodes": [0] * 6, "links": [{"source": 1, "target": 0}, link]}
+    (official / "raw" / "train_graph.json").write_text(json.dumps(graph))
+    with pytest.raises(ValueError, match=r"train_graph.json' must link the 6 rows .*whole numbers"):
+        load_ppi(official, "train")
+
+
+GOOD_MAPS: dict[str, Any] = {
+    "ppi-G.json": {"directed": False, "nodes": [{"id": i} for i in range(4)], "links": []},
+    "ppi-class_map.json": {str(i): [1, 0] for i in range(4)},
+    "ppi-id_map.json": {str(i): i for i in range(4)},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("ppi-id_map.json", {"0": -1}, "must name each of the 4 rows of the features once"),
+        ("ppi-id_map.json", {"0": 4}, "must name each of the 4 rows"),
+        ("ppi-id_map.json", {"0": 10**30}, "must name each of the 4 rows"),
+        ("ppi-id_map.json", {"0": 0.0}, "must name each of the 4 rows"),
+        ("ppi-id_map.json", {"0": "0"}, "must name each of the 4 rows"),
+        ("ppi-id_map.json", {"0": 1}, "must name each of the 4 rows"),
+        ("ppi-class_map.json", {"1": [1]}, "lists of 0 and 1, all of one length"),
+        ("ppi-class_map.json", {"1": [1, 2]}, "lists of 0 and 1"),
+        ("ppi-class_map.json", {"1": [1, 0.5]}, "lists of 0 and 1"),
+        ("ppi-class_map.json", {"1": "10"}, "lists of 0 and 1"),
+        ("ppi-class_map.json", {"0": 1}, "lists of 0 and 1"),
+        ("ppi-G.json", {"nodes": [0, 1, 2, 3]}, "'nodes' that are no objects"),
+        ("ppi-G.json", {"nodes": [{"id": 9}] * 4}, r"id_map.json' must hold each node .*no '9'"),
+        ("ppi-G.json", {"nodes": [{"id": i, "val": True} for i in range(4)]}, "split 'train'"),
+    ],
+)
+def test_load_ppi_graphsage_damaged(tmp_path: Path, name: str, change: Any, text: str) -> None:
+    for file, content in GOOD_MAPS.items():
+        (tmp_path / file).write_text(json.dumps(content))
+    np.save(tmp_path / "ppi-feats.npy", np.arange(8.0).reshape(4, 2))
+    assert load_ppi(tmp_path)[0].num_nodes == 4
+    (tmp_path / name).write_text(json.dumps({**GOOD_MAPS[name], **change}))
+    with pytest.raises(ValueError, match=rf"{name}'.*{text}|{text}") as error:
+        load_ppi(tmp_path)
+    assert str(tmp_path / "ppi-") in str(error.value)
 
 
 def test_load_ppi_split(tmp_path: Path) -> None:
