@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyg_stkd.datasets.points.point_archive import (
     check_labels,
@@ -18,6 +19,7 @@ from pyg_stkd.datasets.points.point_archive import (
 from pyg_stkd.datasets.points.point_clouds import Float, Int, PointClouds, Transform, check_split
 
 FOLDER = "modelnet40_ply_hdf5_2048"
+_DEFLATE = 1032  # times as much as it takes in the file, an array can be at most
 NEEDS = "shape_names.txt, train_files.txt, test_files.txt, ply_data_train*.h5, ply_data_test*.h5"
 SOURCE = f"https://shapenet.cs.stanford.edu/media/{FOLDER}.zip"
 
@@ -70,9 +72,9 @@ class ModelNetHDF5(PointClouds):
         folder = find_root(root, NEEDS, SOURCE)
         folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
         self.classes = _names(folder, "shape_names.txt")
-        listed = _names(folder, f"{'train' if train else 'test'}_files.txt")
         # the lists name the archives by their place in the authors' repository
-        paths = [folder / PurePosixPath(line).name for line in listed]
+        names = _names(folder, f"{'train' if train else 'test'}_files.txt", places=True)
+        paths = [folder / name for name in names]
         if absent := [path.name for path in paths if not path.is_file()]:
             raise missing(folder, f"{', '.join(absent)} not in it", NEEDS, SOURCE)
         h5py = _h5py()
@@ -87,10 +89,10 @@ class ModelNetHDF5(PointClouds):
         self._fill(pos.reshape(-1, 3), sizes, np.concatenate(labels))
 
 
-def _names(folder: Path, name: str) -> list[str]:
+def _names(folder: Path, name: str, places: bool = False) -> list[str]:
     if not (folder / name).is_file():
         raise missing(folder, f"'{name}' is not in it", NEEDS, SOURCE)
-    return read_names(folder / name)
+    return read_names(folder / name, places)
 
 
 def _h5py() -> Any:
@@ -104,12 +106,22 @@ def _h5py() -> Any:
 def _read(h5py: Any, path: Path, num_classes: int) -> tuple[Float, Int]:
     try:
         with h5py.File(path, "r") as file:
-            arrays = {name: file[name][()] for name in ("data", "label") if name in file}
             keys = ", ".join(file) or "none"
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+            arrays = {name: _array(h5py, file, name) for name in ("data", "label") if name in file}
+    except Exception as error:  # of any kind, where HDF5 meets a damaged file
         raise ValueError(f"'{path}' must be a complete HDF5 file (got {error})") from error
     for name in ("data", "label"):
         if name not in arrays:
             raise ValueError(f"'{path}' must hold the array {name!r} (got {keys})")
-    pos = check_points(np.asarray(arrays["data"]), "data", path)
-    return pos, check_labels(np.asarray(arrays["label"]), "label", path, len(pos), num_classes)
+    pos = check_points(arrays["data"], "data", path)
+    return pos, check_labels(arrays["label"], "label", path, len(pos), num_classes)
+
+
+def _array(h5py: Any, file: Any, name: str) -> NDArray[np.generic]:
+    """Return an array that lies in the file itself, and is not larger than it can hold."""
+    data = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        raise ValueError(f"{name!r} that is no array of this file")
+    if data.dtype.kind not in "iuf" or data.nbytes > _DEFLATE * data.id.get_storage_size():
+        raise ValueError(f"{name!r} of {data.dtype} and {data.nbytes} bytes, shape {data.shape}")
+    return np.asarray(data[()])

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from pyg_stkd.datasets.points.point_archive import find_root, missing, read_names
+from pyg_stkd import checks
+from pyg_stkd.datasets.points.point_archive import (
+    check_finite,
+    find_root,
+    missing,
+    read_names,
+)
 from pyg_stkd.datasets.points.point_clouds import (
     Float,
     PointClouds,
     Transform,
-    check_count,
     check_split,
 )
+from pyg_stkd.datasets.tables import read_table
 
 FOLDER = "modelnet40_normal_resampled"
 SOURCE = f"https://shapenet.cs.stanford.edu/media/{FOLDER}.zip"
@@ -84,10 +89,10 @@ class ModelNetNormals(PointClouds):
         points: int | None = None,
         transform: Transform | None = None,
     ) -> None:
-        if name not in ("10", "40"):
-            raise ValueError(f"'name' must be '10' or '40' (got {name!r})")
+        checks.choice("name", name, ("10", "40"))
         check_split(train)
-        check_count("points", points, optional=True)
+        if points is not None:
+            checks.count("points", points)
         self.name, self.train, self.points = name, train, points
         lists = [f"modelnet{name}_{part}.txt" for part in ("shape_names", "train", "test")]
         needs = f"{', '.join(lists)}, <class>/<class>_NNNN.txt"
@@ -138,18 +143,12 @@ class ModelNetNormals(PointClouds):
 
 def _read(path: Path, points: int | None) -> Float:
     """Return the first points of a file, or all, with their normals: `[P, 6]`."""
-    try:
-        with path.open(encoding="ascii") as file:
-            lines = [line for line in islice(file, points) if line.strip()]
-        cloud = np.loadtxt(lines, delimiter=",", ndmin=2, dtype=np.float32) if lines else None
-    except ValueError as error:
-        raise ValueError(f"'{path}' must hold lines x,y,z,nx,ny,nz (got {error})") from error
-    if cloud is None or len(cloud) < (points or 1):
-        count = 0 if cloud is None else len(cloud)
-        raise ValueError(f"'{path}' must hold at least {points or 1} points (got {count})")
-    if cloud.shape[1] != 6 or not np.isfinite(cloud).all():
-        raise ValueError(
-            f"'{path}' must hold lines x,y,z,nx,ny,nz of finite numbers "
-            f"(got {cloud.shape[1]} columns, {np.count_nonzero(~np.isfinite(cloud))} not finite)"
-        )
-    return cloud
+    cloud = read_table(path, columns=6, rows=points).values
+    if len(cloud) < (points or 1):
+        raise ValueError(f"'{path}' must hold at least {points} points (got {len(cloud)})")
+    if cloud.shape[1] != 6:
+        raise ValueError(f"'{path}' must hold lines x,y,z,nx,ny,nz (got {cloud.shape[1]} columns)")
+    with np.errstate(over="ignore"):
+        table = cloud.astype(np.float32)
+    check_finite(table, "x,y,z,nx,ny,nz", path)
+    return table

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch_geometric.transforms import SamplePoints
 
+from pyg_stkd import checks
 from pyg_stkd.datasets.points.off_mesh import read_mesh
 from pyg_stkd.datasets.points.point_archive import find_root, missing
 from pyg_stkd.datasets.points.point_clouds import (
@@ -16,7 +17,6 @@ from pyg_stkd.datasets.points.point_clouds import (
     MODELNET40,
     PointClouds,
     Transform,
-    check_count,
     check_split,
     unit_sphere,
 )
@@ -95,8 +95,8 @@ class ModelNetOFF(PointClouds):
         if name not in SOURCES:
             raise ValueError(f"'name' must be '10' or '40' (got {name!r})")
         check_split(train)
-        check_count("points", points)
-        check_count("seed", seed, least=0)
+        checks.count("points", points)
+        checks.count("seed", seed, least=0)
         self.name, self.train, self.points, self.seed = name, train, points, seed
         self.classes = list(MODELNET10 if name == "10" else MODELNET40)
         paths, y = self._find(find_root(root, NEEDS, SOURCES[name]))

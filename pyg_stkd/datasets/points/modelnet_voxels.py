@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyg_stkd import checks
 from pyg_stkd.datasets.points.point_archive import (
     check_labels,
     find_root,
@@ -21,7 +22,6 @@ from pyg_stkd.datasets.points.point_clouds import (
     Int,
     PointClouds,
     Transform,
-    check_count,
     check_split,
     unit_sphere,
 )
@@ -107,8 +107,9 @@ class ModelNetVoxels(PointClouds):
         seed: int = 0,
     ) -> None:
         check_split(train)
-        check_count("points", points, optional=True)
-        check_count("seed", seed, least=0)
+        if points is not None:
+            checks.count("points", points)
+        checks.count("seed", seed, least=0)
         self.train, self.points, self.seed = train, points, seed
         self.classes = list(MODELNET10)
         path = _find(root)

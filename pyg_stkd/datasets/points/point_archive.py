@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,11 @@ def missing(root: Path, what: str, needs: str, source: str) -> FileNotFoundError
     )
 
 
-def read_names(path: Path) -> list[str]:
-    """Return the names of a list, one a line.
+def read_names(path: Path, places: bool = False) -> list[str]:
+    """Return the names of a list, one a line; of places with folders, the last part of each.
 
     Raises:
-        ValueError: If there is none, or one twice.
+        ValueError: If there is none, or one twice, or one that could lead out of its folder.
     """
     names = read_text(path).split()
     if not names or len(set(names)) < len(names):
@@ -43,11 +43,17 @@ def read_names(path: Path) -> list[str]:
             f"'{path}' must hold a name a line, each once "
             f"(got {len(names)}, {len(set(names))} distinct)"
         )
+    names = [PurePosixPath(name).name for name in names] if places else names
+    for name in names:
+        if name in ("", ".", "..") or len(name) > 200 or not set(name).isdisjoint("/\\:\0"):
+            raise ValueError(
+                f"'{path}' must hold plain names, which lead nowhere else (got {name[:40]!r})"
+            )
     return names
 
 
 def check_points(array: NDArray[np.generic], name: str, path: Path) -> NDArray[np.float32]:
-    """Checked `[S, P, 3]` points or normals as float32.
+    """Return checked `[S, P, 3]` points or normals as float32.
 
     Raises:
         ValueError: If the shape is another, a cloud is empty, or a value is not finite.
@@ -74,7 +80,7 @@ def check_finite(array: NDArray[np.generic], name: str, path: Path) -> None:
 def check_labels(
     array: NDArray[np.generic], name: str, path: Path, num_shapes: int, num_classes: int
 ) -> NDArray[np.int64]:
-    """Checked labels `[S]` or `[S, 1]` as int64 `[S]`.
+    """Return checked labels `[S]` or `[S, 1]` as int64 `[S]`.
 
     Raises:
         ValueError: If there is not one a shape, or one is no class.

@@ -90,13 +90,3 @@ def check_split(train: bool) -> None:
     """Raise for anything but a bool: a name such as 'test' would count as true."""
     if not isinstance(train, bool):
         raise TypeError(f"'train' must be True or False (got {train!r})")
-
-
-def check_count(name: str, value: int | None, least: int = 1, optional: bool = False) -> None:
-    """Refuses what is no integer or is too small."""
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name!r} must be an integer (got {type(value).__name__})")
-    if value < least:
-        raise ValueError(f"{name!r} must be at least {least} (got {value})")

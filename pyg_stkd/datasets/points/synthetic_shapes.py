@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pyg_stkd import checks
 from pyg_stkd.datasets.points.point_clouds import (
     Float,
     PointClouds,
     Transform,
-    check_count,
     check_split,
     unit_sphere,
 )
@@ -92,10 +91,10 @@ class SyntheticShapes(PointClouds):
         check_split(train)
         for name, count, least in (("num_shapes", num_shapes, 1), ("points", points, 1),
                                    ("seed", seed, 0)):  # fmt: skip
-            check_count(name, count, least)
+            checks.count(name, count, least)
         for name, value, most in (("noise", noise, 1), ("occlusion", occlusion, 0.5),
                                   ("density", density, 3)):  # fmt: skip
-            _check_number(name, value, most)
+            checks.number(name, value, least=0, most=most)
         self.train, self.num_shapes, self.points, self.seed = train, num_shapes, points, seed
         self.noise, self.occlusion, self.density = noise, occlusion, density
         self.classes = sorted(SURFACES)
@@ -140,10 +139,3 @@ class SyntheticShapes(PointClouds):
         limit = np.take_along_axis(np.sort(depth, axis=1), first[:, None], axis=1)
         score[depth < limit] = -np.inf
         return np.argpartition(-score, self.points - 1, axis=1)[:, : self.points]
-
-
-def _check_number(name: str, value: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name!r} must be a number (got {type(value).__name__})")
-    if not (math.isfinite(value) and 0 <= value <= most):
-        raise ValueError(f"{name!r} must be between 0 and {most} (got {value})")

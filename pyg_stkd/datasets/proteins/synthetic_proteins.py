@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data, InMemoryDataset
 
+from pyg_stkd import checks
 from pyg_stkd.datasets.proteins.interactome import interactome
 
 Array = NDArray[np.float64]
@@ -99,7 +100,10 @@ class SyntheticProteins(InMemoryDataset):
         num_graphs: int = len(PPI_SIZES),
         transform: Callable[[Data], Data] | None = None,
     ) -> None:
-        _check(split, scale, seed, num_graphs)
+        checks.choice("split", split, ("train", "val", "test"))
+        checks.number("scale", scale, above=0)
+        checks.count("seed", seed, least=0)
+        checks.count("num_graphs", num_graphs, least=3)
         self.split, self.scale, self.seed, self.num_graphs = split, scale, seed, num_graphs
         super().__init__(None, transform)
         held_out = max(1, num_graphs // 12)
@@ -209,17 +213,3 @@ class _Task:
 def _matmul(a: Array, b: Array) -> Array:
     # not BLAS, whose last bits change with the number of threads
     return np.asarray(np.einsum("nf,fk->nk", a, b))
-
-
-def _check(split: str, scale: float, seed: int, num_graphs: int) -> None:
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"'split' must be 'train', 'val' or 'test' (got {split!r})")
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise TypeError(f"'scale' must be a number (got {type(scale).__name__})")
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"'scale' must be positive and finite (got {scale})")
-    for name, value, least in (("seed", seed, 0), ("num_graphs", num_graphs, 3)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name!r} must be an integer (got {type(value).__name__})")
-        if value < least:
-            raise ValueError(f"{name!r} must be at least {least} (got {value})")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,3 +122,67 @@ def test_hdf5_lists(tmp_path: Path) -> None:
     (tmp_path / "train_files.txt").write_text("")
     with pytest.raises(ValueError, match=r"a name a line, each once \(got 0"):
         ModelNetHDF5(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["..", "data/..", "..\\\\x.h5", "C:x.h5"])
+def test_hdf5_lists_lead_nowhere_else(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    (tmp_path / "train_files.txt").write_text(f"{NAMES[0]}\n{name}\n")
+    with pytest.raises(ValueError, match=r"train_files.txt' must hold plain names"):
+        ModelNetHDF5(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["external", "soft", "raw", "virtual", "group", "empty"])
+def test_hdf5_arrays_lie_in_their_file(tmp_path: Path, how: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    write(tmp_path / "set", data=None)
+    secret, values = tmp_path / "secret", np.ones((2, 4, 3), dtype=np.float32)
+    with h5py.File(secret, "w") as file:
+        file["data"] = values
+    with h5py.File(tmp_path / "set" / NAMES[0], "a") as file:
+        if how == "external":
+            file["data"] = h5py.ExternalLink(secret, "data")
+        elif how == "soft":
+            file["far"] = h5py.ExternalLink(secret, "data")
+            file["data"] = h5py.SoftLink("/far")
+        elif how == "raw":
+            place = [(str(secret), 0, values.nbytes)]
+            file.create_dataset("data", values.shape, values.dtype, external=place)
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(values.shape, values.dtype)
+            layout[:] = h5py.VirtualSource(secret, "data", values.shape)
+            file.create_virtual_dataset("data", layout)
+        elif how == "group":
+            file.create_group("data")
+        else:
+            file["data"] = h5py.Empty("f4")
+    with pytest.raises(
+        ValueError, match="'data' (that is no array of this file|of '.* object)"
+    ) as error:
+        ModelNetHDF5(tmp_path / "set")
+    assert NAMES[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"shape": (10**9, 100, 3)}, {"shape": (10**9, 100, 3), "chunks": (1, 100, 3)}]
+)
+def test_hdf5_declared_terabytes_take_no_memory(tmp_path: Path, options: dict[str, Any]) -> None:
+    h5py = pytest.importorskip("h5py")
+    write(tmp_path, data=None)
+    with h5py.File(tmp_path / NAMES[0], "a") as file:
+        file.create_dataset("data", dtype="f4", **options)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"'data' of float32 and 1200000000000 bytes"):
+            ModelNetHDF5(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_hdf5_compressed_arrays_are_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    write(tmp_path, data=None)
+    with h5py.File(tmp_path / NAMES[0], "a") as file:
+        file.create_dataset("data", data=np.zeros((2, 4, 3)), compression="gzip", shuffle=True)
+    assert ModelNetHDF5(tmp_path)[0].pos.tolist() == [[0.0] * 3] * 4

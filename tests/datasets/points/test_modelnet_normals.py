@@ -76,15 +76,18 @@ def test_normals_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "points", "text"),
     [
-        ("", None, r"at least 1 points \(got 0\)"),
-        ("\n\n", None, r"at least 1 points \(got 0\)"),
+        ("", None, r"must be a table of numbers \(got an empty file\)"),
+        ("\n\n", None, r"must be a table of numbers \(got an empty file\)"),
         (lines(0)[: lines(0).index("\n") + 1], None, r"must hold 3 points, as the files before"),
-        (lines(0)[:-20], None, r"must hold lines x,y,z,nx,ny,nz \(got "),
+        (lines(0)[:-20], None, r"must have 6 fields in each line \(got 4 in line 3\)"),
         ("1,2,3\n" * 3, None, r"must hold lines .* \(got 3 columns"),
-        ("1,2,3,4,5,nan\n" * 3, None, r"finite numbers \(got 6 columns, 3 not finite"),
-        ("1,2,3,4,5,inf\n" * 3, 2, r"\(got 6 columns, 2 not finite"),
-        ("1,2,3,4,5,x\n" * 3, None, r"must hold lines x,y,z,nx,ny,nz \(got could not convert"),
-        ("1,2,3,4,5,\xff\n" * 3, None, r"must hold lines x,y,z,nx,ny,nz \(got 'ascii' codec"),
+        ("1,2,3,4,5,nan\n" * 3, None, r"finite numbers \(got 'nan' in line 1, column 6"),
+        ("1,2,3,4,5,inf\n" * 3, 2, r"finite numbers \(got 'inf' in line 1, column 6"),
+        ("1,2,3,4,5,1e300\n" * 3, 2, r"must be finite \(got 2 NaN or infinite"),
+        ("1,2,3,4,5,x\n" * 3, None, r"finite numbers \(got 'x' in line 1, column 6"),
+        ("1,2,3,4,5,\xff\n" * 3, None, "must be text in UTF-8"),
+        ("1,2,3,4,5,6\n\n" * 3, None, r"6 fields in each line \(got none in line 2\)"),
+        ("#1,2,3,4,5,6\n" * 3, None, r"finite numbers \(got '#1' in line 1, column 1"),
     ],
 )
 def test_normals_bad_file(tmp_path: Path, content: str, points: int | None, text: str) -> None:
@@ -110,10 +113,21 @@ def test_normals_lists(tmp_path: Path) -> None:
         ModelNetNormals(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../bed_0001", "..", "bed/../../x_1", "C:x_1", "bed\\\\x_1"])
+@pytest.mark.parametrize("file", ["shape_names", "train"])
+def test_normals_lists_lead_nowhere_else(tmp_path: Path, name: str, file: str) -> None:
+    write(tmp_path / "set")
+    (tmp_path / "bed_0001.txt").write_text(lines(0))  # what a hostile list would reach
+    listed = tmp_path / "set" / f"modelnet40_{file}.txt"
+    listed.write_text(f"{listed.read_text()}\n{name}\n")
+    with pytest.raises(ValueError, match=rf"{file}.txt' must hold plain names, which lead nowhere"):
+        ModelNetNormals(tmp_path / "set")
+
+
 def test_normals_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'name' must be '10' or '40' \(got 10\)"):
+    with pytest.raises(ValueError, match=r"'name' must be one of '10', '40' \(got 10\)"):
         ModelNetNormals(tmp_path, 10)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"'points' must be an integer \(got str\)"):
+    with pytest.raises(TypeError, match=r"'points' must be an integer \(got '1'\)"):
         ModelNetNormals(tmp_path, points="1")  # type: ignore[arg-type]
 
 

@@ -116,7 +116,7 @@ def test_off_damaged(tmp_path: Path) -> None:
 def test_off_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'name' must be '10' or '40' \(got '20'\)"):
         ModelNetOFF(tmp_path, "20")
-    with pytest.raises(TypeError, match=r"'points' must be an integer \(got NoneType\)"):
+    with pytest.raises(TypeError, match=r"'points' must be an integer \(got None\)"):
         ModelNetOFF(tmp_path, points=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'points' must be at least 1 \(got 0\)"):
         ModelNetOFF(tmp_path, points=0)

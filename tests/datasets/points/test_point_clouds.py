@@ -15,7 +15,6 @@ from pyg_stkd.datasets.points.point_clouds import (
     MODELNET10,
     MODELNET40,
     PointClouds,
-    check_count,
     check_split,
     unit_sphere,
 )
@@ -80,15 +79,6 @@ def test_unit_sphere_of_one_place() -> None:
 def test_checks() -> None:
     with pytest.raises(TypeError, match=r"'train' must be True or False \(got 'test'\)"):
         check_split("test")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"'points' must be an integer \(got float\)"):
-        check_count("points", 1.0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"\(got bool\)"):
-        check_count("points", True)
-    with pytest.raises(TypeError, match=r"\(got NoneType\)"):
-        check_count("points", None)
-    with pytest.raises(ValueError, match=r"'points' must be at least 1 \(got 0\)"):
-        check_count("points", 0)
-    check_count("points", None, optional=True)
 
 
 def test_class_names() -> None:

@@ -120,12 +120,20 @@ def test_shapes_of_one_point() -> None:
     [
         ({"train": "test"}, TypeError, r"'train' must be True or False \(got 'test'\)"),
         ({"num_shapes": 0}, ValueError, r"'num_shapes' must be at least 1 \(got 0\)"),
-        ({"points": 1.5}, TypeError, r"'points' must be an integer \(got float\)"),
+        ({"points": 1.5}, TypeError, r"'points' must be an integer \(got 1.5\)"),
         ({"seed": -1}, ValueError, r"'seed' must be at least 0 \(got -1\)"),
-        ({"noise": -0.1}, ValueError, r"'noise' must be between 0 and 1 \(got -0.1\)"),
-        ({"occlusion": 0.6}, ValueError, r"'occlusion' must be between 0 and 0.5 \(got 0.6\)"),
-        ({"density": float("nan")}, ValueError, r"'density' must be between 0 and 3 \(got nan\)"),
-        ({"density": "1"}, TypeError, r"'density' must be a number \(got str\)"),
+        ({"noise": -0.1}, ValueError, r"'noise' must be at least 0 and at most 1 \(got -0.1\)"),
+        (
+            {"occlusion": 0.6},
+            ValueError,
+            r"'occlusion' must be at least 0 and at most 0.5 \(got 0.6\)",
+        ),
+        (
+            {"density": float("nan")},
+            ValueError,
+            r"'density' must be at least 0 and at most 3 \(got nan\)",
+        ),
+        ({"density": "1"}, TypeError, r"'density' must be a number \(got '1'\)"),
     ],
 )
 def test_shapes_arguments(arguments: dict[str, Any], error: type[Exception], text: str) -> None:

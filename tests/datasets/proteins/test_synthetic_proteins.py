@@ -130,13 +130,13 @@ def test_labels_follow_the_documented_formula() -> None:
     ("arguments", "error", "text"),
     [
         ({"split": "valid"}, ValueError, r"'split' must be .*\(got 'valid'\)"),
-        ({"scale": 0.0}, ValueError, r"'scale' must be positive and finite \(got 0.0\)"),
+        ({"scale": 0.0}, ValueError, r"'scale' must be finite and above 0 \(got 0.0\)"),
         ({"scale": math.nan}, ValueError, r"\(got nan\)"),
-        ({"scale": "1"}, TypeError, r"'scale' must be a number \(got str\)"),
+        ({"scale": "1"}, TypeError, r"'scale' must be a number \(got '1'\)"),
         ({"seed": -1}, ValueError, r"'seed' must be at least 0 \(got -1\)"),
-        ({"seed": 1.5}, TypeError, r"'seed' must be an integer \(got float\)"),
+        ({"seed": 1.5}, TypeError, r"'seed' must be an integer \(got 1.5\)"),
         ({"num_graphs": 2}, ValueError, r"'num_graphs' must be at least 3 \(got 2\)"),
-        ({"num_graphs": True}, TypeError, r"'num_graphs' must be an integer \(got bool\)"),
+        ({"num_graphs": True}, TypeError, r"'num_graphs' must be an integer \(got True\)"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
