@@ -157,7 +157,7 @@ def test_hdf5_arrays_lie_in_their_file(tmp_path: Path, how: str) -> None:
         else:
             file["data"] = h5py.Empty("f4")
     with pytest.raises(
-        ValueError, match="'data' (that is no array of this file|of '.* object)"
+        ValueError, match=r"'data' (that is no array of this file|of '.* object)"
     ) as error:
         ModelNetHDF5(tmp_path / "set")
     assert NAMES[0] in str(error.value)
