@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.nn import ASTGCN, DGCNN, GAT, STGCN, GATConv
 from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
 from pyg_stkd.prune import Pruner, Random
+from pyg_stkd.testing import assert_exports
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="needs torch 2.7"),
@@ -112,26 +112,14 @@ def pruned(name: str) -> tuple[nn.Module, nn.Module]:
     return model.eval(), pruner.compact().eval()
 
 
-def export(model: nn.Module, case: Case, strict: bool = False) -> Any:
+def export(model: nn.Module, case: Case, strict: bool = False, onnx: bool = False) -> Any:
     """Export and compare, with the sizes of the example and with others."""
-    program = torch.export.export(model, case.args, dynamic_shapes=case.shapes, strict=strict)
-    for args in (case.args, case.others):
-        torch.testing.assert_close(program.module()(*args), model(*args), rtol=1e-5, atol=1e-5)
-    return program
-
-
-def check_onnx(model: nn.Module, case: Case, program: Any) -> None:
-    """Convert and compare in onnxruntime."""
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    made = torch.onnx.export(program, dynamo=True, verbose=False)
-    session = runtime.InferenceSession(made.model_proto.SerializeToString())
-    names = [each.name for each in session.get_inputs()]
-    for args in (case.args, case.others):
-        given = dict(zip(names, (arg.numpy() for arg in args), strict=True))
-        expected = model(*args).detach().numpy()
-        np.testing.assert_allclose(session.run(None, given)[0], expected, rtol=1e-4, atol=1e-4)
+    if onnx:
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    return assert_exports(
+        model, case.args, case.others, dynamic_shapes=case.shapes, strict=strict, onnx=onnx
+    )
 
 
 @pytest.mark.parametrize("name", each("gat"))
@@ -141,18 +129,13 @@ def test_exports_a_masked_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", each("gat", "stgcn"))
 def test_exports_a_compacted_model_to_torch_and_onnx(name: str) -> None:
-    small = pruned(name)[1]
-    program = export(small, CASES[name])
-    # Nothing of this package is left in the program: any runtime has what it needs.
-    assert not [node for node in program.graph.nodes if "pyg_stkd" in str(node.target)]
-    check_onnx(small, CASES[name], program)
+    export(pruned(name)[1], CASES[name], onnx=True)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", CASES)
 def test_exports_an_unpruned_model_to_onnx(name: str) -> None:
-    model = CASES[name].build().eval()
-    check_onnx(model, CASES[name], export(model, CASES[name]))
+    export(CASES[name].build().eval(), CASES[name], onnx=True)
 
 
 @pytest.mark.full
@@ -179,8 +162,7 @@ def test_a_fixed_graph_in_onnx() -> None:
         Case(lambda: OnGraph(stgcn(), sparse), *FIXED),
         Case(lambda: OnGraph(GAT(3, 4, 2, 2, heads=2), graph), *[(torch.randn(6, 3),)] * 2, None),
     ):
-        model = case.build().eval()
-        check_onnx(model, case, export(model, case))
+        export(case.build().eval(), case, onnx=True)
 
 
 def test_export_leaves_nothing_in_a_fixed_graph() -> None:
@@ -264,8 +246,7 @@ def test_the_number_of_nodes_is_not_read_from_the_edges() -> None:
 def test_point_clouds_one_at_a_time() -> None:
     points = Dim("N", min=4)
     case = Case(lambda: DGCNN(3, 4, (5, 8), (6,), k=4), *POINTS, ({0: points},))
-    model = case.build().eval()
-    check_onnx(model, case, export(model, case))
+    export(case.build().eval(), case, onnx=True)
     args = POINTS[0][0], torch.tensor([0] * 14 + [1] * 10)
     with pytest.raises(ValueError, match=r"'batch' must be None under torch.export, where"):
         torch.export.export(case.build().eval(), args)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import traceback
 import warnings
 from collections.abc import Callable
@@ -12,18 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from pyg_stkd.prune import Pruner, Random
+from pyg_stkd.testing import assert_masked_equals_compacted, assert_round_trips
 
 Build = Callable[[], nn.Module]
 Run = Callable[[nn.Module], Any]
-
-
-def close(a: Tensor, b: Tensor, tolerance: float) -> None:
-    """Compares relative to the largest entry: sums are in another order, no more."""
-    scale = max(1.0, a.detach().abs().max().item())
-    torch.testing.assert_close(a / scale, b / scale, rtol=0, atol=tolerance)
 
 
 def trainable(model: nn.Module) -> None:
@@ -56,19 +49,16 @@ def check_rule(
     **kwargs: Any,
 ) -> Pruner:
     """Masks at random (down to one channel a layer) and compares with the compacted model."""
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
     torch.manual_seed(seed)
     model = build().to(dtype)
     trainable(model)
     full = sum(p.numel() for p in model.parameters())
     pruner = prune(model, seed, share, **kwargs)
     assert min(pruner.widths.values()) >= 1
-    small = pruner.compact()
-    assert type(small) is type(model)
-    assert sum(p.numel() for p in small.parameters()) == pruner.num_parameters < full
-    assert not any("mask" in key or "_orig" in key for key in small.state_dict())
-    for mode in (False, True, False):  # after the training pass, statistics have moved
-        close(run(model.train(mode)), run(small.train(mode)), tolerance)
+    small = assert_masked_equals_compacted(
+        pruner, run=run, training=True, tolerance=1e-12 if dtype == torch.float64 else 1e-6
+    )
+    assert sum(p.numel() for p in small.parameters()) < full
     return pruner
 
 
@@ -81,10 +71,7 @@ def check_round_trips(build: Build, run: Run, seed: int = 0, **kwargs: Any) -> N
     small = pruner.compact().eval()
     expected = run(model.eval())  # its graph stays alive
     for one in (model, small):
-        value = run(one)
-        close(value, expected, 1e-12)
-        assert torch.equal(run(copy.deepcopy(one)), value)
-        assert torch.equal(run(pickle.loads(pickle.dumps(one))), value)
+        assert_round_trips(one, run=run)
     other = build().double().eval()
     again = Pruner(other, Random(seed), keep=1.0, **kwargs)
     again.load_state_dict(pruner.state_dict())
