@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.files import write_atomic
+from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masks.hooks import masked_names
+from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.ports import Ports
-from pyg_stkd.prune.structure.widths import check_widths
+from pyg_stkd.prune.structure.widths import Width, check_widths, widths_of
 
 __all__ = ["load_compact", "save_compact"]
 
 _FORMAT = "pyg_stkd.compact.1"
 
 
-def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ()) -> None:
+def save_compact(
+    model: nn.Module,
+    path: str | Path,
+    ignore: Iterable[str] = (),
+    example: Any = None,
+    call: Callable[..., Any] | None = None,
+) -> None:
     r"""Save a compacted model in one file of the safetensors format.
 
     The tensors are those of its :obj:`state_dict`, shared ones by their first names, and buffers
@@ -32,10 +41,14 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         model (torch.nn.Module): What :meth:`Pruner.compact` returned.
         path (str): The file.
         ignore (list of str): Names of modules without rules. (default: :obj:`()`)
+        example (Any, optional): Inputs, to follow channels where rules do not suffice, as for
+            :class:`~pyg_stkd.prune.Pruner`.
+        call (callable, optional): A function of the model and the inputs.
 
     Raises:
         ImportError: If safetensors is not installed.
-        ValueError: If a module has no rule, the model has masks, or its state cannot be written.
+        ValueError: If a module has no rule and there is no example, the model has masks, or its
+            state cannot be written.
 
     Example:
         >>> import pytest, tempfile
@@ -55,9 +68,10 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         raise ValueError("'model' must be compacted before it is saved (got one with masks)")
     ignore = tuple(ignore)
     modules = dict(model.named_modules())
+    inputs = None if example is None else Example(example, call)
+    ports = find_ports(model, plain_copy(model), ignore, example=inputs)
     attributes = [
-        [prefix, name, getattr(modules[prefix], name)]
-        for prefix, name, _ in Ports(model, ignore).attributes
+        [prefix, name, getattr(modules[prefix], name)] for prefix, name, _ in ports.attributes
     ]
     recipe = {
         "format": _FORMAT,
@@ -65,6 +79,8 @@ def save_compact(model: nn.Module, path: str | Path, ignore: Iterable[str] = ())
         "attributes": attributes,
         "ignore": ignore,
     }
+    if ports.is_followed:  # nothing can be run when it is loaded
+        recipe["widths"] = widths_of(ports)
     # The library refuses what shares memory: views of one tensor are written one by one.
     state = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -107,8 +123,9 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
         differing = sorted(expected.keys() ^ state.keys())
         raise ValueError(f"'build' must make the model of {path.name!r} (got others: {differing})")
     try:
-        check_widths(model, recipe["ignore"], expected, state, recipe["attributes"])
-    except ValueError as error:
+        widths = _widths(model, recipe)
+        check_widths(model, widths, expected, state, recipe["attributes"])
+    except (IndexError, TypeError, ValueError) as error:
         raise ValueError(
             f"'path' must be a file of the model that 'build' makes (got {path.name!r}: {error})"
         ) from error
@@ -124,6 +141,16 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
         old = getattr(modules[prefix], name)
         setattr(modules[prefix], name, _in_form_of(old, value))
     return model
+
+
+def _widths(model: nn.Module, recipe: Mapping[str, Any]) -> list[Width] | None:
+    """Return what the widths count: as the file has it, or by the rules of the model."""
+    if "widths" in recipe:
+        return [(where, parts, int(kept)) for where, parts, kept in recipe["widths"]]
+    try:
+        return widths_of(Ports(model, recipe["ignore"]))
+    except ValueError:  # an older file does not name the modules without rules
+        return None
 
 
 def _safetensors(user: str) -> tuple[Any, type[Exception]]:

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch_geometric.nn import GAT as PyGGAT
-from torch_geometric.nn import GCN
+from torch_geometric.nn import GCN, GCNConv
 
 from pyg_stkd.nn.models.dgcnn import DGCNN
 from pyg_stkd.nn.models.gat import GAT
 from pyg_stkd.nn.models.stgcn import STGCN
-from pyg_stkd.prune import load_compact, save_compact
+from pyg_stkd.prune import Magnitude, Pruner, load_compact, save_compact
 
 EDGES = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
 X = torch.randn(4, 3)
@@ -306,3 +307,49 @@ def test_views_of_one_tensor_are_saved(tmp_path: Path) -> None:
     save_compact(small, path)
     again = load_compact(path, chain)
     assert torch.equal(again(X[:, :2]), small(X[:, :2]))
+
+
+class Net(nn.Module):
+    """A model without a rule, whose own code reads a width."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.width = width
+        self.conv1 = GCNConv(3, width)
+        self.conv2 = GCNConv(width, width)
+        self.lin = nn.Linear(2 * width, 2)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        first = self.conv1(x, edge_index).relu()
+        second = self.conv2(first, edge_index).relu()
+        return self.lin(torch.cat([first, second], dim=-1))
+
+
+def test_models_of_ones_own_are_followed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path, example = tmp_path / "own.safetensors", (X, EDGES)
+    pruner = Pruner(Net(), Magnitude(), keep=0.5, example=example)
+    pruner.step()
+    small = pruner.compact().eval()
+    assert small.conv1.out_channels < 12
+    with pytest.raises(ValueError, match="'example' must be given for a model class without a r"):
+        save_compact(small, path)
+    save_compact(small, path, example=example)
+    again = load_compact(path, Net).eval()
+    assert torch.equal(again(X, EDGES), small(X, EDGES))
+    assert repr(again) == repr(small)
+    assert again.width == small.width
+    with safe_open(path, framework="pt") as file:
+        recipe = json.loads(file.metadata()["recipe"])
+    state = small.state_dict()
+    write(path, state, recipe)
+    load_compact(path, Net)
+    wider = dict(state)
+    wider["lin.weight"] = torch.ones(2, state["lin.weight"].size(1) - 1)
+    write(path, wider, recipe)
+    with pytest.raises(ValueError, match=r"'own.safetensors'.*which the other widths contradict"):
+        load_compact(path, Net)
+    for widths in (5, [5], [[["conv1.bias", 0], [[0, "a"]], 0]], [[["conv1.bias", 7], [], 0]]):
+        write(path, state, recipe | {"widths": widths})
+        with pytest.raises(ValueError, match=r"'path' must be .*'own.safetensors'"):
+            load_compact(path, Net)

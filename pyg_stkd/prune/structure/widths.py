@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,51 @@ from torch.nn.parameter import is_lazy
 
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
-__all__ = ["check_widths"]
+__all__ = ["Width", "check_widths", "widths_of"]
 
-# A name for errors, the channels, and how many of them there are said to be.
-Row = tuple[str, Channels, int]
+# What is as wide as some sets of channels: a dimension of a tensor (its name, its number), or an
+# entry of a module's attribute (prefix, name, places in nested lists); for each set its number and
+# how often it counts; and how many more there are, those of channels that are kept.
+Width: TypeAlias = tuple[list[Any], list[list[int]], int]
+
+
+def widths_of(ports: Ports) -> list[Width]:
+    r"""Return what each dimension and attribute is the sum of, as plain values.
+
+    A *set* is made of channels that always occur together.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 1))
+        >>> widths = widths_of(Ports(model))
+        >>> widths[0], widths[1]
+        ((['0.weight', 0], [[0, 1]], 0), (['0.weight', 1], [], 2))
+    """
+    rows = [*_rows(ports)]
+    frozen = ports.frozen
+    seen: dict[int, dict[int, int]] = {}
+    for i, (_, channels) in enumerate(rows):
+        for unit in channels:
+            times = seen.setdefault(ports.find(unit), {})
+            times[i] = times.get(i, 0) + 1
+    sets: dict[tuple[tuple[int, int], ...], int] = {}
+    parts: list[list[list[int]]] = [[] for _ in rows]
+    kept = [0] * len(rows)
+    for unit, times in seen.items():
+        if unit in frozen:
+            for i, count in times.items():
+                kept[i] += count
+            continue
+        key = tuple(times.items())
+        if key not in sets:
+            sets[key] = len(sets)
+            for i, count in key:
+                parts[i].append([sets[key], count])
+    return [(where, part, fixed) for (where, _), part, fixed in zip(rows, parts, kept, strict=True)]
 
 
 def check_widths(
     model: nn.Module,
-    ignore: Iterable[str],
+    widths: Sequence[Width] | None,
     expected: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     attributes: Sequence[tuple[str, str, Any]],
@@ -27,14 +63,13 @@ def check_widths(
     r"""Raise unless tensors and attributes are of a model with fewer channels.
 
     What belongs to no channel must be as it is in the model. All else counts channels: each
-    dimension and attribute is the sum :math:`\sum_a m_a n_a` over sets of channels that always
-    occur together, :math:`m_a` times, of which :math:`n_a` are left; there must be numbers
-    :math:`n_a` that fit all of them.
+    dimension and attribute is a sum :math:`\sum_a m_a n_a` over sets, :math:`m_a` times the
+    :math:`n_a` channels of a set that are left; there must be numbers :math:`n_a` that fit all.
 
     Args:
         model (torch.nn.Module): The whole model; its values are not looked at.
-        ignore (list of str): Names of modules without rules.
-        expected (dict): Its parameters and buffers by name.
+        widths (list, optional): What :func:`widths_of` returned; :obj:`None` where it is not known.
+        expected (dict): The parameters and buffers of the model by name.
         state (dict): Those of the small model.
         attributes (list): For each module's attribute its name and its value in the small model.
 
@@ -49,22 +84,45 @@ def check_widths(
                 f"not {list(new.shape)} of {new.dtype}"
             )
     values = _values(model, attributes)
-    try:
-        ports = Ports(model, ignore)
-    except ValueError:  # an older file does not name the modules without rules
-        _check_sizes(expected, state, {})
+    if widths is None:
+        _check_sizes(expected, state, None)
         return
-    known = {(prefix, name) for prefix, name, _ in ports.attributes}
+    free = {(where[0], where[1]) for where, *_ in widths if len(where) == 2}
+    known = {(where[0], where[1]) for where, *_ in widths if len(where) == 3}
     strange = sorted(f"{prefix}.{name}".strip(".") for prefix, name in values.keys() - known)
     if strange:
         raise ValueError(f"{strange} are no widths of the model")
-    _check_sizes(expected, state, ports.owned)
-    _solve(ports, [*_rows(ports, state, values)])
+    _check_sizes(expected, state, free)
+    told: list[tuple[str, list[list[int]], int, int]] = []
+    for where, parts, kept in widths:
+        if len(where) == 2 and where[0] in state:  # a shared tensor is there by its first name
+            size = state[where[0]].shape[where[1]]
+            told.append((f"dimension {where[1]} of {where[0]!r}", parts, kept, size))
+        if len(where) == 3 and (where[0], where[1]) in values:
+            name = repr(f"{where[0]}.{where[1]}".strip("."))
+            told.append((name, parts, kept, _entry(name, values[where[0], where[1]], where[2])))
+    _solve(told)
 
 
-def _kind(tensor: Tensor) -> tuple[bool, bool] | torch.dtype:
+def _rows(ports: Ports) -> Iterator[tuple[list[Any], Channels]]:
+    def entries(shape: Any, places: list[int]) -> Iterator[tuple[list[int], Channels]]:
+        if isinstance(shape, tuple):
+            yield places, shape
+            return
+        for i, part in enumerate(shape):
+            yield from entries(part, [*places, i])
+
+    for name, dims in ports.owned.items():
+        for dim, channels in dims.items():
+            yield [name, dim], channels
+    for prefix, name, shape in ports.attributes:
+        for places, channels in entries(shape, []):
+            yield [prefix, name, places], channels
+
+
+def _kind(tensor: Tensor) -> torch.dtype | None:
     """Return the dtype; those of floating point numbers may differ."""
-    return tensor.dtype if not tensor.is_floating_point() else (True, True)
+    return None if tensor.is_floating_point() else tensor.dtype
 
 
 def _values(
@@ -74,28 +132,27 @@ def _values(
     values = {}
     for prefix, name, value in attributes:
         old = getattr(modules.get(prefix), name, None)
-        if not (isinstance(old, int) or _is_list(old)) or not (
-            isinstance(value, int) or _is_list(value)
-        ):
+        if not _is_number(old) or not _is_number(value):
             raise ValueError(f"{f'{prefix}.{name}'.strip('.')!r} is no width of the model")
         values[prefix, name] = value
     return values
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(
-        isinstance(item, int) or _is_list(item) for item in value
-    )
+def _is_number(value: Any) -> bool:
+    """Tell whether it is an integer, or a list of such, or of lists of them."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_number(item) for item in value)
+    return isinstance(value, int)
 
 
 def _check_sizes(
-    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], owned: Mapping[str, Any]
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], free: set[tuple[str, int]] | None
 ) -> None:
     for name, old in expected.items():
         if is_lazy(old):
             continue
         for dim, (whole, left) in enumerate(zip(old.shape, state[name].shape, strict=True)):
-            fixed = bool(owned) and dim not in owned.get(name, {})
+            fixed = free is not None and (name, dim) not in free
             if left > whole or (fixed and left != whole):
                 raise ValueError(
                     f"dimension {dim} of {name!r} must be {'' if fixed else 'at most '}{whole}, "
@@ -103,59 +160,31 @@ def _check_sizes(
                 )
 
 
-def _rows(
-    ports: Ports, state: Mapping[str, Tensor], values: Mapping[tuple[str, str], Any]
-) -> Iterator[Row]:
-    for name, dims in ports.owned.items():
-        if name in state:  # a shared one is there by its first name
-            for dim, channels in dims.items():
-                yield f"dimension {dim} of {name!r}", channels, state[name].size(dim)
-    for prefix, name, shape in ports.attributes:
-        where = repr(f"{prefix}.{name}".strip("."))
-        if (prefix, name) in values:
-            yield from _pairs(where, shape, values[prefix, name])
+def _entry(name: str, value: Any, places: Sequence[int]) -> int:
+    """Return an entry of an attribute; one number stands for all."""
+    for place in places:
+        if isinstance(value, int):
+            return value
+        if place >= len(value):
+            raise ValueError(f"{name} must have more entries than {value}")
+        value = value[place]
+    if not isinstance(value, int):
+        raise ValueError(f"{name} must be a number, not {value}")
+    return value
 
 
-def _pairs(where: str, shape: Any, value: Any) -> Iterator[Row]:
-    """Return the channels and the number of each entry of an attribute."""
-    if isinstance(shape, tuple):
-        if not isinstance(value, int):
-            raise ValueError(f"{where} must be a number, not {value}")
-        yield where, shape, value
-        return
-    # One number stands for all.
-    items = value if isinstance(value, (list, tuple)) else [value] * len(shape)
-    if len(items) != len(shape):
-        raise ValueError(f"{where} must have {len(shape)} entries, not {value}")
-    for part, item in zip(shape, items, strict=True):
-        yield from _pairs(where, part, item)
-
-
-def _solve(ports: Ports, rows: Sequence[Row]) -> None:
-    """Raise, with the name of the row that fits worst, unless there are numbers that fit all."""
-    frozen = ports.frozen
-    seen: dict[int, dict[int, int]] = {}
-    for i, (_, channels, _) in enumerate(rows):
-        for unit in channels:
-            times = seen.setdefault(ports.find(unit), {})
-            times[i] = times.get(i, 0) + 1
-    sets: dict[Any, int] = {}  # channels that always occur together, and how many these are
-    for unit, times in seen.items():
-        key = (unit in frozen, *times.items())
-        sets[key] = sets.get(key, 0) + 1
-    matrix = torch.zeros(len(rows), len(sets), dtype=torch.float64)
-    target = torch.tensor([value for *_, value in rows], dtype=torch.float64)
-    for j, (key, size) in enumerate(sets.items()):
-        for i, times in key[1:]:
-            if key[0]:
-                target[i] -= times * size
-            else:
-                matrix[i, j] = times
+def _solve(told: Sequence[tuple[str, list[list[int]], int, int]]) -> None:
+    """Raise, with the name of what fits worst, unless there are numbers that fit all."""
+    count = 1 + max((number for _, parts, *_ in told for number, _ in parts), default=-1)
+    matrix = torch.zeros(len(told), count, dtype=torch.float64)
+    target = torch.tensor([size - kept for _, _, kept, size in told], dtype=torch.float64)
+    for i, (_, parts, *_) in enumerate(told):
+        for number, times in parts:
+            matrix[i, number] = times
     fit = torch.linalg.lstsq(matrix, target.unsqueeze(1), driver="gelsd").solution
     gap = (matrix @ fit).squeeze(1).sub(target).abs()
     if gap.numel() and gap.max() > 1e-3:
-        worst = int(gap.argmax())
-        name, _, value = rows[worst]
-        if bool(matrix[worst].any()):
-            raise ValueError(f"{name} is {value}, which the other widths contradict")
-        raise ValueError(f"{name} must be {value - int(target[worst])}, not {value}")
+        name, parts, kept, size = told[int(gap.argmax())]
+        if not parts:
+            raise ValueError(f"{name} must be {kept}, not {size}")
+        raise ValueError(f"{name} is {size}, which the other widths contradict")
