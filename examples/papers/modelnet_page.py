@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from html import escape
 from typing import Any
 
+from jinja2 import Environment
+
 _PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 75rem }
 .row { display: flex; flex-wrap: wrap; align-items: end }
 figure { margin: .2rem } figcaption { color: #555; font-size: .8rem; text-align: center }
 canvas { touch-action: none; cursor: grab; background: #fafafa; border: 1px solid #ddd }
 </style></head><body>
-<h1>TITLE</h1>
+<h1>{{ title }}</h1>
 <p>Distance of each point from the red one in the space of features: blue near, yellow far.
 Drag a cloud to turn all of them. Shape: <select id="shape"></select></p>
 <div id="rows"></div>
 <script>
-const DATA = CONTENT;
+const DATA = {{ data|tojson }};
 const SIZE = 170;
 const STOPS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 let shape = 0, yaw = 0.6, pitch = 0.35, drag = null;
@@ -87,6 +87,9 @@ def page(results: dict[str, Any]) -> str:
         ]
         teacher = {"caption": "teacher", "distances": results["features"]["teacher"][""]}
         rows.append({"label": name, "cells": [*cells, teacher]})
-    content = json.dumps({"shapes": results["scene"], "rows": rows}, separators=(",", ":"))
-    content = content.replace("</", "<\\/")  # nothing in it may end the script
-    return _PAGE.replace("TITLE", escape(results["title"])).replace("CONTENT", content)
+    # What a page embeds is escaped, labels in HTML as well as in the script's data.
+    environment = Environment(autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment.from_string(_PAGE).render(
+        title=results["title"], data={"shapes": results["scene"], "rows": rows}
+    )

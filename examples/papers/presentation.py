@@ -6,6 +6,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,18 @@ def present(
     if remarks.exists():
         note += " " + " ".join(remarks.read_text().split())
     measured = f"Measured with {', '.join(f'{k} {v}' for k, v in machine.items())}."
-    text = "\n\n".join(
-        f"{head}\n\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}"
+    text = "\n\n".join(f"{head}\n\n{_markdown(rows)}" for head, rows in tables.items())
+    # Markdown passes HTML on, so what is written for it is escaped, as the report is.
+    escaped = {
+        escape(head, quote=False): [
+            {_cell(key): _cell(value) for key, value in row.items()} for row in rows
+        ]
         for head, rows in tables.items()
-    )
-    write_atomic(stem.with_suffix(".md"), f"{note}\n\n{text}\n\n{measured}\n".encode())
+    }
+    parts = [escape(note, quote=False)]
+    parts += [f"{head}\n\n{_markdown(rows)}" for head, rows in escaped.items()]
+    parts.append(escape(measured, quote=False))
+    write_atomic(stem.with_suffix(".md"), ("\n\n".join(parts) + "\n").encode())
     report = Report(title)
     report.text(note)
     for head, rows in tables.items():
@@ -74,6 +82,14 @@ def present(
     report.text(measured)
     report.save(stem.with_suffix(".html"))
     return text
+
+
+def _markdown(rows: Rows) -> str:
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def _cell(text: str) -> str:
+    return escape(text, quote=False).replace("|", "\\|")
 
 
 def by_method(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -37,3 +37,18 @@ def test_remarks_beside_the_results_are_shown(tmp_path: Path) -> None:
         assert "A note. Widths are a quarter." in stem.with_suffix(suffix).read_text()
     assert (tmp_path / "results-scores.png").stat().st_size > 0
     assert "Scores of every seed." in stem.with_suffix(".html").read_text()
+
+
+def test_labels_are_escaped(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+    from presentation import present
+
+    label, stem = "<script>alert(1)</script> a|b & c", tmp_path / "results.json"
+    figures = {"scores": (Figure(), label)}
+    text = present(stem, label, label, {label: [{label: label}]}, figures, {"torch": label})
+    assert label in text  # for a terminal, as it is
+    markdown = stem.with_suffix(".md").read_text()
+    assert "| &lt;script&gt;alert(1)&lt;/script&gt; a\\|b &amp; c " in markdown
+    for page in (markdown, stem.with_suffix(".html").read_text()):
+        assert "<script" not in page
+        assert page.count("&lt;script&gt;") >= 5
