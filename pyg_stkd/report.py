@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import platform
+import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +21,13 @@ import torch_geometric.typing
 from tabulate import tabulate
 
 import pyg_stkd
+from pyg_stkd import checks
 from pyg_stkd.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "machine", "write_atomic"]
+__all__ = ["Gap", "Interval", "Report", "gap", "interval", "machine", "write_atomic"]
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -82,6 +87,138 @@ class Report:
     def save(self, path: str | Path) -> None:
         """Write the page, under a temporary name first."""
         write_atomic(path, self.html().encode())
+
+
+@dataclass(frozen=True)
+class Interval:
+    r"""A mean and the interval that holds the true one at a confidence of 95 %.
+
+    A format applies to each of the three numbers.
+
+    Args:
+        mean (float): The mean.
+        low (float): The lower end.
+        high (float): The upper end.
+
+    Example:
+        >>> str(Interval(1.5, 0.25, 2.75)), f"{Interval(0.5, 0.25, 0.75):.0%}"
+        ('1.50 (0.25 to 2.75)', '50% (25% to 75%)')
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        mean, low, high = (format(x, spec or ".2f") for x in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})"
+
+    def __str__(self) -> str:
+        return format(self, "")
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the mean is told from 0 at this confidence."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Gap:
+    r"""What a method gains over the student alone, and the share of the teacher's lead that it is.
+
+    Args:
+        gain (Interval): The mean paired difference to the student alone.
+        closed (Interval): The share of the gap to the teacher, 1 for all of it.
+        lead (Interval): The gap itself, teacher less student alone.
+    """
+
+    gain: Interval
+    closed: Interval
+    lead: Interval
+
+
+def interval(values: Sequence[float]) -> Interval:
+    r"""Return the mean of values and its 95 % interval by Student's t.
+
+    Args:
+        values (list of float): At least two, such as paired differences, one a seed.
+
+    Raises:
+        TypeError: If one is no number.
+        ValueError: If there are fewer than two, or one is not finite.
+
+    Example:
+        >>> print(interval([1.0, 2.0, 3.0]))
+        2.00 (-0.48 to 4.48)
+    """
+    values = [checks.number("values", value) for value in values]
+    if len(values) < 2:
+        raise ValueError(f"'values' must be at least two (got {len(values)})")
+    mean = statistics.fmean(values)
+    half = _student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def gap(teacher: Sequence[float], alone: Sequence[float], method: Sequence[float]) -> Gap:
+    r"""Return what a method gains over the student alone, paired by seed, with 95 % intervals.
+
+    The share of the gap closed is the ratio of means :math:`r = \bar{d} / \bar{g}` of the gains
+    :math:`d` and the gaps :math:`g`; its interval is that of the mean of :math:`d - r g`, divided
+    by :math:`\bar{g}` (the delta method), so that the spread of the teachers counts too.
+
+    Args:
+        teacher (list of float): Scores of the teachers, one a seed.
+        alone (list of float): Scores of the student alone, of the same seeds in the same order.
+        method (list of float): Scores of the method, likewise.
+
+    Raises:
+        TypeError: If a score is no number.
+        ValueError: If the numbers of scores differ, there are fewer than two, one is not finite,
+            or teacher and student alone have the same mean.
+
+    Example:
+        >>> found = gap(teacher=[90.0, 92.0], alone=[80.0, 81.0], method=[88.0, 89.5])
+        >>> print(found.gain)
+        8.25 (5.07 to 11.43)
+        >>> print(f"{found.closed:.0%}")
+        79% (61% to 96%)
+    """
+    sizes = [len(scores) for scores in (teacher, alone, method)]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"'teacher', 'alone' and 'method' must have the same seeds (got {sizes})")
+    gains = [m - a for m, a in zip(method, alone, strict=True)]
+    leads = [t - a for t, a in zip(teacher, alone, strict=True)]
+    gain, lead = interval(gains), interval(leads)
+    if lead.mean == 0:
+        raise ValueError("'teacher' must differ from 'alone' for a gap to be closed (got 0)")
+    share = gain.mean / lead.mean
+    rest = interval([d - share * g for d, g in zip(gains, leads, strict=True)])
+    half = (rest.high - rest.low) / 2 / abs(lead.mean)
+    return Gap(gain, Interval(share, share - half, share + half), lead)
+
+
+@lru_cache
+def _student_t(freedom: int, probability: float = 0.975) -> float:
+    """Return a quantile of Student's t.
+
+    Example:
+        >>> [round(_student_t(n), 3) for n in (1, 2, 9, 1000)]
+        [12.706, 4.303, 2.262, 1.962]
+    """
+    # With t = sqrt(n) tan(u) the density is that of cos(u)^(n - 1): smooth, on a short range.
+    steps = 2000
+    norm = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+
+    def below(u: float) -> float:
+        points = [math.cos(u * i / steps) ** (freedom - 1) for i in range(steps + 1)]
+        total = points[0] + points[-1] + 4 * sum(points[1:-1:2]) + 2 * sum(points[2:-1:2])
+        return 0.5 + norm * total * u / steps / 3  # Simpson's rule
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) < probability else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 def machine() -> dict[str, str | int | bool]:

@@ -62,13 +62,16 @@ class SyntheticProteins(InMemoryDataset):
 
     Args:
         split (str, optional): :obj:`"train"`, :obj:`"val"` or :obj:`"test"`: graphs 1-20, 21-22
-            and 23-24 of 24. (default: :obj:`"train"`)
+            and 23-24 of 24; or :obj:`"extra"`: further graphs of the same task, none of which is
+            in another split, to distil on without their labels. (default: :obj:`"train"`)
         scale (float, optional): Factor on the node count of every graph; at least 16 nodes
             remain. The mean degree stays, up to half of a complete graph. (default: :obj:`1.0`)
         seed (int, optional): The seed of everything. (default: :obj:`0`)
         num_graphs (int, optional): The number of graphs of all three splits together, at least
-            3: a twelfth each (one at least) for validation and test. Sizes repeat after 24.
-            (default: :obj:`24`)
+            3: a twelfth each (one at least) for validation and test. Sizes repeat after 24. Splits
+            of one task must be asked for with one number: among 96 graphs, those that are for
+            validation and test of 24 are training graphs. Of :obj:`"extra"`, the number of its own
+            graphs, at least 1. (default: :obj:`24`)
         transform (callable, optional): Applied to a :class:`~torch_geometric.data.Data` at every
             access. (default: :obj:`None`)
 
@@ -100,14 +103,15 @@ class SyntheticProteins(InMemoryDataset):
         num_graphs: int = len(PPI_SIZES),
         transform: Callable[[Data], Data] | None = None,
     ) -> None:
-        checks.choice("split", split, ("train", "val", "test"))
+        checks.choice("split", split, ("train", "val", "test", "extra"))
         checks.number("scale", scale, above=0)
         checks.count("seed", seed, least=0)
-        checks.count("num_graphs", num_graphs, least=3)
+        checks.count("num_graphs", num_graphs, least=1 if split == "extra" else 3)
         self.split, self.scale, self.seed, self.num_graphs = split, scale, seed, num_graphs
         super().__init__(None, transform)
         held_out = max(1, num_graphs // 12)
         start, stop = {
+            "extra": (0, num_graphs),
             "train": (0, num_graphs - 2 * held_out),
             "val": (num_graphs - 2 * held_out, num_graphs - held_out),
             "test": (num_graphs - held_out, num_graphs),
@@ -122,7 +126,8 @@ class SyntheticProteins(InMemoryDataset):
     def _generate(self, index: int) -> Data:
         num_nodes = max(16, round(PPI_SIZES[index % len(PPI_SIZES)] * self.scale))
         task = _Task.of(self.seed)
-        x, edge_index = task.graph(num_nodes, np.random.default_rng([self.seed, 1, index]))
+        stream = 3 if self.split == "extra" else 1  # never a graph of another split
+        x, edge_index = task.graph(num_nodes, np.random.default_rng([self.seed, stream, index]))
         return Data(
             x=torch.from_numpy(x).float(),
             edge_index=torch.from_numpy(edge_index),

@@ -212,3 +212,21 @@ def test_gat_beats_mlp() -> None:
             out = [model(d.x, d.edge_index) if name == "gat" else model(d.x) for d in val]
         result[name] = f1(torch.cat(out).sigmoid(), torch.cat([data.y for data in val]))
     assert result["gat"] > result["mlp"] + 0.06, result
+
+
+def test_extra_graphs_are_of_the_same_task_and_in_no_other_split() -> None:
+    extra = list(SyntheticProteins("extra", 0.02, num_graphs=5))
+    assert [data.num_nodes for data in extra] == [
+        data.num_nodes for data in list(SyntheticProteins("train", 0.02))[:5]
+    ]
+    others = [g for split in ("train", "val", "test") for g in SyntheticProteins(split, 0.02)]
+    others += SyntheticProteins("train", 0.02, num_graphs=60)
+    assert not any(a.x.shape == b.x.shape and torch.equal(a.x, b.x) for a in extra for b in others)
+    # Bit for bit the same in whichever call, and labelled by the same function.
+    assert all(map(same, extra, SyntheticProteins("extra", 0.02, num_graphs=7)))
+    task = synthetic_proteins._Task.of(0)
+    data = SyntheticProteins("extra", 0.02, num_graphs=1)[0]
+    score = task.score(data.x.double().numpy(), data.edge_index.numpy())
+    assert np.array_equal(score > task.threshold, data.y.numpy() > 0)
+    with pytest.raises(ValueError, match=r"'num_graphs' must be at least 1 \(got 0\)"):
+        SyntheticProteins("extra", num_graphs=0)
