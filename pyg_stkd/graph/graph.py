@@ -82,7 +82,7 @@ class Graph:
             self.perm = sort(row)[1]
             self.edge_index = edges.index_select(1, self.perm)
             col, row = self.edge_index
-        elif edges.size(1) < 2 or (not torch.compiler.is_compiling() and is_sorted(row)):
+        elif not torch.compiler.is_compiling() and is_sorted(row):
             self.perm = torch.arange(edges.size(1), device=edges.device)
             # A copy: the graph must not change with the caller's tensor.
             self.edge_index = edges.clone(memory_format=torch.contiguous_format)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.index import index2ptr
 
 from pyg_stkd.graph.exporting import is_exporting
 
-__all__ = ["fits_int32", "is_sorted", "pointers", "sort", "usable_in_training"]
+__all__ = ["assumed", "fits_int32", "is_sorted", "pointers", "sort", "usable_in_training"]
 
 
 def usable_in_training() -> AbstractContextManager[Any]:
@@ -20,25 +21,34 @@ def usable_in_training() -> AbstractContextManager[Any]:
     return torch.inference_mode(False)
 
 
+def assumed(condition: bool) -> bool:
+    """Return a comparison of sizes, true where a compiler cannot know them.
+
+    Such a one (of edges that are no loops, say) is looked at when the compiled code runs, which
+    raises a :class:`RuntimeError` if it is not true.
+
+    Example:
+        >>> assumed(3 > 1), assumed(1 > 1)
+        (True, False)
+    """
+    if not torch.compiler.is_compiling():
+        return condition
+    from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+    if not guard_or_true(condition):
+        return False
+    torch._check(condition)
+    return True
+
+
 def fits_int32(*counts: int) -> bool:
     """Tell whether numbers up to these need 32 bits only: half the cost of every pass over them.
-
-    A number that a compiler cannot know (of edges that are no loops, say) is taken to be small,
-    and looked at when the compiled code runs, which raises a :class:`RuntimeError` if it is not.
 
     Example:
         >>> fits_int32(7, 2**31 - 1), fits_int32(2**31)
         (True, False)
     """
-    if not torch.compiler.is_compiling():
-        return max(counts) < 2**31
-    from torch.fx.experimental.symbolic_shapes import guard_or_true
-
-    for count in counts:
-        if not guard_or_true(count < 2**31):
-            return False
-        torch._check(count < 2**31)
-    return True
+    return all(assumed(count < 2**31) for count in counts)
 
 
 def is_sorted(index: Tensor) -> bool:
@@ -62,6 +72,8 @@ def pointers(sorted_index: Tensor, size: int) -> Tensor:
         sorted_index = sorted_index.long()
         count = sorted_index.new_zeros(size + 1)
         return count.index_add(0, sorted_index + 1, torch.ones_like(sorted_index)).cumsum(0)
-    return torch._convert_indices_from_coo_to_csr(
-        sorted_index, size, out_int32=sorted_index.dtype == torch.int32
-    )
+    if torch.compiler.is_compiling():  # to which torch's own function would make the size constant
+        rows = torch.arange(size + 1, dtype=sorted_index.dtype, device=sorted_index.device)
+        narrow = sorted_index.dtype == torch.int32
+        return torch.searchsorted(sorted_index, rows, out_int32=narrow)
+    return index2ptr(sorted_index, size)

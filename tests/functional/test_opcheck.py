@@ -98,6 +98,9 @@ def clouds(_edges: Tensor, dtype: torch.dtype, _wide: bool) -> Iterator[tuple[An
         for batch in (None, torch.tensor([0, 0, 0, 1, 1, 3, 3, 3, 3])):
             for loop in (False, True):
                 yield OPS.knn_graph, [x, 2, batch, loop]
+        y, few = torch.randn(4, width).to(dtype), torch.tensor([0, 1, 2, 3])
+        yield OPS.knn_pair, [x, y, 2, None, None]
+        yield OPS.knn_pair, [x, y, 2, batch, few]
 
 
 CALLS = (primitives, distances, attention, clouds)

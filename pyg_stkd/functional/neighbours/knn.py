@@ -10,7 +10,7 @@ from pyg_stkd.functional.neighbours import knn_search  # noqa: F401  (the operat
 from pyg_stkd.functional.sparse.plain import plain_knn
 from pyg_stkd.graph import is_exporting
 
-__all__ = ["knn_graph"]
+__all__ = ["check_points", "knn_graph"]
 
 
 def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False) -> Tensor:
@@ -51,8 +51,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
         >>> knn_graph(x, k=2, batch=torch.tensor([0, 0, 0, 1]), loop=True).tolist()
         [[0, 1, 1, 0, 2, 1, 3], [0, 0, 1, 1, 2, 2, 3]]
     """
-    _check(x, batch)
-    k = checks.count("k", k)
+    k = check_points(x, k, batch)
     if is_exporting():
         if batch is not None:
             raise ValueError(
@@ -65,10 +64,12 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
     return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, bool(loop))
 
 
-def _check(x: Tensor, batch: Tensor | None) -> None:
+def check_points(x: Tensor, k: int, batch: Tensor | None) -> int:
+    """Return the number of neighbours; points and their clouds must be right too."""
     checks.features("x", x)
+    k = checks.count("k", k)
     if batch is None:
-        return
+        return k
     if not isinstance(batch, Tensor):
         raise TypeError(f"'batch' must be a tensor (got {type(batch).__name__})")
     if batch.dtype not in (torch.int64, torch.int32):
@@ -80,3 +81,4 @@ def _check(x: Tensor, batch: Tensor | None) -> None:
         )
     if batch.device != x.device:
         raise ValueError(f"'batch' must be on the device of 'x', {x.device} (got {batch.device})")
+    return k

@@ -12,10 +12,12 @@ from torch_geometric.nn.aggr import MaxAggregation
 from torch_geometric.typing import SparseTensor
 
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.order import assumed
 from pyg_stkd.nn.conv import fusing
 from pyg_stkd.nn.conv.edge_network import EdgeBlock, read_edge_network
 from pyg_stkd.nn.conv.fused_edge_conv import fused_edge_conv
-from pyg_stkd.nn.conv.knn_graph import KNNGraph
+from pyg_stkd.nn.conv.knn_graph import KNNGraph, pair_of
+from pyg_stkd.nn.scripting import refuse_script
 
 __all__ = ["DynamicEdgeConv", "EdgeConv"]
 
@@ -68,6 +70,7 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
                 [ 0.]], grad_fn=...)
     """
 
+    __prepare_scriptable__ = refuse_script
     _fused: ClassVar[bool] = True
     propagate = MessagePassing.propagate  # not the one that PyG generated for its own EdgeConv
 
@@ -98,7 +101,7 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
             _check(pair, block)
             graph = Graph.of(edge_index, (pair[0].size(0), pair[1].size(0)))
             # Batch normalisation has its own word on a single edge.
-            if graph.num_edges > 1:
+            if assumed(graph.num_edges > 1):
                 out = fused_edge_conv(block, pair, graph)
                 if out is not None:
                     return out
@@ -133,7 +136,7 @@ class DynamicEdgeConv(EdgeConv):
 
     Shapes:
         - **input:** node features :math:`(|\mathcal{V}|, F_{in})`, batch vector
-          :math:`(|\mathcal{V}|)` *(optional)*
+          :math:`(|\mathcal{V}|)` *(optional)*; or pairs of both, of sources and of targets
         - **output:** node features :math:`(|\mathcal{V}|, F_{out})`
 
     Raises:
@@ -159,16 +162,25 @@ class DynamicEdgeConv(EdgeConv):
         self.k = k
         self.knn = KNNGraph(k, loop=True)
 
-    def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor | tuple[Tensor, Tensor],
+        batch: Tensor | tuple[Tensor | None, Tensor | None] | None = None,
+    ) -> Tensor:
         """Run the layer.
 
         Args:
-            x (Tensor): Node features.
-            batch (Tensor, optional): The cloud of each point, in ascending order.
+            x (Tensor or (Tensor, Tensor)): Node features; a pair for the neighbours of the second
+                among the first.
+            batch (Tensor or (Tensor, Tensor), optional): The cloud of each point, in ascending
+                order.
         """
-        if not isinstance(x, Tensor) or x.dim() != 2:
-            shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"'x' must be a tensor of shape [N, F] (got {shape})")
+        for part in pair_of("x", x):
+            if not isinstance(part, Tensor) or part.dim() != 2:
+                shape = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(
+                    f"'x' must be a tensor of shape [N, F], or a pair of them (got {shape})"
+                )
         # propagate_type: (x: PairTensor)
         return super().forward(x, self.knn(x, batch))
 

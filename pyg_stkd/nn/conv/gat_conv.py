@@ -18,6 +18,7 @@ from pyg_stkd.functional.sparse.attention import additive_attention
 from pyg_stkd.functional.sparse.blocks import with_self_loops
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv import fusing, inputs
+from pyg_stkd.nn.scripting import refuse_script
 
 __all__ = ["GATConv"]
 
@@ -80,6 +81,8 @@ class GATConv(torch_geometric.nn.GATConv):
         >>> conv(x.expand(5, 3, 2), graph).shape
         torch.Size([5, 3, 12])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     # PyG looks for these two in the source of the class.
     # propagate_type: (x: OptPairTensor, alpha: Tensor)
@@ -176,7 +179,7 @@ class GATConv(torch_geometric.nn.GATConv):
         count = inputs.num_edges(edge_index)
         if edge_attr is not None:
             width = getattr(self.lin_edge, "in_channels", -1)
-            inputs.check_edge_attr(edge_attr, count, width)
+            edge_attr = inputs.check_edge_attr(edge_attr, count, width, self.att_src.dtype)
         if self.lin_edge is None:
             edge_attr = None  # as in PyG, which does not read them then
         if self.add_self_loops:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
 
@@ -64,6 +65,8 @@ def num_nodes(
         given = adj.size
     elif is_sparse(adj):
         given = (adj.size(1), adj.size(0))
+    elif isinstance(adj, EdgeIndex) and None not in adj.sparse_size():
+        given = adj.sparse_size()
     num_src = x_src.size(-2)
     num_dst = num_src if x_dst is None else x_dst.size(-2)
     if x_dst is None and given is not None:
@@ -104,8 +107,11 @@ def check_features(x: Any, lin_src: Any, lin_dst: Any) -> tuple[Tensor, Tensor |
     return x_src, x_dst
 
 
-def check_edge_attr(edge_attr: Tensor, count: int, width: int) -> None:
-    """Check that edge features have a row for each edge and, unless it is -1, that width."""
+def check_edge_attr(edge_attr: Tensor, count: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return edge features, integers as numbers of the dtype.
+
+    They must have a row for each edge and, unless it is -1, that width.
+    """
     if edge_attr.dim() not in (1, 2) or edge_attr.size(0) != count:
         raise ValueError(
             f"'edge_attr' must have a row for each of the {count} edges "
@@ -114,5 +120,7 @@ def check_edge_attr(edge_attr: Tensor, count: int, width: int) -> None:
     given = 1 if edge_attr.dim() == 1 else edge_attr.size(1)
     if width != -1 and width != given:
         raise ValueError(f"'edge_attr' must have {width} channels, the 'edge_dim' (got {given})")
-    if not edge_attr.is_floating_point():
-        raise ValueError(f"'edge_attr' must be of floating point numbers (got {edge_attr.dtype})")
+    if edge_attr.is_complex():
+        raise ValueError(f"'edge_attr' must be of real numbers (got {edge_attr.dtype})")
+    # The mean over a node's edges, which a loop gets, is no integer.
+    return edge_attr if edge_attr.is_floating_point() else edge_attr.to(dtype)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyg_stkd import checks
+from pyg_stkd.nn.models.astgcn_states import read_public
+from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
 from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
-from pyg_stkd.nn.sequence.st_attention import ChebAttentionConv, SpatialAttention, TemporalAttention
+from pyg_stkd.nn.sequence.st_attention import (
+    ChebAttentionConv,
+    Recursion,
+    SpatialAttention,
+    TemporalAttention,
+)
 
 __all__ = ["ASTGCN"]
 
@@ -29,7 +37,9 @@ class ASTGCN(nn.Module):
         \hat{\mathbf{Y}} = \sum_{p \in \{\text{recent, daily, weekly}\}}
         \mathbf{W}_p \odot \hat{\mathbf{Y}}_p ,
 
-    and the recent forecast alone is returned as it is.
+    and the recent forecast alone is returned as it is. The graph convolution is the paper's; two
+    public codes compute another one from the third polynomial on, see
+    :class:`~pyg_stkd.nn.ChebAttentionConv` and :meth:`from_public`.
 
     Args:
         in_channels (int): Size of each input sample.
@@ -43,6 +53,10 @@ class ASTGCN(nn.Module):
         K (int, optional): Number of Chebyshev polynomials. (default: :obj:`3`)
         time_stride (int, optional): Stride of the first block's time convolution, which divides
             all numbers of steps. (default: :obj:`1`)
+        recursion (str, optional): How the polynomials follow each other, see
+            :class:`~pyg_stkd.nn.ChebAttentionConv`. (default: :obj:`"matrix"`, as in the paper)
+        bias (bool, optional): Whether the graph convolutions learn biases.
+            (default: :obj:`False`)
 
     Shapes:
         - **input:** sequence :math:`(B, T, N, C)`, edges :math:`(2, |\mathcal{E}|)`,
@@ -59,6 +73,8 @@ class ASTGCN(nn.Module):
         torch.Size([2, 12, 3])
     """
 
+    __prepare_scriptable__ = refuse_script
+
     def __init__(
         self,
         in_channels: int,
@@ -71,6 +87,8 @@ class ASTGCN(nn.Module):
         num_blocks: int = 2,
         K: int = 3,
         time_stride: int = 1,
+        recursion: Recursion = "matrix",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         checks.count("num_blocks", num_blocks)
@@ -91,7 +109,7 @@ class ASTGCN(nn.Module):
                 )
             self.parts[name] = ASTStack(
                 in_channels, hidden_channels, out_channels, num_nodes, steps, num_blocks, K,
-                time_stride,
+                time_stride, recursion, bias,
             )  # fmt: skip
         if "recent" not in self.parts:
             raise ValueError(f"'num_steps' must be at least 1 (got {num_steps})")
@@ -105,6 +123,28 @@ class ASTGCN(nn.Module):
     def published(cls, num_nodes: int, in_channels: int = 1, out_channels: int = 12) -> ASTGCN:
         """Build the published recent model: 2 blocks of 64 filters, K = 3, 12 steps."""
         return cls(in_channels, 64, out_channels, num_nodes)
+
+    @classmethod
+    def from_public(cls, state: Mapping[str, Tensor]) -> ASTGCN:
+        r"""Build the model whose weights a public code has saved, with its recursion.
+
+        Read are the state of :obj:`ASTGCN_submodule` of the authors' PyTorch code and of
+        :obj:`ASTGCN` of PyTorch Geometric Temporal. Both filter with the Laplacian
+        :math:`\mathbf{D} - \mathbf{A}` of an undirected graph, scaled by its largest eigenvalue
+        :math:`\lambda`: give :meth:`forward` the operator :obj:`cheb_operator(edge_index,
+        edge_weight, num_nodes, normalization=None, lambda_max=...)` for its :obj:`edge_index`.
+        Their forecasts :math:`(B, N, C')` are the transpose of those here.
+
+        Args:
+            state (mapping): The :obj:`state_dict()` that was saved.
+
+        Raises:
+            ValueError: If it is of another model.
+        """
+        options, own = read_public(state)
+        model = cls(**options)
+        model.load_state_dict(own)
+        return model
 
     def reset_parameters(self) -> None:
         """Draw all weights anew; parts start as an even mixture."""
@@ -165,12 +205,15 @@ class ASTStack(nn.Module):
         num_blocks: int,
         K: int,
         time_stride: int,
+        recursion: Recursion,
+        bias: bool,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
         for i in range(num_blocks):
             width, stride = (hidden_channels, 1) if i else (in_channels, time_stride)
-            self.blocks.append(ASTBlock(width, hidden_channels, num_nodes, num_steps, K, stride))
+            conv = ChebAttentionConv(width, hidden_channels, K, recursion, bias)
+            self.blocks.append(ASTBlock(width, hidden_channels, num_nodes, num_steps, conv, stride))
             num_steps //= stride
         self.final = nn.Conv2d(num_steps, out_channels, (1, hidden_channels))
 
@@ -184,12 +227,18 @@ class ASTBlock(nn.Module):
     """Temporal attention, spatial attention, filter, time convolution, residual, layer norm."""
 
     def __init__(
-        self, in_channels: int, width: int, num_nodes: int, num_steps: int, K: int, stride: int
+        self,
+        in_channels: int,
+        width: int,
+        num_nodes: int,
+        num_steps: int,
+        conv: ChebAttentionConv,
+        stride: int,
     ) -> None:
         super().__init__()
         self.temporal_attention = TemporalAttention(in_channels, num_nodes, num_steps)
         self.spatial_attention = SpatialAttention(in_channels, num_nodes, num_steps)
-        self.conv = ChebAttentionConv(in_channels, width, K)
+        self.conv = conv
         self.time_conv = nn.Conv2d(width, width, (3, 1), (stride, 1), (1, 0))
         self.residual = nn.Conv2d(in_channels, width, 1, (stride, 1))
         self.norm = nn.LayerNorm(width)

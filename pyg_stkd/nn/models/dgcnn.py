@@ -12,6 +12,7 @@ from torch_geometric.nn import MLP
 from pyg_stkd import checks
 from pyg_stkd.graph import is_exporting
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv
+from pyg_stkd.nn.scripting import refuse_script
 
 __all__ = ["DGCNN"]
 
@@ -62,6 +63,8 @@ class DGCNN(torch.nn.Module):
         >>> model(torch.randn(32, 3), batch).shape
         torch.Size([2, 40])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,

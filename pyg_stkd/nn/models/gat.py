@@ -14,6 +14,7 @@ from torch_geometric.typing import SparseTensor
 from pyg_stkd import checks
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.gat_conv import GATConv
+from pyg_stkd.nn.scripting import refuse_script
 
 __all__ = ["GAT"]
 
@@ -68,6 +69,8 @@ class GAT(torch.nn.Module):
         >>> model(torch.randn(3, 5), edge_index).shape, model.convs[-1].out_channels
         (torch.Size([3, 3]), 3)
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,

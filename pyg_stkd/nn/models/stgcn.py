@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd import checks
+from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.gated_temporal_conv import GatedTemporalConv
 from pyg_stkd.nn.sequence.nodes_last import linear_rows, to_rows
 from pyg_stkd.nn.sequence.norm import NodeLayerNorm
+from pyg_stkd.nn.sequence.on_steps import last_steps
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
 from pyg_stkd.nn.sequence.st_conv import STConv
 from pyg_stkd.nn.sequence.thin_block import (
@@ -56,7 +58,7 @@ class STGCN(nn.Module):
 
     Shapes:
         - **input:** sequence :math:`(B, T, N, C)`, edges :math:`(2, |\mathcal{E}|)`,
-          edge weights :math:`(|\mathcal{E}|)` *(optional)*
+          edge weights :math:`(|\mathcal{E}|)` *(optional)*; or lists of both, an item a step
         - **output:** :math:`(B, C', N)`, one forecast for each horizon and node
 
     Raises:
@@ -67,6 +69,8 @@ class STGCN(nn.Module):
         >>> model(torch.randn(2, 12, 3, 1), torch.tensor([[0, 1, 2], [1, 2, 0]])).shape
         torch.Size([2, 12, 3])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,
@@ -149,10 +153,11 @@ class STGCN(nn.Module):
             raise ValueError(
                 f"'x' [B, T, N, C] must have T={self.num_steps} time steps (got {x.size(1)})"
             )
-        if self._is_thin(x):
+        if not isinstance(edge_index, (list, tuple)) and self._is_thin(x):
             return self._on_rows(x, edge_index, edge_weight)
         for block in self.blocks:
-            x = block(x, edge_index, edge_weight)
+            graphs = (last_steps(given, x.size(1)) for given in (edge_index, edge_weight))
+            x = block(x, *graphs)
         x = self.head_norm(self.head_conv(x))[:, -1]  # [B, N, C]
         x = self.dropout(torch.relu(self.lin1(x)))
         return self.lin2(x).transpose(1, 2).contiguous()  # [B, C', N]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd import checks
+from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.cheb_filter import cheb_filter
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, Propagation
 from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator, gcn_operator
@@ -54,6 +55,7 @@ class ChebConv(nn.Module):
         torch.Size([1, 5, 3, 4])
     """
 
+    __prepare_scriptable__ = refuse_script
     first = 0
 
     def __init__(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.time_conv import TimeConv, apply_gate, keeps_digits
 
 __all__ = ["GatedTemporalConv"]
@@ -70,6 +71,8 @@ class GatedTemporalConv(nn.Module):
         >>> conv(torch.randn(4, 12, 5, 2)).shape
         torch.Size([4, 10, 5, 8])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,

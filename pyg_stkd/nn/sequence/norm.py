@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyg_stkd.nn.scripting import refuse_script
+
 __all__ = ["NodeBatchNorm", "NodeLayerNorm"]
 
 
@@ -82,6 +84,8 @@ class NodeBatchNorm(nn.BatchNorm1d):
         >>> NodeBatchNorm(1)(torch.tensor([[[[0.0, 2.0]]]])).flatten().detach()
         tensor([-1.0000,  1.0000])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise each node."""

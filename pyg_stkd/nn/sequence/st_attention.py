@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
 from pyg_stkd import checks
+from pyg_stkd.nn.scripting import refuse_script
 
 __all__ = ["ChebAttentionConv", "SpatialAttention", "TemporalAttention"]
+
+Recursion = Literal["matrix", "elementwise", "propagated"]
 
 
 class _Attention(nn.Module):
     """softmax(V sigma(((x w1) W2) (w3 x) + B)) between the rows of one axis of x."""
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(self, in_channels: int, num_rows: int, num_others: int) -> None:
         super().__init__()
@@ -123,10 +131,28 @@ class ChebAttentionConv(nn.Module):
         \mathbf{y}_t = \sum_k \left( T_k(\hat{\mathbf{L}}) \odot \mathbf{S} \right)^{\top}
         \mathbf{x}_t \mathbf{W}_k
 
+    That is the paper's formula. Two public codes compute something else from :math:`K = 3` (one
+    of them from :math:`K = 2`) on, and weights trained by one of them want its :obj:`recursion`:
+    that of the authors' PyTorch code multiplies the Laplacian into the last polynomial *element
+    by element*, :math:`T_k = 2 \hat{\mathbf{L}} \odot T_{k-1} - T_{k-2}`; that of PyTorch Geometric
+    Temporal applies one polynomial after the other to what the first has made of the signals,
+    attention and all, and scales none beyond the second,
+
+    .. math::
+        \mathbf{z}_0 = (\mathbf{I} \odot \mathbf{S})^{\top} \mathbf{x}, \quad
+        \mathbf{z}_1 = (\hat{\mathbf{L}} \odot \mathbf{S}) \mathbf{z}_0, \quad
+        \mathbf{z}_k = 2 \hat{\mathbf{L}} \mathbf{z}_{k-1} - \mathbf{z}_{k-2}, \quad
+        \mathbf{y} = \sum_k \mathbf{z}_k \mathbf{W}_k .
+
     Args:
         in_channels (int): Size of each input sample.
         out_channels (int): Size of each output sample.
         K (int): Number of polynomials.
+        recursion (str, optional): :obj:`"matrix"` for the paper, :obj:`"elementwise"` for the
+            authors' PyTorch code, :obj:`"propagated"` for PyTorch Geometric Temporal.
+            (default: :obj:`"matrix"`)
+        bias (bool, optional): Whether to learn an additive bias, which only PyTorch Geometric
+            Temporal has. (default: :obj:`False`)
 
     Shapes:
         - **input:** signals :math:`(B, T, N, C)`, attention :math:`(B, N, N)`,
@@ -135,8 +161,9 @@ class ChebAttentionConv(nn.Module):
 
     Raises:
         TypeError: If the signals are not of a real floating point type.
-        ValueError: If :obj:`K` is below 1, the signals are not :math:`(B, T, N, C)` with
-            :obj:`in_channels` last, or the Laplacian is not :math:`(N, N)`.
+        ValueError: If :obj:`K` is below 1, :obj:`recursion` is unknown, the signals are not
+            :math:`(B, T, N, C)` with :obj:`in_channels` last,
+            or the Laplacian is not :math:`(N, N)`.
 
     Example:
         >>> conv = ChebAttentionConv(2, 4, K=3)
@@ -144,17 +171,31 @@ class ChebAttentionConv(nn.Module):
         torch.Size([1, 5, 3, 4])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, K: int) -> None:
+    __prepare_scriptable__ = refuse_script
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        K: int,
+        recursion: Recursion = "matrix",
+        bias: bool = False,
+    ) -> None:
         super().__init__()
+        checks.choice("recursion", recursion, get_args(Recursion))
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.K = checks.count("K", K)
+        self.recursion = recursion
         self.weight = nn.Parameter(torch.empty(K, in_channels, out_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew."""
+        """Draw the weights anew and set the bias to zero."""
         nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, attention: Tensor, laplacian: Tensor) -> Tensor:
         """Filter every step; :obj:`laplacian` has targets as rows."""
@@ -166,17 +207,36 @@ class ChebAttentionConv(nn.Module):
                 f"[B, T, N, C] (got {list(laplacian.shape)})"
             )
         nodes = x.transpose(1, 2).reshape(num_batch, num_nodes, -1)  # [B, N, T * C]
-        # With targets as rows, (T_k . S)^T of the paper's symmetric T_k is T_k . S^T.
-        attention = attention.transpose(1, 2)
-        term = torch.eye(num_nodes, dtype=x.dtype, device=x.device)
-        last, out = term, None
-        for k in range(self.K):
-            if k > 0:
-                last, term = term, laplacian if k == 1 else 2.0 * laplacian @ term - last
-            y = ((term * attention) @ nodes).view(num_batch, num_nodes, num_steps, width)
+        out: Tensor | None = None
+        for k, z in enumerate(self._filtered(nodes, attention, laplacian)):
+            y = z.view(num_batch, num_nodes, num_steps, width)
             y = y @ self.weight[k].to(y.dtype)  # [B, N, T, C']
             out = y if out is None else out + y
-        return out.transpose(1, 2)  # type: ignore[union-attr]
+        assert out is not None
+        if self.bias is not None:
+            out = out + self.bias.to(out.dtype)
+        return out.transpose(1, 2)  # [B, T, N, C']
+
+    def _filtered(self, nodes: Tensor, attention: Tensor, laplacian: Tensor) -> Iterator[Tensor]:
+        """Yield what the polynomials make of signals [B, N, F], order after order."""
+        eye = torch.eye(laplacian.size(0), dtype=nodes.dtype, device=nodes.device)
+        if self.recursion == "propagated":
+            last, z = nodes, (eye * attention.mT) @ nodes
+            yield z
+            for k in range(1, self.K):
+                matrix = laplacian * attention if k == 1 else laplacian
+                last, z = z, matrix @ z if k == 1 else 2.0 * matrix @ z - last
+                yield z
+            return
+        # With targets as rows, (T_k . S)^T of the paper's symmetric T_k is T_k . S^T.
+        attention, last, term = attention.mT, eye, eye
+        for k in range(self.K):
+            if k == 1:
+                last, term = term, laplacian
+            elif k > 1:
+                product = laplacian @ term if self.recursion == "matrix" else laplacian * term
+                last, term = term, 2.0 * product - last
+            yield (term * attention) @ nodes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, K={self.K})"

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.cheb_conv import ChebConv, GCNConv
 from pyg_stkd.nn.sequence.gated_temporal_conv import Gate, GatedTemporalConv
 from pyg_stkd.nn.sequence.nodes_last import from_rows, pays, to_rows
 from pyg_stkd.nn.sequence.norm import NodeBatchNorm, NodeLayerNorm
-from pyg_stkd.nn.sequence.on_steps import on_steps
+from pyg_stkd.nn.sequence.on_steps import check_each_step, last_steps, on_each_step, on_steps
 from pyg_stkd.nn.sequence.operators.graph_operator import Propagation
 from pyg_stkd.nn.sequence.thin_block import is_thin, run_block, thin_pays
 from pyg_stkd.nn.sequence.time_conv import keeps_digits
@@ -71,7 +72,8 @@ class STConv(nn.Module):
         - **input:** sequence :math:`(B, T, N, C)`, edges :math:`(2, |\mathcal{E}|)` (anything
           that :class:`~pyg_stkd.graph.Graph` takes, or a prepared
           :class:`~pyg_stkd.nn.GraphOperator`),
-          edge weights :math:`(|\mathcal{E}|)` *(optional)*
+          edge weights :math:`(|\mathcal{E}|)` *(optional)*; or lists of both, one item for
+          each of the :math:`T` steps: a window is filtered on the graph of its last step
         - **output:** :math:`(B, T - 2 (k - 1), N, C')`
 
     Raises:
@@ -84,6 +86,8 @@ class STConv(nn.Module):
         >>> block(torch.randn(2, 12, 3, 2), edge_index).shape
         torch.Size([2, 8, 3, 8])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,
@@ -157,7 +161,7 @@ class STConv(nn.Module):
             if reset is not None:
                 reset()
 
-    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Any = None) -> Tensor:
         """Run the block on all steps of all sequences at once."""
         checks.sequence("x", x, channels=self.in_channels)
         shortest = 1 if self.temporal1.padding == "same" else 2 * self.kernel_size - 1
@@ -166,8 +170,11 @@ class STConv(nn.Module):
                 f"'x' [B, T, N, C] must have at least {shortest} time steps for two windows of "
                 f"kernel_size={self.kernel_size} (got {x.size(1)})"
             )
+        each = isinstance(edge_index, (list, tuple))
+        if each:
+            check_each_step(edge_index, edge_weight, x.size(1))
         widest = max(self.temporal_channels, self.hidden_channels, self.out_channels)
-        if thin_pays(x, self.in_channels, widest) and is_thin(self):
+        if not each and thin_pays(x, self.in_channels, widest) and is_thin(self):
             assert isinstance(self.conv, ChebConv)
             operator = self.conv.checked_operator(x, edge_index, edge_weight)
             return from_rows(run_block(self, to_rows(x), x.size(0), operator), x.size(0))
@@ -182,7 +189,10 @@ class STConv(nn.Module):
             h = self.norm(h)
         return self.dropout(h)
 
-    def _graph(self, h: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
+    def _graph(self, h: Tensor, edge_index: Any, edge_weight: Any) -> Tensor:
+        if isinstance(edge_index, (list, tuple)):
+            graphs = [last_steps(given, h.size(1)) for given in (edge_index, edge_weight)]
+            return on_each_step(self._graph, h, *graphs)
         if not isinstance(self.conv, ChebConv):
             out = on_steps(self.conv, h, edge_index, edge_weight)
         elif self.residual and self._adds_identity(self.conv, h):

@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 from torch_geometric.typing import SparseTensor
 
 from pyg_stkd.functional.neighbours.knn import knn_graph
+from pyg_stkd.functional.neighbours.knn_pair import knn_pair
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv, EdgeConv
 
@@ -255,6 +256,26 @@ def test_parametrized_weights_are_read_as_often_as_by_pyg() -> None:
     network = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2 * C, F)))
     theirs, ours = pair(network, torch.float64)
     compare(theirs, ours, torch.randn(30, C, dtype=torch.float64), make_graph(), 1e-9)
+
+
+@pytest.mark.parametrize("clouds", [False, True])
+@pytest.mark.parametrize("network", ["linear", "two layers"])
+def test_dynamic_on_two_sets_of_points(network: str, clouds: bool) -> None:
+    def make() -> nn.Module:
+        deep = [nn.ReLU(), nn.Linear(F, F)] if network == "two layers" else []
+        return nn.Sequential(nn.Linear(2 * C, F), *deep)
+
+    ours, theirs = DynamicEdgeConv(make(), k=3).double(), pyg.EdgeConv(make()).double()
+    theirs.load_state_dict(ours.state_dict())
+    x, y = torch.randn(12, C).double().requires_grad_(), torch.randn(5, C).double()
+    batches = torch.tensor([0] * 7 + [1] * 5), torch.tensor([0, 0, 1, 1, 1])
+    edges = knn_pair(x, y, 3, *(batches if clouds else (None, None)))
+    out = ours((x, y), batches) if clouds else ours((x, y))
+    expected = theirs((x, y), edges)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(z.sin().sum(), x)[0] for z in (out, expected)))
+    with pytest.raises(ValueError, match=r"or a pair of them \(got \[12\]\)"):
+        ours((x[:, 0], y))
 
 
 @pytest.mark.parametrize("sizes", [[16, 16], [20, 3, 1, 8]], ids=str)

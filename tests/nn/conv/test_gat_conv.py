@@ -339,6 +339,32 @@ def test_explained_where_pyg_built_its_own_layer_first() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool])
+@pytest.mark.parametrize("loops", [False, True])
+def test_integers_as_edge_features_are_numbers(kind: torch.dtype, loops: bool) -> None:
+    ours, theirs = pair(5, 4, edge_dim=1, add_self_loops=loops, dtype=torch.float)
+    x, edges = torch.randn(N, 5), random_edges()
+    attr = torch.randint(0, 4, (edges.size(1),)).to(kind)
+    torch.testing.assert_close(ours(x, edges, attr), theirs(x, edges, attr.float()))
+    torch.testing.assert_close(ours(x, Graph(edges, N), attr), theirs(x, edges, attr.float()))
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_edge_index_that_knows_its_size(loops: bool) -> None:
+    ours, theirs = pair(5, 4, heads=2, add_self_loops=loops, dtype=torch.float)
+    edges = EdgeIndex(torch.tensor([[0, 1, 2, 3, 1], [0, 1, 1, 2, 1]]), sparse_size=(5, 3))
+    x = torch.randn(5, 5)
+    actual = ours((x, None), edges)
+    assert actual.shape == (3, 8)
+    # PyG takes loops for those of as many targets as sources, which its own layer then returns.
+    expected = theirs((x, None), edges if not loops else edges.as_tensor(), size=(5, 3))
+    torch.testing.assert_close(actual, expected)
+    both = (x, torch.randn(3, 5))
+    torch.testing.assert_close(ours(both, edges), theirs(both, edges))
+    with pytest.raises(ValueError, match=r"'edge_index' must be of 4 source and 3 target"):
+        ours((x[:4], None), edges)
+
+
 def test_state_dict_copy_and_pickle() -> None:
     ours, theirs = pair(5, 4, heads=2, edge_dim=3, residual=True)
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -414,7 +440,7 @@ def test_traces() -> None:
         ({"edge_index": Graph(torch.tensor([[0], [1]]))}, ValueError, r"'edge_index' must be of 9"),
         ({"edge_attr": torch.ones(3, 2)}, ValueError, r"a row for each of the 1 edges \(got \[3"),
         ({"edge_attr": torch.ones(1, 3)}, ValueError, r"2 channels, the 'edge_dim' \(got 3\)"),
-        ({"edge_attr": torch.ones(1, 2).long()}, ValueError, r"'edge_attr' must be of floating"),
+        ({"edge_attr": torch.ones(1, 2).cfloat()}, ValueError, r"'edge_attr' must be of real"),
         ({"size": (N, 4)}, ValueError, r"'size' must be of 9 source and 9 target .*\(9, 4\)"),
     ],
     ids=str,

@@ -146,3 +146,138 @@ def test_errors() -> None:
         ASTGCN(1, 4, 3, 5, num_steps=0)
     with pytest.raises(ValueError, match=r"'num_blocks' must be at least 1 \(got 0\)"):
         ASTGCN(1, 4, 3, 5, num_blocks=0)
+
+
+# Weights of public codes --------------------------------------------------------------------------
+
+AUTHORS = {
+    "block": "BlockList.{}.", "time": "TAt.", "space": "SAt.", "conv": "cheb_conv_SAt.Theta.",
+    "time conv": "time_conv.", "residual": "residual_conv.", "norm": "ln.", "final": "final_conv.",
+    "mark": "",
+}  # fmt: skip
+TEMPORAL = {
+    "block": "_blocklist.{}.", "time": "_temporal_attention.", "space": "_spatial_attention.",
+    "conv": "_chebconv_attention.", "time conv": "_time_convolution.",
+    "residual": "_residual_convolution.", "norm": "_layer_norm.", "final": "_final_conv.",
+    "mark": "_",
+}  # fmt: skip
+
+
+def public_state(
+    names: dict[str, str], K: int, stride: int, hidden: int = 5
+) -> dict[str, torch.Tensor]:
+    """Draw weights of a model of two blocks, 4 nodes, 6 steps and 2 inputs, named by a code."""
+    state, mark = {}, names["mark"]
+    for i, (width, steps) in enumerate(((2, 6), (hidden, 6 // stride))):
+        block = names["block"].format(i)
+        shapes = {
+            names["time"]: {"U1": (4,), "U2": (width, 4), "U3": (width,), "be": (1, steps, steps),
+                            "Ve": (steps, steps)},
+            names["space"]: {"W1": (steps,), "W2": (width, steps), "W3": (width,), "bs": (1, 4, 4),
+                             "Vs": (4, 4)},
+        }  # fmt: skip
+        for module, shapes_of in shapes.items():
+            for name, shape in shapes_of.items():
+                state[block + module + mark + name] = torch.randn(shape).double()
+        if mark:
+            state[block + names["conv"] + "_weight"] = torch.randn(K, width, hidden).double()
+            state[block + names["conv"] + "_bias"] = torch.randn(hidden).double()
+        else:
+            for k in range(K):
+                state[block + names["conv"] + str(k)] = torch.randn(width, hidden).double()
+        for module, shape in (
+            (names["time conv"], (hidden, hidden, 1, 3)),
+            (names["residual"], (hidden, width, 1, 1)),
+            (names["norm"], (hidden,)),
+        ):
+            state[block + module + "weight"] = torch.randn(shape).double()
+            state[block + module + "bias"] = torch.randn(hidden).double()
+    state[names["final"] + "weight"] = torch.randn(3, 6 // stride, 1, hidden).double()
+    state[names["final"] + "bias"] = torch.randn(3).double()
+    return state
+
+
+def public_forward(
+    state: dict[str, torch.Tensor],
+    names: dict[str, str],
+    x: Tensor,
+    lap: Tensor,
+    K: int,
+    stride: int,
+) -> Tensor:
+    """Compute what that code does with them, on its layout [B, N, C, T]."""
+    mark, eye = names["mark"], torch.eye(lap.size(0)).double()
+    for i in range(2):
+        block = names["block"].format(i)
+        at = {k: state[block + names["time"] + mark + k] for k in ("U1", "U2", "U3", "be", "Ve")}
+        sp = {k: state[block + names["space"] + mark + k] for k in ("W1", "W2", "W3", "bs", "Vs")}
+        b, n, c, t = x.shape
+        left = (x.permute(0, 3, 2, 1) @ at["U1"]) @ at["U2"]
+        e = (at["Ve"] @ torch.sigmoid(left @ (at["U3"] @ x) + at["be"])).softmax(1)
+        seen = (x.reshape(b, -1, t) @ e).reshape(b, n, c, t)
+        left = (seen @ sp["W1"]) @ sp["W2"]
+        s = sp["Vs"] @ torch.sigmoid(left @ (sp["W3"] @ seen).transpose(1, 2) + sp["bs"])
+        s = s.softmax(1)
+        if mark:
+            weight = state[block + names["conv"] + "_weight"]
+        else:
+            weight = [state[block + names["conv"] + str(k)] for k in range(K)]
+        steps = []
+        for j in range(t):
+            if mark:  # one after the other, attention on the first two
+                z = [(eye * s).transpose(1, 2) @ x[..., j]]
+                z.append((lap * s) @ z[0])
+                while len(z) < K:
+                    z.append(2 * lap @ z[-1] - z[-2])
+            else:  # products element by element
+                terms = [eye, lap]
+                while len(terms) < K:
+                    terms.append(2 * lap * terms[-1] - terms[-2])
+                z = [(term * s).transpose(1, 2) @ x[..., j] for term in terms]
+            h = sum(z[k] @ weight[k] for k in range(K))
+            steps.append(h + state[block + names["conv"] + "_bias"] if mark else h)
+        h = torch.relu(torch.stack(steps, dim=-1)).permute(0, 2, 1, 3)
+        step = (1, stride if i == 0 else 1)
+        h = F.conv2d(
+            h, *(state[block + names["time conv"] + k] for k in ("weight", "bias")), step, (0, 1)
+        ) + F.conv2d(
+            x.permute(0, 2, 1, 3),
+            *(state[block + names["residual"] + k] for k in ("weight", "bias")),
+            step,
+        )
+        h = F.layer_norm(
+            torch.relu(h).permute(0, 3, 2, 1),
+            (h.size(1),),
+            *(state[block + names["norm"] + k] for k in ("weight", "bias")),
+        )
+        x = h.permute(0, 2, 3, 1)
+    final = (state[names["final"] + k] for k in ("weight", "bias"))
+    return F.conv2d(x.permute(0, 3, 1, 2), *final)[..., -1].permute(0, 2, 1)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("K", [2, 3, 4])
+@pytest.mark.parametrize("names", [AUTHORS, TEMPORAL], ids=["authors", "temporal"])
+def test_weights_of_public_codes(names: dict[str, str], K: int, stride: int) -> None:
+    state = public_state(names, K, stride)
+    model = ASTGCN.from_public(state)
+    assert (model.K, model.num_steps, model.num_nodes) == (K, 6, 4)
+    edges = torch.cat([EDGES, EDGES.flip(0)], dim=1)
+    operator = cheb_operator(edges, None, 4, dtype=torch.double, normalization=None, lambda_max=3.7)
+    x = torch.randn(2, 6, 4, 2).double()
+    out = model.double()(x, operator)
+    expected = public_forward(state, names, x.permute(0, 2, 3, 1), operator.to_dense(), K, stride)
+    torch.testing.assert_close(out.transpose(1, 2), expected)
+
+
+def test_weights_of_other_models() -> None:
+    state = public_state(AUTHORS, 3, 1)
+    with pytest.raises(
+        ValueError, match=r"'state' must be that of .* \(got a tensor 'lin.weight'\)"
+    ):
+        ASTGCN.from_public({**state, "lin.weight": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"'state' must hold all weights .*final.weight"):
+        ASTGCN.from_public({k: v for k, v in state.items() if "final" not in k})
+    state["final_conv.weight"] = state["final_conv.weight"][..., :4]
+    with pytest.raises(ValueError, match=r"as many Chebyshev as time filters \(got 5 and 4"):
+        ASTGCN.from_public(state)

@@ -139,3 +139,18 @@ def test_other_layers_may_take_the_place_of_ours() -> None:
         assert expected.requires_grad
         with torch.no_grad():
             torch.testing.assert_close(model(x, edges), expected)
+
+
+def test_a_graph_for_each_step() -> None:
+    model = STGCN(2, 4, 3, temporal_channels=6, head_channels=5).double()
+    x, other = torch.randn(2, 12, 4, 2).double(), EDGES.flip(0)
+    torch.testing.assert_close(model(x, [EDGES] * 12), model(x, EDGES))
+    graphs = [EDGES] * 5 + [other] * 7
+    h = model.blocks[0](x, graphs)
+    h = model.blocks[1](h, graphs[-h.size(1) :])
+    h = model.head_norm(model.head_conv(h))[:, -1]
+    expected = model.lin2(torch.relu(model.lin1(h))).transpose(1, 2)
+    torch.testing.assert_close(model(x, graphs), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x, graphs), expected)
+    assert not torch.allclose(model(x, graphs), model(x, EDGES))

@@ -5,6 +5,7 @@ import importlib.util
 import pickle
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -197,6 +198,39 @@ def test_compiles_whole(propagation: str, prepared: bool) -> None:
     (a,) = torch.autograd.grad(out, x, seed)
     (b,) = torch.autograd.grad(expected, x, seed)
     torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("conv", ["cheb", "gcn", "pyg"])
+def test_a_graph_for_each_step(conv: str, padding: Any) -> None:
+    make: Any = {"pyg": lambda a, b: pyg.GraphConv(a, b)}.get(conv, conv)
+    block = STConv(3, 4, 5, conv=make, padding=padding).double()
+    x = sequence(steps=8)
+    other = torch.tensor([[0, 1, 2], [4, 4, 3]])
+    graphs = [EDGES, EDGES, other, EDGES, other, other, EDGES, other]
+    weights = [WEIGHT if edges is EDGES else WEIGHT[:3] for edges in graphs]
+    for train in (True, False):
+        block.train(train)
+        with torch.set_grad_enabled(train):
+            out = block(x, graphs, weights)
+            # A window is filtered on the graph of its last step.
+            h = block.temporal1(x)
+            h = block.align(h) if block.align is not None else h
+            steps = range(8 - h.size(1), 8)
+            parts = [
+                torch.relu(block._graph(h[:, i : i + 1], graphs[t], weights[t]))
+                for i, t in enumerate(steps)
+            ]
+            expected = block.norm(block.temporal2(torch.cat(parts, dim=1)))
+            torch.testing.assert_close(out, expected)
+            torch.testing.assert_close(block(x, [EDGES] * 8), block(x, EDGES))
+    assert not torch.allclose(block(x, graphs), block(x, EDGES))
+    with pytest.raises(
+        ValueError, match=r"'edge_index' must have one item .* 8 steps, .*\(got 2\)"
+    ):
+        block(x, graphs[:2])
+    with pytest.raises(ValueError, match=r"'edge_weight' must have one item .*\(got Tensor\)"):
+        block(x, graphs, WEIGHT)
 
 
 def test_copies_and_weights() -> None:

@@ -1,0 +1,186 @@
+"""Layers, models and losses trained under torch.compile, on graphs of one size after the other.
+
+The default backend, Inductor, needs a C++ compiler. It alone relies on the strides that operators
+promise, and takes seconds for each of them: all but one of those tests are long.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pyg_stkd import functional, kernels
+from pyg_stkd import nn as stkd
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*is blind here"),
+]
+INDUCTOR = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="needs a C++ compiler"
+)
+
+# Nodes and edges, the fifth as the second; layers choose a sparse matrix for each of them.
+SIZES = ((40, 150), (33, 90), (52, 250), (61, 77), (33, 90))
+
+
+class Case(NamedTuple):
+    make: Callable[[], nn.Module]
+    inputs: Callable[[int, int], tuple[Any, ...]]
+
+
+def edges(num_nodes: int, num_edges: int) -> Tensor:
+    return torch.randint(num_nodes, (2, num_edges))  # loops and duplicates among them
+
+
+def on_graph(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    return torch.randn(num_nodes, 8), edges(num_nodes, num_edges)
+
+
+def with_edge_attr(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    return *on_graph(num_nodes, num_edges), torch.randn(num_edges, 3)
+
+
+def points(num_nodes: int, _: int) -> tuple[Any, ...]:
+    return torch.randn(num_nodes, 8), torch.arange(num_nodes) // 15
+
+
+def sequences(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    return torch.randn(2, 12, num_nodes, 4), edges(num_nodes, num_edges)
+
+
+def without_graph(num_nodes: int, _: int) -> tuple[Any, ...]:
+    return (torch.randn(2, 12, num_nodes, 4),)
+
+
+def weighted(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    return *sequences(num_nodes, num_edges), torch.rand(num_edges)
+
+
+def sequences_of_one_graph(_: int, num_edges: int) -> tuple[Any, ...]:
+    return sequences(20, num_edges)
+
+
+def edge_network() -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU())
+
+
+class Loss(nn.Module):
+    """A loss between what a linear layer makes of the features, and the features."""
+
+    def __init__(self, width: int, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.lin, self.loss = nn.Linear(width, 6), loss
+
+    def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
+        return self.loss(self.lin(x), x.detach(), *graph)
+
+
+def lsp_of(kernel: kernels.Kernel, **options: Any) -> Callable[..., Tensor]:
+    return lambda s, t, edge_index: functional.lsp(s, t, edge_index, kernel, **options)
+
+
+def spatial(s: Tensor, t: Tensor, edge_index: Tensor) -> Tensor:
+    return functional.spatial_correlation(s, t, edge_index, kernels.RBF(2.0))
+
+
+def temporal(s: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    return functional.temporal_correlation(s, t, kernels.RBF(2.0))
+
+
+def gsp(s: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    return functional.gsp(s, t, kernels.RBF(2.0))
+
+
+LAYERS = {
+    "GATConv": Case(lambda: stkd.GATConv(8, 6, heads=4), on_graph),
+    "GATConv, mean of heads and residual": Case(
+        lambda: stkd.GATConv(8, 6, heads=3, concat=False, residual=True), on_graph
+    ),
+    "GATConv, edge features": Case(lambda: stkd.GATConv(8, 6, heads=2, edge_dim=3), with_edge_attr),
+    "GATConv, no loops": Case(lambda: stkd.GATConv(8, 6, heads=2, add_self_loops=False), on_graph),
+    "EdgeConv": Case(lambda: stkd.EdgeConv(edge_network()), on_graph),
+    "EdgeConv, no norm": Case(lambda: stkd.EdgeConv(nn.Linear(16, 6)), on_graph),
+    "DynamicEdgeConv": Case(lambda: stkd.DynamicEdgeConv(edge_network(), 5), points),
+    "ChebConv": Case(lambda: stkd.ChebConv(4, 6, 3), weighted),
+    "GCNConv": Case(lambda: stkd.GCNConv(4, 6), weighted),
+    "GatedTemporalConv": Case(
+        lambda: stkd.GatedTemporalConv(4, 6), lambda n, e: sequences(n, e)[:1]
+    ),
+    "GatedTemporalConv, pgt": Case(
+        lambda: stkd.GatedTemporalConv(4, 6, gate="pgt"), lambda n, e: sequences(n, e)[:1]
+    ),
+    "STConv": Case(lambda: stkd.STConv(4, 6, 8), sequences),
+}
+MODELS = {
+    "GAT": Case(lambda: stkd.GAT(8, 6, 3, num_layers=2), on_graph),
+    "DGCNN": Case(lambda: stkd.DGCNN(8, 3, k=4, channels=(8, 8), mlp_channels=(8,)), points),
+    "STGCN": Case(lambda: stkd.STGCN(4, 8, 12), sequences),
+    "ASTGCN": Case(lambda: stkd.ASTGCN(4, 8, 12, num_nodes=20), sequences_of_one_graph),
+}
+LOSSES = {
+    "lsp, RBF": Case(lambda: Loss(8, lsp_of(kernels.RBF(2.0))), on_graph),
+    "lsp, Linear": Case(lambda: Loss(8, lsp_of(kernels.Linear(), normalize="layer")), on_graph),
+    "lsp, Cosine": Case(lambda: Loss(8, lsp_of(kernels.Cosine(), direction="teacher")), on_graph),
+    "lsp, Laplacian": Case(lambda: Loss(8, lsp_of(kernels.Laplacian(2.0))), on_graph),
+    "spatial correlation": Case(lambda: Loss(4, spatial), sequences),
+    "temporal correlation": Case(lambda: Loss(4, temporal), sequences),
+    "gsp": Case(lambda: Loss(8, gsp), on_graph),
+}
+CASES = LAYERS | MODELS | LOSSES
+
+
+def gradients(model: nn.Module, run: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    """Return the output, and the gradients of the first input and of all parameters."""
+    first = inputs[0].clone().requires_grad_()
+    out = run(first, *inputs[1:])
+    weight = torch.linspace(-1.0, 1.0, out.numel()).view_as(out)
+    wanted = [first, *model.parameters()]
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), wanted, allow_unused=True)]
+
+
+def train(name: str, backend: Any, **options: Any) -> CompileCounterWithBackend:
+    """Compare values and gradients with those without a compiler, size after size."""
+    torch._dynamo.reset()
+    case, counter = CASES[name], CompileCounterWithBackend(backend)
+    model = case.make()
+    compiled = torch.compile(model, backend=counter, **options)
+    counts = []
+    for size in SIZES:
+        inputs, state = case.inputs(*size), {k: v.clone() for k, v in model.state_dict().items()}
+        expected = gradients(model, model, inputs)
+        after = {k: v.clone() for k, v in model.state_dict().items()}
+        model.load_state_dict(state)
+        torch.testing.assert_close(
+            gradients(model, compiled, inputs), expected, rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(model.state_dict(), after)
+        counts.append(counter.frame_count)
+    assert counts[1:] == [counts[1]] * (len(SIZES) - 1)  # none for a third size
+    torch._dynamo.reset()
+    return counter
+
+
+@INDUCTOR
+def test_gat_conv_trains_under_the_default_backend() -> None:
+    assert train("GATConv", "inductor", fullgraph=True, dynamic=True).frame_count == 1
+
+
+@INDUCTOR
+@pytest.mark.full
+@pytest.mark.parametrize("name", CASES)
+def test_trains_under_the_default_backend(name: str) -> None:
+    train(name, "inductor")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "DGCNN"])  # reads sizes
+def test_compiles_whole_for_graphs_of_any_size(name: str, dynamic: bool | None) -> None:
+    train(name, "aot_eager", fullgraph=True, dynamic=dynamic)
