@@ -138,7 +138,7 @@ class Pruner:
     @property
     def num_parameters(self) -> int:
         """The number of parameters that are left."""
-        return self._masked.num_parameters()
+        return self._masked.left().num_parameters
 
     @property
     def share(self) -> float:
@@ -153,7 +153,7 @@ class Pruner:
     @property
     def widths(self) -> dict[str, int]:
         """The number of channels (or weights) that are left in each group."""
-        return self._masked.widths()
+        return self._masked.left().widths
 
     def step(
         self,
@@ -181,19 +181,21 @@ class Pruner:
         if share is None and self.stage >= len(self.keep):
             raise RuntimeError(f"All {len(self.keep)} stages of 'keep' are done")
         target = self.keep[self.stage] if share is None else check_shares(share)[0]
-        check_same("model and 'keep'", (repr(self), target, self._masked.state_dict()))
+        check_same("model and 'keep'", lambda: (repr(self), target, self._masked.state_dict()))
         scores = self._score(losses)
         self._masked.prune(self.importance, scores, target, self.rho, self.min_width)
-        check_same("channels kept", self._masked.state_dict())
+        check_same("channels kept", self._masked.state_dict)
         self.stage += share is None
-        if self.spent > target * (1.0 + 1e-9):
+        report = self.report(target)
+        spent = report.share if self._masked.spent is None else self._masked.spent
+        if spent > target * (1.0 + 1e-9):
             of = "parameters" if self._masked.spent is None else "budget"
             warnings.warn(
-                f"The floors of the groups leave {self.spent:.1%} of the {of}, more than "
+                f"The floors of the groups leave {spent:.1%} of the {of}, more than "
                 f"the {target:.1%} of 'keep'; lower 'rho' or 'min_width' for less",
                 stacklevel=2,
             )
-        return self.report(target)
+        return report
 
     def explain(self) -> Explanation:
         """Return what is kept and why: an empty table where all channels can be pruned.
@@ -204,13 +206,15 @@ class Pruner:
 
     def report(self, target: float | None = None) -> Pruned:
         """Return what is left now."""
+        left = self._masked.left()
+        share = left.num_parameters / self._masked.total
         return Pruned(
             self.stage,
-            self.share if target is None else target,
-            self.num_parameters,
-            self.share,
-            self._masked.prunable_share(),
-            self.widths,
+            share if target is None else target,
+            left.num_parameters,
+            share,
+            left.prunable_share,
+            left.widths,
         )
 
     def mask(self, kept: Mapping[str, Tensor]) -> None:

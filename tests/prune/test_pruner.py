@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch_geometric.nn import GCN, GIN
 
 from pyg_stkd.nn.models.gat import GAT
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, Random, compact, schedule
-from pyg_stkd.prune.structure.layout import floor_width
+from pyg_stkd.prune.masked.weights import MaskedWeights
+from pyg_stkd.prune.structure.layout import Layout, floor_width
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
@@ -317,3 +319,31 @@ def test_a_step_in_inference_mode_leaves_a_model_that_trains(granularity: Any) -
         Pruner(model, Magnitude(), granularity, keep=0.5).step()
     model(X, EDGES).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_masks_are_read_few_times_a_step(granularity: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    for cls, name in ((Layout, "kept"), (MaskedWeights, "_masks")):
+        read = getattr(cls, name)
+
+        def counted(*args: Any, read: Any = read) -> Any:
+            reads.append(1)
+            return read(*args)
+
+        monkeypatch.setattr(cls, name, counted)
+    pruner = Pruner(gcn(), Magnitude(), granularity, keep=(0.6, 0.4))
+    for _ in range(2):
+        reads.clear()
+        pruner.step()
+        assert len(reads) == 2  # to score what is left, and to report
+
+
+def test_a_step_of_a_large_model_takes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [layer for _ in range(40) for layer in (nn.Linear(200, 200), nn.ReLU())]
+    pruner = Pruner(nn.Sequential(*layers, nn.Linear(200, 3)), Magnitude(), keep=0.4)
+    scores = pruner._score(None)  # which depends on the score, and on the losses
+    monkeypatch.setattr(pruner, "_score", lambda losses: scores)
+    start = time.process_time()
+    pruner.step()
+    assert time.process_time() - start < 1.0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyg_stkd.prune.following import follow
 from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.following.leaves import joins_layers
-from pyg_stkd.prune.structure.example import Example, evaluating
+from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
 from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.prunable import class_name
 from pyg_stkd.prune.structure.registry import find_rule
@@ -77,8 +77,7 @@ def sharpened(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
                 other, inputs = other.to(dtype), example.to(dtype)
             try:
                 with evaluating():
-                    before = copy.deepcopy(other)
-                    out = inputs.run(before)
+                    out = inputs.run(with_its_parameters(other))
             except Exception:  # whatever a model of other numbers raises
                 continue
             if all(bool(t.isfinite().all()) for t in tensors_of(out) if t.is_floating_point()):
@@ -92,8 +91,8 @@ def _shaken(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             size = _size(parameter)
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_((0.3 * size * noise).to(parameter))
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise.to(parameter), alpha=0.3 * size)
 
 
 def _size(parameter: Tensor) -> float:

@@ -15,6 +15,7 @@ from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import (
     LayerChannels,
+    Left,
     MaskedModel,
     check_at_first,
     check_mask,
@@ -129,15 +130,13 @@ class MaskedChannels(MaskedModel):
             if name in self.layout.slices
         }
 
-    def num_parameters(self) -> int:
-        return self.layout.num_parameters(self.kept)
-
-    def prunable_share(self) -> float:
-        return self.layout.num_prunable(self.kept) / self.prunable_total
-
-    def widths(self) -> dict[str, int]:
+    def left(self) -> Left:
         kept = self.kept
-        return {group.name: int(kept[list(group.units)].sum()) for group in self.groups}
+        return Left(
+            self.layout.num_parameters(kept),
+            self.layout.num_prunable(kept) / self.prunable_total,
+            {group.name: int(kept[list(group.units)].sum()) for group in self.groups},
+        )
 
     def channels_of(self, layer: str) -> LayerChannels:
         channels = self.ports.outputs.get(layer)

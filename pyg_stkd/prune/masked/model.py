@@ -15,7 +15,16 @@ from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masks.hooks import Refresh, masked_names, original_of, refresh
 from pyg_stkd.prune.structure.layout import Group, named_originals
 
-__all__ = ["LayerChannels", "MaskedModel"]
+__all__ = ["LayerChannels", "Left", "MaskedModel"]
+
+
+@dataclass(frozen=True)
+class Left:
+    """The number of parameters, the share of those that can be pruned, and what each group has."""
+
+    num_parameters: int
+    prunable_share: float
+    widths: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -48,16 +57,8 @@ class MaskedModel:
         """Return the parameters that are scored, by their names without masks."""
         raise NotImplementedError
 
-    def num_parameters(self) -> int:
-        """Return the number of parameters left."""
-        raise NotImplementedError
-
-    def prunable_share(self) -> float:
-        """Return the share left of what can be pruned."""
-        raise NotImplementedError
-
-    def widths(self) -> dict[str, int]:
-        """Return what is left of each group."""
+    def left(self) -> Left:
+        """Return what is left, read off the masks once."""
         raise NotImplementedError
 
     def channels_of(self, layer: str) -> LayerChannels:

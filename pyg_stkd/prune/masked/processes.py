@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -89,15 +89,15 @@ def gathered(value: T) -> list[T]:
     return values
 
 
-def check_same(what: str, content: Any) -> None:
+def check_same(what: str, content: Callable[[], Any]) -> None:
     """Raise, in all processes, unless all of them have the same content, told by its hash.
 
     Example:
-        >>> check_same("channels", {"lin": torch.ones(3)})
+        >>> check_same("channels", lambda: {"lin": torch.ones(3)})
     """
     if not several():
         return
-    hashes = gathered(_hash(content))
+    hashes = gathered(_hash(content()))
     if len(set(hashes)) > 1:
         raise RuntimeError(
             f"All processes must have the same {what} (got the hashes "

@@ -14,7 +14,7 @@ from pyg_stkd.prune.masked.compact import narrow
 from pyg_stkd.prune.masked.verify import Difference, difference
 from pyg_stkd.prune.masks.hooks import original_of
 from pyg_stkd.prune.masks.skipping import skip_channels
-from pyg_stkd.prune.structure.example import Example
+from pyg_stkd.prune.structure.example import Example, with_its_parameters
 from pyg_stkd.prune.structure.layout import Group, Layout, named_originals
 from pyg_stkd.prune.structure.ports import Ports
 
@@ -46,7 +46,7 @@ class Trial:
                     weight.mul_(self.layout.mask(name, kept).to(weight))
         for name, channels in self.layout.skips.items():
             skip_channels(modules[name], kept[channels])
-        small = copy.deepcopy(self.model)
+        small = with_its_parameters(self.model)
         narrow(small, self.ports, self.layout, kept)
         return difference(masked, small, self.example)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.masked.compact import plain_copy
-from pyg_stkd.prune.structure.example import Example, evaluating
+from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
 
 __all__ = ["Difference", "difference", "in_float64", "is_deterministic"]
 
@@ -43,7 +43,7 @@ def difference(
         example (Example): Inputs.
         tolerance (float, optional): The largest relative difference. (default: by the type)
     """
-    masked, small = copy.deepcopy(masked), copy.deepcopy(small)
+    masked, small = with_its_parameters(masked), with_its_parameters(small)
     for training in (False, True):
         masked.train(training), small.train(training)
         if training and not is_deterministic(masked, example):
@@ -71,7 +71,7 @@ def in_float64(masked: nn.Module, small: nn.Module, example: Example) -> Differe
 def is_deterministic(model: nn.Module, example: Example) -> bool:
     """Tell whether a run draws no random numbers."""
     with evaluating():
-        model = copy.deepcopy(model)
+        model = with_its_parameters(model)
         before = torch.get_rng_state()
         example.run(model)
         return torch.equal(before, torch.get_rng_state())

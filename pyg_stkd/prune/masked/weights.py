@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.masked.importance import Importance
-from pyg_stkd.prune.masked.model import MaskedModel, check_at_first, check_mask
+from pyg_stkd.prune.masked.model import Left, MaskedModel, check_at_first, check_mask
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import select_weights
 from pyg_stkd.prune.masks.hooks import mask_of, original_of, set_mask
@@ -54,14 +54,13 @@ class MaskedWeights(MaskedModel):
     def weights(self) -> dict[str, Tensor]:
         return {name: original_of(*place) for name, place in self._places.items()}
 
-    def num_parameters(self) -> int:
-        return self.total - self._prunable_total + sum(self.widths().values())
-
-    def prunable_share(self) -> float:
-        return sum(self.widths().values()) / self._prunable_total
-
-    def widths(self) -> dict[str, int]:
-        return {name: int(mask.sum(dtype=torch.float64)) for name, mask in self._masks().items()}
+    def left(self) -> Left:
+        masks = self._masks().items()
+        widths = {name: int(mask.sum(dtype=torch.float64)) for name, mask in masks}
+        prunable = sum(widths.values())
+        return Left(
+            self.total - self._prunable_total + prunable, prunable / self._prunable_total, widths
+        )
 
     def prune(
         self,

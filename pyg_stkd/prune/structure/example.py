@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data.data import BaseData
 
-__all__ = ["Example", "evaluating", "random_state", "unwrap"]
+__all__ = ["Example", "evaluating", "random_state", "unwrap", "with_its_parameters"]
 
 
 class Example:
@@ -62,6 +62,18 @@ class Example:
     def to(self, dtype: torch.dtype) -> Example:
         """Return an example of floating-point numbers of another type."""
         return Example(_mapped(self.inputs, lambda t: _cast(t, dtype)), self.call)
+
+
+def with_its_parameters(model: nn.Module) -> nn.Module:
+    """Return a copy to run: with the parameters of the model itself, and buffers of its own.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> other = with_its_parameters(norm)
+        >>> other.weight is norm.weight, other.running_mean is norm.running_mean
+        (True, False)
+    """
+    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -191,17 +191,20 @@ class Layout:
         clusters: dict[tuple[int, ...], list[int]] = {}
         for unit in sorted(outputs):
             clusters.setdefault(tuple(outputs[unit]), []).append(unit)
+        number = torch.full((len(self.units) + 1,), -1)
+        for i, units in enumerate(clusters.values()):
+            number[units] = i
+        members_of: list[list[str]] = [[] for _ in clusters]
+        for name, dims in self.slices.items():
+            if name in self.sizes:
+                for i in torch.cat([number[p] for p in dims.values()]).unique().tolist():
+                    if i >= 0:
+                        members_of[i].append(name)
         groups: list[Group] = []
         used: Counter[str] = Counter()
-        for cluster, units in clusters.items():
+        for (cluster, units), members in zip(clusters.items(), members_of, strict=True):
             if not bool(self.prunable[units].any()):
                 continue
-            owned = set(units)
-            members = [
-                name
-                for name, dims in self.slices.items()
-                if name in self.sizes and any(owned & set(p.tolist()) for p in dims.values())
-            ]
             joined = "+".join(names[i] for i in cluster)
             name = "+".join(dict.fromkeys(joined.split("+")))
             used[name] += 1
