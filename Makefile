@@ -8,10 +8,13 @@
 #   make lint          ruff (rules and format) and mypy
 #   make docs          the HTML documentation, warnings as errors, in docs/_build/html
 #   make bench         the benchmarks of benchmarks/
+#   make fuzz          damaged files for every reader and odd values for every function, by coverage
+#                      (atheris) for FUZZ_SECONDS and at random FUZZ_INPUTS times
 #   make clean         remove the environments, caches and built pages (runs/ stays)
 #
 # Variables: PYTHON (interpreter of new environments), TORCH (torch version), VENV, VENV_SPARSE
-# (folders of the environments), PYTEST_ARGS, DEMO_ARGS, BENCH (benchmarks to run).
+# (folders of the environments), PYTEST_ARGS, DEMO_ARGS, BENCH (benchmarks to run),
+# FUZZ (modules of tests/fuzz to run).
 # pip's own variables (PIP_FIND_LINKS, PIP_INDEX_URL, ...) are honoured.
 
 PYTHON ?= python3
@@ -21,6 +24,9 @@ VENV_SPARSE ?= .venv-sparse
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH ?= $(wildcard benchmarks/[a-z]*.py)
+FUZZ ?= $(basename $(notdir $(wildcard tests/fuzz/readers.py tests/fuzz/functions.py)))
+FUZZ_SECONDS ?= 600
+FUZZ_INPUTS ?= 100000
 
 ENVS = $(VENV) $(VENV_SPARSE)
 # Quiet but for errors.
@@ -34,7 +40,7 @@ VERSIONS = import sys; from importlib.metadata import version as v; \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: demo test test-sparse lint docs bench clean help
+.PHONY: demo test test-sparse lint docs bench fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -69,6 +75,12 @@ bench: $(VENV)/.package
 	@for file in $(BENCH); do \
 	  echo "==> Running $$file"; $(VENV)/bin/python "$$file" || exit 1; \
 	done
+
+fuzz: $(VENV)/.fuzz
+	@echo "==> Fuzzing $(FUZZ), by coverage"
+	@$(VENV)/bin/python tests/fuzz/drive.py --guided --seconds $(FUZZ_SECONDS) $(FUZZ)
+	@echo "==> Fuzzing $(FUZZ), at random"
+	@$(VENV)/bin/python tests/fuzz/drive.py --inputs $(FUZZ_INPUTS) $(FUZZ)
 
 clean:
 	rm -rf $(VENV) $(VENV_SPARSE) build dist *.egg-info docs/_build docs/_results docs/api
@@ -110,6 +122,11 @@ $(VENV_SPARSE)/.sparse: %/.sparse: %/.package
 $(VENV)/.dev: %/.dev: %/.package
 	@echo "==> Installing ruff and mypy in $*"
 	@$*/bin/python $(PIP) --editable ".[dev]" "$(KEEP)"
+	@touch $@
+
+$(VENV)/.fuzz: %/.fuzz: %/.package
+	@echo "==> Installing atheris in $*"
+	@$*/bin/python $(PIP) atheris
 	@touch $@
 
 $(VENV)/.docs: %/.docs: %/.package

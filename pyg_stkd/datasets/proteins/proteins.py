@@ -17,6 +17,7 @@ from pyg_stkd.files import read_npz
 
 SOURCE = "https://github.com/Tianqi-py/MLGNC"
 NUM_SPLITS = {"pcg": 3, "humloc": 1, "eukloc": 1}
+_LARGEST = np.finfo(np.float32).max
 PARTS = ("train", "val", "test")
 
 
@@ -123,10 +124,10 @@ class _Archive:
                 f"{key!r} of '{self.path}' must be a numeric array with {ndim} dimensions "
                 f"(got shape {array.shape} of {array.dtype})"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and (odd := ~(np.abs(array) <= _LARGEST)).any():
             raise ValueError(
-                f"{key!r} of '{self.path}' must be finite (got "
-                f"{np.count_nonzero(~np.isfinite(array))} NaN or infinite values)"
+                f"{key!r} of '{self.path}' must be finite in float32 (got "
+                f"{np.count_nonzero(odd)} values that are not)"
             )
         return array
 
@@ -146,12 +147,12 @@ class _Archive:
                 f"{key!r} of '{self.path}' must have a row for each of the {num_rows} {of} "
                 f"(got {len(array)})"
             )
-        return torch.from_numpy(array.astype(np.float32))
+        return torch.from_numpy(array.astype(np.float64))
 
     def graph(self, standardize: bool) -> Data:
         x = torch.from_numpy(self.take("x", ndim=2).astype(np.float64))
         num_nodes = x.size(0)
-        data = Data(y=self.rows("y", num_nodes, "nodes"))
+        data = Data(y=self.rows("y", num_nodes, "nodes").float())
         if not ((data.y == 0) | (data.y == 1)).all():
             raise ValueError(f"'y' of '{self.path}' must hold 0 and 1 only")
 
@@ -170,6 +171,11 @@ class _Archive:
             std = seen.std(dim=0, unbiased=False)
             x = (x - seen.mean(dim=0)) / torch.where(std > 0, std, 1.0)
         data.x = x.float()
+        if not data.x.isfinite().all():
+            raise ValueError(
+                f"'x' of '{self.path}' must be finite in units of the training nodes' standard "
+                f"deviation (got {int((~data.x.isfinite()).sum())} values that are not)"
+            )
         self._add_edges(data, num_nodes)
         return data
 
@@ -186,7 +192,7 @@ class _Archive:
         both = to_undirected(edge_index, attr, num_nodes, reduce="mean")
         data.edge_index = both if isinstance(both, Tensor) else both[0]
         if not isinstance(both, Tensor):
-            data.edge_attr = both[1]
+            data.edge_attr = None if attr is None else both[1].float()
         if self.path.stem == "pcg" and data.num_edges != edge_index.size(1):
             raise ValueError(
                 f"'edge_index' of '{self.path}' must hold both directions of each edge once "

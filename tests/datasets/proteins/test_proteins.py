@@ -135,7 +135,14 @@ def test_proteins_missing_key(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("x", [[np.nan, 1]] * 4, r"'x' of .* must be finite \(got 4 NaN"),
+        ("x", [[np.nan, 1]] * 4, r"'x' of .* must be finite in float32 \(got 4 values"),
+        ("x", [[1e300, 1]] * 4, r"'x' of .* must be finite in float32 \(got 4 values"),
+        (
+            "x",
+            [[0, 0], [0, 1e-45], [1e30, 1], [0, 1e30]],
+            "'x' of .* must be finite in units of the training",
+        ),
+        ("edge_attr", [[1e39]] * 4, r"'edge_attr' .* finite in float32 \(got 4 values"),
         ("x", [1.0, 2.0], r"'x' .* 2 dimensions \(got shape \(2,\)"),
         ("x", [["a"]], "'x' .* numeric array"),
         ("y", [[0, 2]] * 4, "'y' .* must hold 0 and 1 only"),
