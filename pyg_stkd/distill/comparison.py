@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.losses.copies import loss_of
+from pyg_stkd.distill.losses.matching import match, restrict
 from pyg_stkd.distill.recording.capture import Call, Capture, Owner
 from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.distill.recording.inputs import usable
 from pyg_stkd.distill.recording.nodes import as_nodes
-from pyg_stkd.distill.recording.parts import first_tensor
+from pyg_stkd.distill.recording.parts import first_tensor, map_tensors
 from pyg_stkd.distill.recording.runs import Calls, Run, calls_of, full_name
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
-from pyg_stkd.distill.teaching.teachers import Teachers, Weight, loss_of
+from pyg_stkd.distill.teaching.teachers import Teachers, Weight
 
 __all__ = ["Comparison", "Values", "as_captures"]
 
@@ -68,21 +71,41 @@ class Comparison:
         """Return the values of losses, each the weighted sum over the teachers."""
         device = _device_of(self.student.output)
         with torch.autocast(device.type, enabled=False):
-            student, teacher = self._captures(as_nodes(self.nodes, device))
+            nodes = as_nodes(self.nodes, device)
+            student, teacher = self._captures(nodes)
             weights = self._teacher_weights(teacher)
             values: dict[str, Tensor] = {}
             for name, loss in losses.items():
                 for k, (place, weight) in enumerate(weights.items()):
+                    calls = _pairs(name, loss, student, teacher, place)
                     own = loss_of(loss, k)
-                    pairs = _pairs(name, own, student, teacher, place)
-                    value = _mean(_value(name, own, *pair, self.target) for pair in pairs)
+                    value = _mean([self._value(name, own, *pair, nodes) for pair in calls])
                     if len(weights) > 1:
                         value = (value * weight).to(value.dtype)
                     values[name] = value if k == 0 else values[name] + value
         return Values(values, weights, student, teacher)
 
-    def _captures(self, nodes: Tensor | None) -> tuple[Calls, Calls]:
+    def _value(
+        self, name: str, loss: DistillationLoss, student: Capture, teacher: Capture, nodes: Any
+    ) -> Tensor:
+        """Return the value of one loss of one pair of calls, the weighted mean over the parts."""
+        with _named(name, student, teacher):
+            pairs = restrict(match(loss, student, teacher), nodes)
+        values = []
+        for pair in pairs:
+            target = self.target
+            if isinstance(target, Mapping) and pair.part in target:
+                target = target[pair.part]
+            own = loss_of(loss, 0, pair.part)
+            values.append(_computed(name, own, pair.student, pair.teacher, target))
+        if len(values) == 1:
+            return values[0]
+        weights = torch.tensor([pair.weight for pair in pairs], dtype=values[0].dtype)
+        return torch.stack(values) @ weights.to(values[0].device)
+
+    def _captures(self, nodes: Any) -> tuple[Calls, Calls]:
         """Return the calls of both sides, at the nodes, with the graphs that are kept for them."""
+        nodes = nodes if isinstance(nodes, Tensor) else None  # those by part come with the parts
         runs = isinstance(self.known, list)
         calls = calls_of(self.known) if runs else as_captures(self.known)
         kept = calls.graphs if isinstance(calls, TeacherCaptures) else self.graphs
@@ -100,7 +123,14 @@ class Comparison:
         outputs: list[Capture] = []
         if self.teachers.gated:
             for name in self.teachers.names:
-                outputs += _select(calls, "teacher", name, "last", "weights='confidence'")
+                (output,) = _select(calls, "teacher", name, "last", "weights='confidence'")
+                parts = output.parts()
+                if len(parts) > 1:
+                    raise ValueError(
+                        f"weights='confidence' needs teachers of one output "
+                        f"(got the parts {list(parts)} of the {output.where})"
+                    )
+                outputs += parts.values()
         weights = self.teachers.weigh(outputs, self.target)
         return dict(zip(self.teachers.names, weights, strict=True))
 
@@ -116,8 +146,9 @@ def as_captures(teacher: Any) -> TeacherCaptures:
         )
     captures = {}
     for layer, value in teacher.items():
-        if isinstance(value, Tensor):
-            value = Capture(usable(value.detach()), layer=layer, owner="teacher")
+        if not isinstance(value, Capture) and first_tensor(value) is not None:
+            output = map_tensors(lambda x: usable(x.detach()), value)
+            value = Capture(output, layer=layer, owner="teacher")
         if not isinstance(value, Capture):
             raise TypeError(
                 f"'teacher' must hold tensors (got {type(value).__name__} for layer {layer!r})"
@@ -141,17 +172,12 @@ def _pairs(
     return list(zip(ours, theirs, strict=True))
 
 
-def _value(
+def _computed(
     name: str, loss: DistillationLoss, student: Capture, teacher: Capture, target: Any
 ) -> Tensor:
-    """Return the value of one loss of one pair of calls."""
-    try:
+    """Return what a loss says of one part of one pair of calls."""
+    with _named(name, student, teacher):
         value = loss(student, teacher, target=target)
-    except (TypeError, ValueError, IndexError) as error:
-        if type(error) not in (TypeError, ValueError, IndexError):
-            raise  # a class of its own may be made in another way
-        where = f"Loss {name!r}, {student.where}, {teacher.where}"
-        raise type(error)(f"{where}: {error}") from error
     if not isinstance(value, Tensor) or value.dim() > 0 or not value.is_floating_point():
         kind = f"shape {list(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else ""
         raise TypeError(
@@ -161,9 +187,20 @@ def _value(
     return value
 
 
-def _mean(values: Iterable[Tensor]) -> Tensor:
-    seen = list(values)
-    return seen[0] if len(seen) == 1 else torch.stack(seen).mean()
+@contextmanager
+def _named(name: str, student: Capture, teacher: Capture) -> Iterator[None]:
+    """Say in errors which loss at which layers it is."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError) as error:
+        if type(error) not in (TypeError, ValueError, IndexError):
+            raise  # a class of its own may be made in another way
+        where = f"Loss {name!r}, {student.where}, {teacher.where}"
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
 def _select(calls: Calls, owner: Owner, layer: str, call: Call, user: str) -> tuple[Capture, ...]:

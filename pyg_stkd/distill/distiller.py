@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -10,15 +12,23 @@ from torch import Tensor, nn
 
 from pyg_stkd import checks
 from pyg_stkd.distill.check import CheckReport, dry, report
-from pyg_stkd.distill.comparison import Comparison
+from pyg_stkd.distill.comparison import Comparison, as_captures
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.losses.copies import spread
 from pyg_stkd.distill.losses.output import OutputLoss
+from pyg_stkd.distill.recording.arguments import Turns
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.recorder import Recorder
-from pyg_stkd.distill.recording.runs import Run, TeacherArgs, calls_of, run, run_teachers
+from pyg_stkd.distill.recording.runs import How, Run, TeacherArgs, calls_of, run, run_teachers
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
-from pyg_stkd.distill.teaching.teachers import Teachers, spread
-from pyg_stkd.distill.validate import Losses, check_loss, check_models, name_losses
+from pyg_stkd.distill.teaching.teachers import Teachers
+from pyg_stkd.distill.validate import (
+    Losses,
+    check_calls,
+    check_loss,
+    check_models,
+    name_losses,
+)
 
 __all__ = ["Distiller"]
 
@@ -32,10 +42,17 @@ class Distiller(nn.Module):
     captured by forward hooks, which stay until :meth:`remove_hooks` or for the distiller's life.
     The teacher is frozen, stays in eval mode, runs without gradients, and is in neither
     ``parameters()`` nor ``state_dict()``; it still follows ``to()``. Parameters of the losses
-    (adapters) are trained and saved with the student. A distiller is for one thread at a time.
+    (adapters) are trained and saved with the student. A distiller is for one thread at a time;
+    those of several threads may share a teacher.
 
     The arguments of :meth:`forward` and :meth:`check` named :obj:`target`, :obj:`nodes`,
-    :obj:`teacher_args` and :obj:`teacher` are the distiller's, all others go to the models.
+    :obj:`teacher_args`, :obj:`teacher` and :obj:`return_teacher` are the distiller's, all others
+    go to the models, which must call theirs otherwise.
+
+    Where only outputs are compared, a teacher may be anything that says them: a
+    :class:`torch.jit.ScriptModule`, the :obj:`module()` of an exported program, a function, a
+    session of onnxruntime, or a table of saved outputs: a tensor, or a dictionary or tuple of
+    tensors, of which :obj:`teacher_args=(index,)` takes rows.
 
     Args:
         teacher (torch.nn.Module): The trained teacher, or several as
@@ -45,6 +62,11 @@ class Distiller(nn.Module):
             such as :class:`~pyg_stkd.distill.STCDLoss`: in a dictionary, its losses are named
             ``<name>_<own name>``. (default: one :class:`~pyg_stkd.distill.OutputLoss`, which
             compares outputs as numbers)
+
+        call (callable, optional): How a model is run, :obj:`call(model, *args, **kwargs)`, where
+            that is not its :obj:`forward`: such as :obj:`lambda model, x, e, pairs:
+            model.decode(model.encode(x, e), pairs)`. A pair is for the teacher and for the
+            student. (default: their :obj:`forward`)
 
     Attributes:
         losses: The losses by name.
@@ -71,19 +93,24 @@ class Distiller(nn.Module):
         >>> sum(losses.values()).backward()
     """
 
-    _teacher: nn.Module
+    _teacher: Any
     _teachers: Teachers
 
     def __init__(
-        self, teacher: nn.Module, student: nn.Module, losses: Losses | None = None
+        self,
+        teacher: Any,
+        student: nn.Module,
+        losses: Losses | None = None,
+        call: How | tuple[How, How] = None,
     ) -> None:
         super().__init__()
-        check_models(teacher, student)
-        losses = [OutputLoss()] if losses is None else losses
-        teachers, named = Teachers.of(teacher), name_losses(losses)
+        teachers = Teachers.of(teacher)
+        calls = check_calls(call)
+        check_models(list(teachers), student, calls, _own_names())
+        named = name_losses([OutputLoss()] if losses is None else losses)
         teachers.check_layers(named)
         for name, loss in named.items():
-            check_loss(name, loss, teacher, student)
+            check_loss(name, loss, list(teachers), student)
         for loss in named.values():
             spread(loss, len(teachers))
         # Past nn.Module's registration: the teacher is no part of the state of the distiller.
@@ -92,13 +119,15 @@ class Distiller(nn.Module):
         self.student = student
         self.losses = nn.ModuleDict(named)
         self.epoch = 0
+        self._calls = calls
+        self._turns = Turns(student)
         self._graphs = GraphCache(size=3 + len(teachers))
         layers = [loss.teacher_layer for loss in named.values()] + [""] * teachers.gated
         self._teacher_recorders = [Recorder(model, layers) for model in teachers]
         self._student_recorder = Recorder(student, (x.student_layer for x in named.values()))
 
     @property
-    def teacher(self) -> nn.Module:
+    def teacher(self) -> Any:
         """The frozen teacher, as it was given."""
         return self._teacher
 
@@ -109,9 +138,13 @@ class Distiller(nn.Module):
         nodes: Tensor | Sequence[int] | None = None,
         teacher_args: TeacherArgs = None,
         teacher: Mapping[str, Any] | None = None,
+        return_teacher: bool = False,
         **kwargs: Any,
-    ) -> tuple[Any, dict[str, Tensor]]:
+    ) -> Any:
         """Run both models and return the student's output and the weighted losses by name.
+
+        Each model is given shallow copies of ``Data``, dictionaries and lists, and draws the same
+        random numbers; the student's output is what it is without a teacher.
 
         Args:
             *args (Any): Arguments of the student, and of the teacher.
@@ -124,13 +157,59 @@ class Distiller(nn.Module):
             teacher (TeacherCaptures, optional): What the teacher is known to say, from
                 :meth:`capture_teacher`, or a dictionary of tensors by layer. The teacher does
                 not run. (default: :obj:`None`)
+            return_teacher (bool): Whether to return the teacher's output too, in third place; of
+                several teachers, a list. (default: :obj:`False`)
             **kwargs (Any): Keyword arguments of both models.
         """
-        known: Any = teacher
-        if self._prepare(teacher, teacher_args):
-            known = self._run_teachers(args, kwargs, teacher_args)
-        ours = run("student", self.student, self._student_recorder, args, kwargs)
-        return ours.output, self._weighted_losses(ours, known, target, nodes)
+        ours, known = self._run(args, kwargs, teacher_args, teacher, return_teacher)
+        losses = self._weighted_losses(ours, known, target, nodes)
+        if not return_teacher:
+            return ours.output, losses
+        return ours.output, losses, self._teacher_output(known)
+
+    def unroll(
+        self,
+        step: Callable[[nn.Module, Any, Any], tuple[Any, Any]],
+        sequence: Iterable[Any],
+        *,
+        target: Any = None,
+        nodes: Any = None,
+        return_teacher: bool = False,
+    ) -> Any:
+        """Run both models step by step over a sequence, each with a hidden state of its own.
+
+        A layer is called once a step: :obj:`call="all"` compares all of them.
+
+        Args:
+            step (callable): One step, :obj:`step(model, x, state) -> (output, state)`; the first
+                state is :obj:`None`.
+            sequence (iterable): What each step is given, such as a tensor :obj:`[T, ...]`.
+            target (Any): As in :meth:`forward`. (default: :obj:`None`)
+            nodes (Tensor, optional): As in :meth:`forward`. (default: all)
+            return_teacher (bool): As in :meth:`forward`. (default: :obj:`False`)
+
+        Returns:
+            The same as :meth:`forward`, of the outputs of all steps: tensors of one shape are
+            stacked, along a new first axis.
+
+        Example:
+            >>> import torch
+            >>> from pyg_stkd.distill import OutputLoss
+            >>> cells = torch.nn.GRUCell(2, 3), torch.nn.GRUCell(2, 3)
+            >>> def step(cell, x, state):
+            ...     state = cell(x, state)
+            ...     return state, state
+            >>> out, losses = Distiller(*cells, [OutputLoss()]).unroll(step, torch.ones(5, 4, 2))
+            >>> out.shape
+            torch.Size([5, 4, 3])
+        """
+        unrolled = Unrolled(step)
+        calls = (unrolled, unrolled)
+        ours, known = self._run((list(sequence),), {}, None, None, return_teacher, calls)
+        losses = self._weighted_losses(ours, known, target, nodes)
+        if not return_teacher:
+            return ours.output, losses
+        return ours.output, losses, self._teacher_output(known)
 
     def capture_teacher(
         self, *args: Any, teacher_args: TeacherArgs = None, **kwargs: Any
@@ -141,8 +220,15 @@ class Distiller(nn.Module):
         structural losses compute the teacher's side once.
         :class:`~pyg_stkd.distill.TeacherCache` keeps them for many inputs.
         """
-        self._prepare(None, None)
-        calls = calls_of(self._run_teachers(args, kwargs, teacher_args))
+        self._prepare(None, None, True)
+        before = torch.get_rng_state()
+        calls = calls_of(self._run_teachers(args, kwargs, teacher_args, self._calls[0]))
+        if not torch.equal(before, torch.get_rng_state()):
+            warnings.warn(
+                "The teacher draws random numbers: what it says of an input is no constant, and a "
+                "student that draws by itself may take other nodes. Run it along instead",
+                stacklevel=2,
+            )
         return TeacherCaptures(
             {layer: tuple(capture.freeze() for capture in seen) for layer, seen in calls.items()}
         )
@@ -161,12 +247,8 @@ class Distiller(nn.Module):
         Nothing is trained: eval mode, no gradients, random numbers as before; lazily sized
         parameters of the losses get their sizes. Every loss is computed, whatever its schedule.
         """
-        self._prepare(teacher, teacher_args)
         with dry(self):
-            known: Any = teacher
-            if teacher is None:
-                known = self._run_teachers(args, kwargs, teacher_args)
-            ours = run("student", self.student, self._student_recorder, args, kwargs)
+            ours, known = self._run(args, kwargs, teacher_args, teacher, teacher is None)
             losses = self._named_losses()
             seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes)
             return report(seen.values(losses), losses, self._teachers, self.epoch)
@@ -213,7 +295,7 @@ class Distiller(nn.Module):
         return dict(self.losses.items())  # type: ignore[arg-type]
 
     @torch.compiler.disable
-    def _prepare(self, teacher: Any, teacher_args: Any) -> bool:
+    def _prepare(self, teacher: Any, teacher_args: Any, asked: bool) -> bool:
         """Return whether the teacher must run. Not compiled: the epoch is no constant."""
         if any(x.removed for x in (*self._teacher_recorders, self._student_recorder)):
             raise RuntimeError("The hooks of this distiller were removed: build a new one")
@@ -221,16 +303,75 @@ class Distiller(nn.Module):
             raise ValueError("'teacher_args' must not be given with 'teacher', which needs no run")
         if any(module.training for module in self._teachers.modules()):
             self._teachers.eval()  # someone called teacher.train()
-        return teacher is None and any(
-            loss.factor(self.epoch) != 0 for loss in self._named_losses().values()
+        return teacher is None and (
+            asked or any(loss.factor(self.epoch) != 0 for loss in self._named_losses().values())
         )
 
-    def _run_teachers(self, args: tuple[Any, ...], kwargs: dict[str, Any], own: Any) -> list[Run]:
+    def _run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        teacher_args: TeacherArgs,
+        teacher: Any,
+        asked: bool,
+        calls: tuple[How, How] | None = None,
+    ) -> tuple[Run, Any]:
+        """Run the teachers, unless they are known or not needed, and then the student."""
+        of_teacher, of_student = self._calls if calls is None else calls
+        known: Any = teacher
+        if self._prepare(teacher, teacher_args, asked):
+            self._turns.first((args, kwargs), shared=teacher_args is None)
+            known = self._run_teachers(args, kwargs, teacher_args, of_teacher)
+            self._turns.second()
+        recorder = self._student_recorder
+        ours = run("student", self.student, recorder, args, kwargs, call=of_student)
+        self._turns.over(ours.output, (args, kwargs))
+        return ours, known
+
+    def _run_teachers(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], given: TeacherArgs, call: How
+    ) -> list[Run]:
         named = dict(zip(self._teachers.names, self._teachers, strict=True))
-        return run_teachers(named, self._teacher_recorders, args, kwargs, own)
+        return run_teachers(named, self._teacher_recorders, args, kwargs, given, call)
+
+    def _teacher_output(self, known: Any) -> Any:
+        if isinstance(known, list):
+            outputs = [seen.output for seen in known]
+        else:
+            captures = as_captures(known)
+            outputs = [captures[name][-1].output for name in self._teachers.names]
+        return outputs if len(self._teachers) > 1 else outputs[0]
 
     # The models compile; what looks at graphs, versions and epochs stays eager.
     @torch.compiler.disable
     def _weighted_losses(self, ours: Run, known: Any, target: Any, nodes: Any) -> dict[str, Tensor]:
         seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes)
         return seen.weighted(self._named_losses(), self.epoch)
+
+
+class Unrolled:
+    """How a model is run over a sequence, step by step, from no state on.
+
+    Example:
+        >>> import torch
+        >>> unrolled = Unrolled(lambda model, x, state: (model(x), None))
+        >>> unrolled(nn.ReLU(), [torch.ones(2), torch.ones(2)]).shape
+        torch.Size([2, 2])
+    """
+
+    def __init__(self, step: Callable[[nn.Module, Any, Any], tuple[Any, Any]]) -> None:
+        self._step = step
+
+    def __call__(self, model: nn.Module, sequence: list[Any]) -> Any:
+        outputs, state = [], None
+        for x in sequence:
+            output, state = self._step(model, x, state)
+            outputs.append(output)
+        alike = all(isinstance(x, Tensor) and x.shape == outputs[0].shape for x in outputs)
+        return torch.stack(outputs) if outputs and alike else outputs  # [T, *]
+
+
+def _own_names() -> set[str]:
+    """Return the names of the arguments that a distiller keeps for itself."""
+    parameters = inspect.signature(Distiller.forward).parameters.values()
+    return {x.name for x in parameters if x.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -12,36 +12,82 @@ from torch.nn.parameter import is_lazy
 
 from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.recording.artefact import Artefact, Table
 from pyg_stkd.distill.recording.recorder import named_layers, unknown_layer
+from pyg_stkd.distill.recording.runs import How
+from pyg_stkd.distill.recording.signature import signature_of
 
-__all__ = ["Losses", "check_loss", "check_models", "name_losses"]
+__all__ = ["Losses", "check_calls", "check_loss", "check_models", "name_losses"]
 
 Loss: TypeAlias = DistillationLoss | Sequence[DistillationLoss]
 Losses: TypeAlias = Sequence[Loss] | Mapping[str, Loss]
 
 
-def check_models(teacher: nn.Module, student: nn.Module) -> None:
-    """Raise unless these are two models that share nothing, and the teacher is whole."""
-    for name, model in (("teacher", teacher), ("student", student)):
-        checks.instance(name, model, nn.Module)
-    lazy = [name for name, tensor in _tensors(teacher) if is_lazy(tensor)]
+def check_calls(call: Any) -> tuple[How, How]:
+    """Return how the teacher and how the student are run, given one way for both or one each.
+
+    Example:
+        >>> check_calls(None), check_calls((None, len))
+        ((None, None), (None, <built-in function len>))
+    """
+    pair = call if isinstance(call, tuple) else (call, call)
+    if len(pair) != 2 or not all(one is None or callable(one) for one in pair):
+        raise TypeError(
+            f"'call' must be a function (model, *args) -> output, or one of the teacher and one of "
+            f"the student (got {call!r})"
+        )
+    return pair[0], pair[1]
+
+
+def check_models(
+    teachers: list[nn.Module], student: nn.Module, calls: tuple[How, How], reserved: set[str]
+) -> None:
+    """Raise unless these are models that can be run, share nothing, and the teachers are whole."""
+    checks.instance("student", student, nn.Module)
+    for teacher in teachers:
+        _check_forward("teacher", teacher, calls[0], reserved)
+    _check_forward("student", student, calls[1], reserved)
+    lazy = [name for model in teachers for name, tensor in _tensors(model) if is_lazy(tensor)]
     if lazy:
         raise ValueError(
             f"'teacher' must be trained, its parameters of known sizes (got {lazy} uninitialized)"
         )
+    theirs = {id(module) for model in teachers for module in model.modules()}
     for name, module in student.named_modules():
-        if any(module is other for other in teacher.modules()):
+        # What holds nothing, such as the one ReLU that is the default of a class, may be shared.
+        holds = next(_tensors(module), None) is not None
+        if id(module) in theirs and (holds or not name):
             what = f"its module {name!r}" if name else "the very same model"
             raise ValueError(
                 f"'student' must share nothing with 'teacher', which is frozen (got {what}): "
                 f"use copy.deepcopy(teacher)"
             )
-    owned = {id(parameter) for parameter in teacher.parameters()}
+    owned = {id(parameter) for model in teachers for parameter in model.parameters()}
     shared = [name for name, parameter in student.named_parameters() if id(parameter) in owned]
     if shared:
         raise ValueError(
             f"'student' must share nothing with 'teacher', which is frozen (got its parameters "
             f"{shared}): use copy.deepcopy(teacher)"
+        )
+
+
+def _check_forward(owner: str, model: nn.Module, call: How, reserved: set[str]) -> None:
+    """Raise unless a model is run by a function, or has a forward whose arguments reach it."""
+    if call is not None or isinstance(model, (Artefact, Table)):
+        return
+    if type(model).forward is nn.Module.forward and "forward" not in vars(model):
+        raise TypeError(
+            f"'{owner}' must have a forward (got {type(model).__name__} without): say how it is "
+            f"run, such as Distiller(..., call=lambda model, x, edge_index, pairs: "
+            f"model.decode(model.encode(x, edge_index), pairs))"
+        )
+    signature = signature_of(model)
+    kept = sorted(reserved & set(signature.parameters)) if signature is not None else []
+    if kept:
+        raise ValueError(
+            f"'{owner}' must have no argument that the distiller keeps for itself (got {kept} of "
+            f"{type(model).__name__}.forward): pass it under another name, such as "
+            f"Distiller(..., call=lambda model, x, {kept[0]}_: model(x, {kept[0]}={kept[0]}_))"
         )
 
 
@@ -91,7 +137,9 @@ def name_losses(losses: Losses) -> dict[str, DistillationLoss]:
     return named
 
 
-def check_loss(name: str, loss: DistillationLoss, teacher: nn.Module, student: nn.Module) -> None:
+def check_loss(
+    name: str, loss: DistillationLoss, teachers: list[nn.Module], student: nn.Module
+) -> None:
     """Raise unless a loss can be called, taps a layer of the student, and owns its tensors."""
     try:
         inspect.signature(loss.forward).bind(None, None, target=None)
@@ -106,7 +154,7 @@ def check_loss(name: str, loss: DistillationLoss, teacher: nn.Module, student: n
             f"'student_layer' of loss {name!r} {unknown_layer(loss.student_layer, valid)}"
         )
     own = {id(tensor) for _, tensor in _tensors(loss)}
-    for owner, model in (("teacher", teacher), ("student", student)):
+    for owner, model in (*(("teacher", model) for model in teachers), ("student", student)):
         shared = [where for where, tensor in _tensors(model) if id(tensor) in own]
         if shared:
             raise ValueError(

@@ -4,11 +4,13 @@ import copy
 import gc
 import io
 import pickle
+import threading
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torch_geometric.nn import VGAE, GroupAddRev, SAGEConv
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import (
@@ -16,11 +18,13 @@ from pyg_stkd.distill import (
     DistillationLoss,
     HintLoss,
     LSPLoss,
+    OutputLoss,
     SoftTargetLoss,
     TeacherCache,
     TeacherCaptures,
     until_epoch,
 )
+from pyg_stkd.functional import lsp
 from pyg_stkd.graph import Graph
 
 # Small random features are nearly alike to most kernels, which is not the point here.
@@ -289,17 +293,87 @@ def test_target_and_nodes_reach_the_losses():
     torch.testing.assert_close(losses["seen"], (out[mask] - y).square().mean())
 
 
-def test_rewritten_features_are_refused():
-    class InPlace(Net):
-        def forward(self, x, edge_index=None):
-            return self.head(self.lin(x).relu_())
+class InPlace(Net):
+    """The activation after the layer writes to its output, or only does so when it is told to."""
 
-    distiller = Distiller(InPlace(4), Net(4), [HintLoss("lin", "lin", projection=False)])
-    with pytest.raises(RuntimeError, match=r"teacher layer 'lin' was rewritten in place"):
+    when = None
+
+    def forward(self, x, edge_index=None):
+        h = self.lin(x)
+        if self.when in (None, self.training):
+            return self.head(h.relu_())
+        return self.head(h.relu())
+
+
+@pytest.mark.parametrize("when", [None, True, False])
+def test_layers_before_in_place_activations_are_captured_as_they_were(when):
+    teacher, student, x = InPlace(4), InPlace(4), torch.randn(4, 3)
+    teacher.when = student.when = when
+    distiller = Distiller(teacher, student, [HintLoss("lin", "lin", projection=False)])
+    for mode in (False, False, True, True):
+        distiller.train(mode)
+        out, losses = distiller(x, EDGES)
+        expected = (student.lin(x) - teacher.lin(x)).square().mean()
+        torch.testing.assert_close(losses["hint"], expected)
+        total = losses["hint"] + out.sum()
+        grads = torch.autograd.grad(total, [student.lin.weight, student.head.weight])
+        h = student.lin(x)
+        total = (h - teacher.lin(x)).square().mean() + student.head(h.relu()).sum()
+        hand = torch.autograd.grad(total, [student.lin.weight, student.head.weight])
+        torch.testing.assert_close(grads, hand)
+
+
+def test_outputs_that_nothing_rewrites_are_not_copied():
+    distiller = Distiller(Net(4), Net(4), [HintLoss("lin", "lin", projection=False)])
+    kept = []
+    distiller.student.lin.register_forward_hook(lambda module, args, output: kept.append(output))
+    seen = []
+
+    class Seen(DistillationLoss):
+        def forward(self, student, teacher, target=None):
+            seen.append(student.value)
+            return student.value.sum()
+
+    distiller.losses["hint"] = Seen("lin", "lin")
+    for _ in range(2):
         distiller(torch.randn(4, 3), EDGES)
-    distiller = Distiller(Net(4), InPlace(4), [HintLoss("lin", "lin", projection=False)])
-    with pytest.raises(RuntimeError, match=r"student layer 'lin' was rewritten in place"):
-        distiller(torch.randn(4, 3), EDGES)
+    assert all(a is b for a, b in zip(kept, seen, strict=True))
+
+
+def test_rewriting_that_comes_late_is_refused_once():
+    student = InPlace(4)
+    student.when = "never"
+    distiller = Distiller(Net(4), student, [HintLoss("lin", "lin", projection=False)])
+    x = torch.randn(4, 3)
+    distiller(x, EDGES)
+    student.when = None
+    with pytest.raises(
+        RuntimeError, match=r"student layer 'lin' was rewritten in place.*once more"
+    ):
+        distiller(x, EDGES)
+    _, losses = distiller(x, EDGES)
+    expected = (student.lin(x) - distiller.teacher.lin(x)).square().mean()
+    torch.testing.assert_close(losses["hint"], expected)
+
+
+def test_layers_whose_output_is_freed_are_captured():
+    class Reversible(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(3, 8)
+            self.block = GroupAddRev(SAGEConv(4, 4), num_groups=2)
+
+        def forward(self, x, edge_index):
+            return self.block(self.lin(x), edge_index)
+
+    teacher, student, x = Reversible(), Reversible(), torch.randn(4, 3)
+    losses = [HintLoss(layer, layer, name=layer, projection=False) for layer in ("lin", "block")]
+    distiller = Distiller(teacher, student, losses)
+    for _ in range(2):
+        _, losses = distiller(x, EDGES)
+        expected = (student.lin(x) - teacher.lin(x)).square().mean()
+        torch.testing.assert_close(losses["lin"], expected)
+        sum(losses.values()).backward()
 
 
 def test_different_numbers_of_nodes():
@@ -427,3 +501,186 @@ def test_device(device):
 
 def test_repr_names_the_teacher():
     assert repr(build()).startswith("Distiller(\n  teacher=Net, frozen")
+
+
+def test_threads_may_share_a_teacher():
+    x = [torch.randn(4, 3) for _ in range(2)]
+    teacher = Net(8).eval()
+    distillers = [Distiller(teacher, Net(4).eval(), [HintLoss("lin", "lin")]) for _ in range(2)]
+    for distiller, own in zip(distillers, x, strict=True):
+        distiller.eval()
+        distiller.check(own, EDGES)
+    expected = [d(own, EDGES)[1]["hint"].item() for d, own in zip(distillers, x, strict=True)]
+    # Each thread waits inside the teacher until the other one is there too.
+    barrier = threading.Barrier(2, timeout=10)
+    teacher.dropout.register_forward_hook(lambda *args: [barrier.wait(), None][1])
+    found = [[], []]
+
+    def work(k):
+        for _ in range(20):
+            found[k].append(distillers[k](x[k], EDGES)[1]["hint"].item())
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for values, value in zip(found, expected, strict=True):
+        assert values == [pytest.approx(value)] * 20
+
+
+class Coder(nn.Module):
+    """Link prediction: nodes are encoded, pairs of them decoded."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.a, self.b = SAGEConv(3, width), SAGEConv(width, 6)
+
+    def encode(self, x, edge_index):
+        return self.b(self.a(x, edge_index).relu(), edge_index)
+
+    def decode(self, z, pairs):
+        return (z[pairs[0]] * z[pairs[1]]).sum(-1)
+
+
+def test_models_of_several_entry_points():
+    def call(model, x, edge_index, pairs):
+        return model.decode(model.encode(x, edge_index), pairs)
+
+    teacher, student = Coder(8), Coder(4)
+    pairs = torch.tensor([[0, 1, 3], [2, 2, 0]])
+    losses = [
+        OutputLoss(),
+        HintLoss("b", "b", projection=False),
+        LSPLoss("a", "a", kernels.Cosine()),
+        SoftTargetLoss(multi_label=True),
+    ]
+    distiller = Distiller(teacher, student, losses, call=call)
+    x = torch.randn(4, 3)
+    out, losses = distiller(x, EDGES, pairs)
+    s, t = student.encode(x, EDGES), teacher.encode(x, EDGES)
+    assert torch.equal(out, student.decode(s, pairs))
+    torch.testing.assert_close(losses["hint"], (s - t).square().mean())
+    torch.testing.assert_close(losses["output"], (out - teacher.decode(t, pairs)).square().mean())
+    expected = lsp(student.a(x, EDGES), teacher.a(x, EDGES), EDGES, kernels.Cosine())
+    torch.testing.assert_close(losses["lsp"], expected)
+    sum(losses.values()).backward()
+    assert all(p.grad.any() for p in student.parameters())
+    for bad in (3, (call,), (call, call, call), (call, 3)):
+        with pytest.raises(TypeError, match=r"'call' must be a function \(model, \*args\)"):
+            Distiller(teacher, student, [], call=bad)
+
+
+def test_variational_autoencoders_have_their_terms_afterwards():
+    def vgae(width):
+        class Encoder(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = SAGEConv(3, width)
+                self.mu, self.logstd = SAGEConv(width, 2), SAGEConv(width, 2)
+
+            def forward(self, x, edge_index):
+                h = self.conv(x, edge_index).relu()
+                return self.mu(h, edge_index), self.logstd(h, edge_index)
+
+        return VGAE(Encoder())
+
+    teacher, student, x = vgae(8), vgae(4), torch.randn(4, 3)
+    losses = [OutputLoss(teacher_layer="encoder", student_layer="encoder")]
+    distiller = Distiller(teacher, student, losses, call=lambda model, x, e: model.encode(x, e))
+    torch.manual_seed(0)
+    z, losses = distiller(x, EDGES)
+    s, t = student.encoder(x, EDGES), teacher.encoder(x, EDGES)
+    expected = sum((a - b).square().mean() for a, b in zip(s, t, strict=True)) / 2
+    torch.testing.assert_close(losses["output"], expected)
+    (student.recon_loss(z, EDGES) + student.kl_loss() + losses["output"]).backward()
+    assert student.encoder.logstd.lin_l.weight.grad.any()
+
+
+def test_each_model_may_be_run_in_a_way_of_its_own():
+    teacher, student, x = Coder(8), Net(4, dropout=0.0), torch.randn(4, 3)
+    calls = (lambda model, x, e: model.encode(x, e)[:, :2], None)
+    distiller = Distiller(teacher, student, [OutputLoss()], call=calls)
+    out, losses, said = distiller(x, EDGES, return_teacher=True)
+    assert torch.equal(said, teacher.encode(x, EDGES)[:, :2])
+    torch.testing.assert_close(losses["output"], (out - said).square().mean())
+
+
+def test_the_teachers_output_on_request():
+    distiller, x = build(SoftTargetLoss(schedule=until_epoch(1))).eval(), torch.randn(4, 3)
+    runs = count_runs(distiller.teacher)
+    _, _, said = distiller(x, EDGES, return_teacher=True)
+    assert torch.equal(said, distiller.teacher(x))
+    assert not said.requires_grad
+    runs.clear()
+    distiller.set_epoch(1)  # no loss needs the teacher, but somebody asks
+    assert torch.equal(distiller(x, EDGES, return_teacher=True)[2], said)
+    assert len(runs) == 1
+    known = distiller.capture_teacher(x, EDGES)
+    assert torch.equal(distiller(x, EDGES, teacher=known, return_teacher=True)[2], said)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.cell, self.lin = nn.GRUCell(3, width), nn.Linear(width, 2)
+
+    def forward(self, x, h=None):
+        h = self.cell(x, h)
+        return self.lin(h), h
+
+
+def by_hand(model, sequence):
+    outputs, h = [], None
+    for x in sequence:
+        out, h = model(x, h)
+        outputs.append(out)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("widths", [(6, 4), (4, 4)])
+def test_unrolled_models_keep_their_states(widths):
+    teacher, student = (Recurrent(width) for width in widths)
+    hint = HintLoss("cell", "cell", in_channels=4, out_channels=widths[0], call="all")
+    distiller = Distiller(teacher, student, [OutputLoss(), hint])
+    sequence = torch.randn(5, 7, 3)
+    expected = by_hand(student, sequence), by_hand(teacher, sequence)
+
+    def step(model, x, h):
+        return model(x, h)
+
+    for given in (sequence, list(sequence), iter(sequence)):
+        out, losses, said = distiller.unroll(step, given, return_teacher=True)
+        torch.testing.assert_close(out, expected[0])
+        torch.testing.assert_close(said, expected[1])
+        torch.testing.assert_close(losses["output"], (out - said).square().mean())
+    sum(losses.values()).backward()
+    assert student.cell.weight_hh.grad.any()
+    # Step by step, each with its own state, it is the same.
+    states, values = (None, None), []
+    for x in sequence:
+        (_, ours), losses, (_, theirs) = Distiller(teacher, student, [OutputLoss(select=0)])(
+            x, states[0], teacher_args=(x, states[1]), return_teacher=True
+        )
+        states = ours, theirs
+        values.append(losses["output"])
+    torch.testing.assert_close(torch.stack(values).mean(), (out - said).square().mean())
+
+
+def test_steps_of_other_shapes_are_a_list():
+    distiller = Distiller(nn.Linear(2, 3), nn.Linear(2, 3), [OutputLoss()])
+    sequence = [torch.randn(4, 2), torch.randn(6, 2)]
+    out, losses = distiller.unroll(lambda model, x, h: (model(x), None), sequence)
+    assert [x.shape for x in out] == [(4, 3), (6, 3)]
+    each = [(distiller.student(x) - distiller.teacher(x)).square().mean() for x in sequence]
+    torch.testing.assert_close(losses["output"], sum(each) / 2)
+
+
+def test_teachers_that_draw_are_no_constants():
+    class Draws(Net):
+        def forward(self, x, edge_index=None):
+            return super().forward(x[torch.randperm(len(x))])
+
+    distiller = Distiller(Draws(4), Net(4), [SoftTargetLoss()])
+    with pytest.warns(UserWarning, match="The teacher draws random numbers"):
+        distiller.capture_teacher(torch.randn(4, 3), EDGES)

@@ -137,7 +137,8 @@ def test_compiled_captures_of_any_structure(wrap):
             return first_tensor(self.part(x)).relu_()
 
     teacher, student, x = Model(), Model(), torch.randn(4, 5)
-    distiller = Distiller(teacher, student, [HintLoss("part", "part", projection=False)])
+    hint = HintLoss("part", "part", projection=False, select=first_tensor)
+    distiller = Distiller(teacher, student, [hint])
     _, losses = torch.compile(distiller, backend="eager")(x)
     expected = (student.part.lin(x) - teacher.part.lin(x)).square().mean()
     torch.testing.assert_close(losses["hint"], expected)

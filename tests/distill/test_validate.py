@@ -3,12 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch_geometric.nn import ARMAConv, FiLMConv
 
 from pyg_stkd.distill import (
     DistillationLoss,
     Distiller,
     HintLoss,
     LSPLoss,
+    OutputLoss,
     SoftTargetLoss,
     STCDLoss,
     Teachers,
@@ -39,15 +41,15 @@ def test_names():
 
 def test_types():
     teacher, student = models()
-    with pytest.raises(TypeError, match=r"'teacher' must be a Module \(got 'gat'\)"):
-        Distiller("gat", student, [])
+    for bad in ("gat", nn.Linear, [teacher], 3, {}, None):
+        with pytest.raises(TypeError, match=r"'teacher' must be a Module, or another.*\(got "):
+            Distiller(bad, student, [])
     with pytest.raises(TypeError, match=r"'student' must be a Module \(got <class .*Linear'>\)"):
         Distiller(teacher, nn.Linear, [])
     with pytest.raises(TypeError, match=r"'losses' must be a list or a dict.*SoftTargetLoss"):
         Distiller(teacher, student, SoftTargetLoss())
-    for bad in (None, 3):
-        with pytest.raises(TypeError, match=rf"'losses' must be a list or a dict.*\(got {bad}\)"):
-            Distiller(teacher, student, bad)
+    with pytest.raises(TypeError, match=r"'losses' must be a list or a dict.*\(got 3\)"):
+        Distiller(teacher, student, 3)
     with pytest.raises(TypeError, match=r"objects of DistillationLoss \(got MSELoss\)"):
         Distiller(teacher, student, {"mse": nn.MSELoss()})
 
@@ -95,7 +97,10 @@ def test_models_must_share_nothing():
     with pytest.raises(ValueError, match=r"got the very same model.*copy.deepcopy\(teacher\)"):
         Distiller(teacher, teacher, [])
     with pytest.raises(ValueError, match=r"got its module '1'"):
-        Distiller(teacher, nn.Sequential(nn.Linear(2, 3), teacher[1]), [])
+        Distiller(teacher, nn.Sequential(nn.Linear(2, 3), teacher[0]), [])
+    norm = nn.BatchNorm1d(3, affine=False)  # buffers are something
+    with pytest.raises(ValueError, match=r"got its module '1'"):
+        Distiller(nn.Sequential(norm), nn.Sequential(nn.Linear(2, 3), norm), [])
     student[0].weight = teacher[0].weight
     with pytest.raises(ValueError, match=r"got its parameters \['0.weight'\]"):
         Distiller(teacher, student, [])
@@ -112,6 +117,74 @@ def test_losses_share_nothing_with_the_models(of, several):
     with pytest.raises(ValueError, match=match):
         Distiller(given, student, [loss])
     assert projection.weight.requires_grad
+
+
+def test_modules_that_hold_nothing_may_be_shared_and_tapped():
+    teacher, student = models()
+    student[1] = teacher[1]
+    loss = HintLoss("1", "1", projection=False)
+    x = torch.randn(4, 2)
+    _, losses = Distiller(teacher, student, [loss])(x)
+    torch.testing.assert_close(losses["hint"], (teacher(x) - student(x)).square().mean())
+
+
+@pytest.mark.parametrize("layer", [ARMAConv, FiLMConv])
+def test_layers_with_a_module_as_default_argument(layer):
+    edges = torch.tensor([[0, 1], [1, 0]])
+    distiller = Distiller(layer(2, 3), layer(2, 3), [HintLoss("", "")])
+    assert distiller(torch.randn(2, 2), edges)[1]["hint"] > 0
+
+
+@pytest.mark.parametrize("name", ["nodes", "target", "teacher", "teacher_args", "return_teacher"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_arguments_of_the_distillers_names_are_refused(name, side):
+    scope = {"nn": nn}
+    exec(f"class Net(nn.Linear):\n  def forward(self, x, {name}=None): return {name}", scope)
+    pair = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    pair[side] = scope["Net"](2, 2)
+    owner = ("teacher", "student")[side]
+    match = rf"'{owner}' must have no argument.*\(got \['{name}'\] of Net.forward.*call=lambda"
+    with pytest.raises(ValueError, match=match):
+        Distiller(*pair, [])
+
+    # The way out that the message shows.
+    def plain(model, x, more):
+        return model(x)
+
+    def renamed(model, x, more):
+        return model(x, **{name: more})
+
+    calls = [plain, plain]
+    calls[side] = renamed
+    x, more = torch.ones(3, 2), torch.zeros(3, 2)
+    distiller = Distiller(*pair, [OutputLoss()], call=tuple(calls))
+    out, _, teacher = distiller(x, more, return_teacher=True)
+    assert torch.equal((teacher, out)[side], more)
+
+
+class Coder(nn.Module):
+    """A model of two entry points, as for link prediction."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(2, 4)
+
+    def encode(self, x):
+        return self.lin(x)
+
+    def decode(self, z, pairs):
+        return (z[pairs[0]] * z[pairs[1]]).sum(-1)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_models_without_a_forward_are_shown_the_way(side):
+    pair = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    pair[side] = Coder()
+    match = (
+        rf"'{('teacher', 'student')[side]}' must have a forward \(got Coder without\).*call=lambda"
+    )
+    with pytest.raises(TypeError, match=match):
+        Distiller(*pair, [])
 
 
 def test_teacher_must_be_whole():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from pyg_stkd import checks
 from pyg_stkd.distill.recording.capture import Call, Capture
+from pyg_stkd.distill.recording.layout import check_layout
+from pyg_stkd.distill.recording.parts import Select
 
 __all__ = [
     "DistillationLoss",
@@ -44,11 +46,22 @@ class DistillationLoss(nn.Module):
             a number, :obj:`"last"`, or :obj:`"all"` for the mean over the calls, the k-th of the
             student against the k-th of the teacher. (default: :obj:`"last"`)
         teacher_call (int or str, optional): The same for the teacher. (default: :obj:`call`)
+        select (optional): Which part of an output counts, where it has several: a key of a
+            dictionary, a number in a tuple, the name in a named tuple or dataclass, or a function
+            of the output. (default: all parts that both sides have, key by key)
+        teacher_select (optional): The same for the teacher. (default: :obj:`select`)
+        weights (dict, optional): The weight of each part by its key, in the mean over them; parts
+            that are left out are not compared. (default: equal weights)
+        layout (str): The order of the axes, of :obj:`"B"` (batch), :obj:`"T"` (time), :obj:`"N"`
+            (nodes) and :obj:`"C"` (channels), such as :obj:`"BNCT"`. The default stands for any
+            number of axes with the nodes before the channels. (default: :obj:`"BTNC"`)
+        teacher_layout (str, optional): The same for the teacher. (default: :obj:`layout`)
 
     Raises:
         TypeError: If a layer name is not a string, :obj:`weight` is no number, or
             :obj:`schedule` is not callable.
-        ValueError: If :obj:`weight`, :obj:`name` or :obj:`call` is not as said above.
+        ValueError: If :obj:`weight`, :obj:`name`, :obj:`call`, :obj:`weights` or :obj:`layout` is
+            not as said above.
 
     Example:
         >>> import torch
@@ -70,6 +83,12 @@ class DistillationLoss(nn.Module):
         schedule: Schedule | None = None,
         call: Call = "last",
         teacher_call: Call | None = None,
+        *,
+        select: Select = None,
+        teacher_select: Select = None,
+        weights: Mapping[Hashable, float] | None = None,
+        layout: str = "BTNC",
+        teacher_layout: str | None = None,
     ) -> None:
         super().__init__()
         for side, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
@@ -92,6 +111,12 @@ class DistillationLoss(nn.Module):
                 "'call' and 'teacher_call' must both be 'all' or neither "
                 f"(got {call!r} and {teacher_call!r})"
             )
+        self.select = select
+        self.teacher_select = select if teacher_select is None else teacher_select
+        self.weights = None if weights is None else _check_weights(weights)
+        self.layout = self.teacher_layout = check_layout("layout", layout)
+        if teacher_layout is not None:
+            self.teacher_layout = check_layout("teacher_layout", teacher_layout)
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         """Return the loss, a scalar, before :attr:`weight` and :attr:`schedule`.
@@ -103,6 +128,14 @@ class DistillationLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def parts_of_student(self, student: Capture) -> Mapping[Hashable, Capture]:
+        """Return what is compared of one call of the student's layer, by part."""
+        return student.parts(self.select, self.layout)
+
+    def parts_of_teacher(self, teacher: Capture) -> Mapping[Hashable, Capture]:
+        """Return what is compared of one call of the teacher's layer, by part."""
+        return teacher.parts(self.teacher_select, self.teacher_layout)
+
     def student_maps(self) -> list[nn.Module]:
         """Return the modules with weights that the student's features are given to.
 
@@ -112,8 +145,8 @@ class DistillationLoss(nn.Module):
         """
         if self._parameters:
             return [self]
-        copies = self._modules.get("of_teacher")  # those for further teachers answer themselves
-        return [module for module in self.children() if module is not copies]
+        copies = ("of_teacher", "of_part")  # those for further teachers and parts answer themselves
+        return [module for name, module in self.named_children() if name not in copies]
 
     def factor(self, epoch: int) -> float:
         """Return :obj:`weight * schedule(epoch)`."""
@@ -201,3 +234,12 @@ def _check_call(name: str, call: Call) -> Call:
     if call in ("last", "all") or (isinstance(call, int) and not isinstance(call, bool)):
         return call
     raise ValueError(f"'{name}' must be 'last', 'all' or the number of a call (got {call!r})")
+
+
+def _check_weights(weights: Any) -> dict[Hashable, float]:
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"'weights' must map parts of an output to numbers (got {weights!r})")
+    checked = {key: checks.number("weights", value, least=0) for key, value in weights.items()}
+    if not any(checked.values()):
+        raise ValueError(f"'weights' must not all be 0 (got {checked})")
+    return {key: value for key, value in checked.items() if value > 0}

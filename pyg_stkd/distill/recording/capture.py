@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -12,7 +12,15 @@ from torch import Tensor
 from pyg_stkd.checks import node_index
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.inputs import find_edge_index, find_input, num_sources, usable
-from pyg_stkd.distill.recording.parts import first_tensor, versions_of
+from pyg_stkd.distill.recording.layout import arrange
+from pyg_stkd.distill.recording.parts import (
+    Select,
+    first_tensor,
+    map_tensors,
+    parts_of,
+    select_part,
+    versions_of,
+)
 from pyg_stkd.graph import Graph
 
 __all__ = ["Call", "Capture", "Owner"]
@@ -30,9 +38,9 @@ class Capture:
     r"""The output, the inputs and the graph of one call of one module.
 
     Losses read :attr:`features` (or :attr:`rows`) and :attr:`graph`; everything is looked up when
-    it is asked for first. The value of a module is the first tensor of its output, depth first
-    through tuples, lists and dicts: of :obj:`(out, (edge_index, alpha))`, which PyG's attention
-    layers return under :obj:`return_attention_weights=True`, it is :obj:`out`.
+    it is asked for first. Where an output has several parts, such as features by type of node, the
+    loss is given one capture for each of them; read alone, the value is the first tensor of the
+    output, depth first through tuples, lists and dicts.
 
     The graph is that of the call: the argument named :obj:`edge_index`, :obj:`adj_t` or
     :obj:`adj`, or the first one that looks like a graph. Without one it is the graph that a
@@ -56,6 +64,13 @@ class Capture:
             module returned it; those left out are not checked for later in-place operations.
             (default: the versions of now)
         grad (bool): Whether gradients were enabled in the call. (default: :obj:`True`)
+        main (bool): Whether the output is a tuple of which only what comes first counts, as
+            PyG's attention layers return under :obj:`return_attention_weights=True`.
+            (default: :obj:`False`)
+
+    Attributes:
+        part: The key of the part that this is of the output, :obj:`""` for all of it.
+        layout: The order of the axes of the value, before it is brought to that of this package.
 
     Raises:
         TypeError: When it is read, if the output holds no tensor or :attr:`features` are not of a
@@ -84,6 +99,7 @@ class Capture:
         graphs: GraphCache | None = None,
         versions: dict[int, int] | None = None,
         grad: bool = True,
+        main: bool = False,
     ) -> None:
         self.output = output
         self.layer = layer
@@ -92,7 +108,10 @@ class Capture:
         self.call = call
         self.nodes = nodes
         self.grad = grad
+        self.main = main and isinstance(output, (tuple, list))
         self.frozen = False
+        self.part: Hashable = ""
+        self.layout = "BTNC"
         self.memo: dict[Any, Any] = {}
         self._inputs = inputs
         self._context = context
@@ -113,7 +132,7 @@ class Capture:
     def where(self) -> str:
         """The tap in words, for error messages."""
         layer = f"layer {self.layer!r}" if self.layer else "output"
-        return f"{self.owner} {layer}"
+        return f"{self.owner} {layer}" + ("" if self.part == "" else f", part {self.part!r}")
 
     @cached_property
     def _value(self) -> Tensor | None:
@@ -121,7 +140,11 @@ class Capture:
 
     @property
     def value(self) -> Tensor:
-        """The first tensor of the output, as the module returned it."""
+        """The tensor of this part of the output, its axes in the order B, T, N, C."""
+        return arrange(self._checked, self.layout, self.where)
+
+    @property
+    def _checked(self) -> Tensor:
         value = self._value
         if value is None:
             raise TypeError(
@@ -133,8 +156,8 @@ class Capture:
             raise RuntimeError(
                 f"The captured {self.where} was rewritten in place after the module returned it "
                 f"(version {version}, now {value._version}): make the operation that follows it "
-                f"out-of-place (`relu` for `relu_`, `x = x + y` for `x += y`), or tap the module "
-                f"that follows"
+                f"out-of-place (`relu` for `relu_`, `x = x + y` for `x += y`), or run it once "
+                f"more: a copy is kept from now on"
             )
         return value
 
@@ -222,9 +245,32 @@ class Capture:
         batch = find_input(self.inputs, "batch")
         return find_input(self.context, "batch") if batch is None else batch
 
-    def at(self, nodes: Tensor | None, graphs: GraphCache) -> Capture:
+    def parts(self, select: Select = None, layout: str = "BTNC") -> dict[Hashable, Capture]:
+        """Return a capture for each part of the output, or of what was selected of it.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+        output = self.output[0] if self.main and select is None else self.output
+        output = select_part(output, select)
+        found = parts_of(output)
+        if not found or (output is self.output and layout == self.layout and list(found) == [""]):
+            return {"": self}
+        if select is not None and not callable(select) and list(found) == [""]:
+            found = {select: found[""]}
+        return {
+            key: self._copy(
+                part=key,
+                layout=layout,
+                memo=self.memo.setdefault(("of part", key, layout), {}),
+                _value=value,
+            )
+            for key, value in found.items()
+        }
+
+    def at(self, nodes: Tensor | None, graphs: GraphCache | None = None) -> Capture:
         """Return the same capture restricted to other nodes."""
-        return self._copy(nodes=nodes, _graphs=graphs)
+        return self._copy(nodes=nodes, _graphs=self._graphs if graphs is None else graphs)
 
     def freeze(self) -> Capture:
         """Return a detached capture that keeps the value and the graph, and nothing else alive."""
@@ -234,19 +280,22 @@ class Capture:
         sources = num_sources(self.inputs)
         if sources is not None:
             kept["size"] = sources, self.num_nodes
-        value = usable(self.value.detach())
-        out = Capture(value, kept, layer=self.layer, owner=self.owner, call=self.call)
+        for part in self.parts().values():
+            _ = part.value  # as the module returned it, or an error
+        output = self.output[0] if self.main else self.output
+        output = map_tensors(lambda x: usable(x.detach()), output)
+        out = Capture(output, kept, layer=self.layer, owner=self.owner, call=self.call)
         out.frozen = True
         return out
 
     def to(self, device: torch.device | str) -> Capture:
         """Return the capture on another device."""
-        value = usable(self.value.to(device))
+        output = map_tensors(lambda x: usable(x.to(device)), self.output)
         inputs = {
             name: usable(item.to(device)) if hasattr(item, "to") else item
             for name, item in self.inputs.items()
         }
-        out = Capture(value, inputs, layer=self.layer, owner=self.owner, call=self.call)
+        out = Capture(output, inputs, layer=self.layer, owner=self.owner, call=self.call)
         out.__dict__.update(nodes=self.nodes, grad=self.grad, frozen=self.frozen)
         return out
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch_geometric.data.data import BaseData
 
-__all__ = ["copied", "first_tensor", "map_tensors", "parts_of", "tensors_of", "versions_of"]
+__all__ = [
+    "Select",
+    "copied",
+    "first_tensor",
+    "map_tensors",
+    "parts_of",
+    "select_part",
+    "tensors_of",
+    "versions_of",
+]
+
+# A key, an index or a field of an output, or a function of it.
+Select: TypeAlias = Hashable | Callable[[Any], Any] | None
 
 
 def parts_of(output: Any) -> dict[Hashable, Tensor]:
@@ -31,6 +43,44 @@ def parts_of(output: Any) -> dict[Hashable, Tensor]:
     every = dict(_walk(output))
     parts = {key: value for key, value in every.items() if is_part(value)}
     return parts or dict(list(every.items())[:1])
+
+
+def select_part(output: Any, select: Select) -> Any:
+    """Return a part of an output, by its key, its number, its name, or by a function.
+
+    Raises:
+        ValueError: If there is no such part.
+
+    Example:
+        >>> select_part({"paper": 1}, "author")
+        Traceback (most recent call last):
+        ValueError: 'select' must be one of the parts 'paper' (got 'author')
+    """
+    if select is None:
+        return output
+    if callable(select):
+        return select(output)
+    children = _children(output)
+    if children is None:
+        raise ValueError(
+            f"'select' must choose among parts, or be a function (got {select!r} for an output of "
+            f"{type(output).__name__}): for the teacher alone, give teacher_select="
+        )
+    found = dict(children)
+    if select in found:
+        return found[select]
+    if isinstance(select, int) and isinstance(output, (tuple, list)):
+        found.update({i - len(output): part for i, part in enumerate(output)})  # from the end
+        found.update(enumerate(output))
+        if select in found:
+            return found[select]
+    found = dict(_walk(output))
+    if select not in found:
+        keys = dict.fromkeys([*(key for key, _ in children), *found])
+        raise ValueError(
+            f"'select' must be one of the parts {', '.join(map(repr, keys))} (got {select!r})"
+        )
+    return found[select]
 
 
 def is_part(value: Tensor) -> bool:

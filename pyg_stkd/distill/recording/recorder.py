@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pyg_stkd.distill.recording.inputs import is_edge_index
-from pyg_stkd.distill.recording.parts import copied, versions_of
+from pyg_stkd.distill.recording.parts import copied, tensors_of, versions_of
 from pyg_stkd.distill.recording.signature import Signatures
 
 __all__ = ["Record", "Recorder", "named_layers"]
+
+_LAYERS = ("torch_geometric.nn.conv.", "torch_geometric.nn.pool.", "torch_geometric.nn.dense.")
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Record:
     versions: dict[int, int] = field(default_factory=dict)
     grad: bool = True
     built: Any = None
+    main: bool = False  # whether what comes first in a tuple is the output, all else by the way
 
 
 class Recorder:
@@ -90,6 +93,7 @@ class Recorder:
 
     def stop(self) -> dict[str, list[Record]]:
         """Take no more notes; hand over, and forget, the calls of each layer."""
+        self._notes.settle()
         records = dict(self._notes.records)
         self._notes.clear()
         self._notes.active = False
@@ -112,6 +116,9 @@ class _Notes:
     """What hooks write down, and whether they do; it outlives its recorder in copies of a model."""
 
     def __init__(self, layers: Iterable[str]) -> None:
+        # Whether a layer's output is rewritten in place by what follows it, in either mode.
+        self.rewritten: dict[tuple[str, bool], bool] = {}
+        self.originals: list[tuple[tuple[str, bool], Record, Any, dict[int, int]]] = []
         self.active = False
         self.thread: int | None = None
         self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
@@ -120,6 +127,32 @@ class _Notes:
     def clear(self) -> None:
         self.records = {layer: [] for layer in self.records}
         self.built = {layer: [] for layer in self.built}
+        self.originals = []
+
+    def kept(
+        self, layer: str, mode: bool, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Record:
+        """Return a record of a call: of the output itself where nothing rewrites it, else, or
+        where nobody knows yet, of a copy.
+        """
+        record = Record(args, kwargs, output, versions_of(output), torch.is_grad_enabled())
+        self.originals.append(((layer, mode), record, output, record.versions))
+        if self.rewritten.get((layer, mode), True):
+            record.output = copied(output)
+            record.versions = versions_of(record.output)
+        return record
+
+    def settle(self) -> None:
+        """Look at what became of the outputs, and take those that are as they were for the copies.
+
+        What is rewritten for the first time in a later call is copied from the next one on.
+        """
+        for key, record, output, versions in self.originals:
+            if _is_rewritten(output, versions):
+                self.rewritten[key] = True
+            elif versions and not self.rewritten.setdefault(key, False):  # {}: nobody counts them
+                record.output, record.versions = output, versions
+        self.originals = []
 
     @property
     def taken(self) -> bool:
@@ -148,7 +181,8 @@ class _CallHook:
             # dropped by the compiler where nothing rewrites the original.
             record = Record(args, kwargs, copied(output), grad=grad)
         else:
-            record = Record(args, kwargs, output, versions_of(output), grad)
+            record = self.notes.kept(self.layer, module.training, args, kwargs, output)
+        record.main = _says_more(module)
         if built:
             record.built = built[-1]
             built.clear()
@@ -184,6 +218,27 @@ def unknown_layer(layer: str, valid: Mapping[str, nn.Module]) -> str:
     return (
         f"must name a module of the model, '' for its output; valid names: {listed} (got {layer!r})"
     )
+
+
+def _is_rewritten(output: Any, versions: dict[int, int]) -> bool:
+    """Whether a tensor was written to since, or its memory was given back, as invertible layers do
+    with what they can compute again.
+    """
+    for value in tensors_of(output):
+        if id(value) in versions and versions[id(value)] != value._version:
+            return True
+        has_memory = value.layout == torch.strided and value.device.type != "meta"
+        if has_memory and value.numel() > 0 and value.untyped_storage().size() == 0:
+            return True
+    return False
+
+
+def _says_more(module: nn.Module) -> bool:
+    """Whether a layer returns a tuple whose first entry are its features: attention weights, the
+    nodes that a pool took, or the last hidden state of a sequence are said by the way.
+    """
+    place = type(module).__module__
+    return isinstance(module, nn.RNNBase) or place.startswith(_LAYERS)
 
 
 def _remove(handles: list[RemovableHandle]) -> None:

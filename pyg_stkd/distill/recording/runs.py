@@ -10,12 +10,16 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from pyg_stkd.distill.recording.arguments import own
+from pyg_stkd.distill.recording.artefact import Table
 from pyg_stkd.distill.recording.capture import Capture, Owner
 from pyg_stkd.distill.recording.parts import versions_of
 from pyg_stkd.distill.recording.recorder import Record, Recorder
+from pyg_stkd.distill.recording.signature import bind_inputs
 
 __all__ = [
     "Calls",
+    "How",
     "Run",
     "TeacherArgs",
     "calls_of",
@@ -27,6 +31,8 @@ __all__ = [
 
 Calls: TypeAlias = Mapping[str, tuple[Capture, ...]]
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+# How a model is run, where not by its forward.
+How: TypeAlias = Callable[..., Any] | None
 TeacherArgs: TypeAlias = tuple[Any, ...] | Mapping[str, Any] | list[Any] | None
 
 
@@ -34,7 +40,8 @@ TeacherArgs: TypeAlias = tuple[Any, ...] | Mapping[str, Any] | list[Any] | None
 class Run:
     """One forward of one model: its arguments, its output, and the calls of the tapped layers.
 
-    The name of a model among others, if it has one, goes before those of its layers.
+    The name of a model among others, if it has one, goes before those of its layers. The arguments
+    are as they were given, whatever the model did with its own.
     """
 
     owner: Owner
@@ -44,15 +51,16 @@ class Run:
     output: Any
     records: dict[str, list[Record]]
     name: str = ""
+    call: How = None
 
     def captures(self) -> dict[str, tuple[Capture, ...]]:
         """Return the calls of each layer as captures."""
-        context = Once(self._bind, "", self.args, self.kwargs)
+        context = Once(self._bind_model)
         return {
             full_name(self.name, layer): tuple(
                 Capture(
                     record.output,
-                    partial(self._bind, layer, record.args, record.kwargs) if layer else context,
+                    Once(self._bind, layer, record.args, record.kwargs) if layer else context,
                     layer=full_name(self.name, layer),
                     owner=self.owner,
                     context=context,
@@ -60,11 +68,19 @@ class Run:
                     call=i,
                     versions=record.versions,
                     grad=record.grad,
+                    main=record.main,
                 )
                 for i, record in enumerate(self.records[layer])
             )
             for layer in self.recorder.layers
         }
+
+    def _bind_model(self) -> dict[str, Any]:
+        if self.call is None:
+            return self._bind("", self.args, self.kwargs)
+        # Of call(model, *args), all but the model are its arguments.
+        every = bind_inputs(self.call, (self.recorder.modules[""], *self.args), self.kwargs)
+        return dict(list(every.items())[1:])
 
     def _bind(self, layer: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return self.recorder.signatures.bind(self.recorder.modules[layer], args, kwargs)
@@ -95,16 +111,22 @@ def run(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     name: str = "",
+    call: How = None,
 ) -> Run:
-    """Run a model and take notes; none are left behind if it fails."""
+    """Run a model, :obj:`call(model, *args, **kwargs)` if it is to be run in a way of its own, and
+    take notes; none are left behind if it fails.
+    """
     recorder.start()
     try:
-        output = model(*args, **kwargs)
+        if call is None:
+            output = model(*own(args), **own(kwargs))
+        else:
+            output = call(model, *own(args), **own(kwargs))
     finally:
         records = recorder.stop()
     versions = {} if torch.compiler.is_compiling() else versions_of(output)
     records[""] = [Record(args, kwargs, output, versions, torch.is_grad_enabled())]
-    return Run(owner, recorder, args, kwargs, output, records, name)
+    return Run(owner, recorder, args, kwargs, output, records, name, call)
 
 
 def run_teachers(
@@ -112,14 +134,16 @@ def run_teachers(
     recorders: Sequence[Recorder],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    own: TeacherArgs,
+    given: TeacherArgs,
+    call: How = None,
 ) -> list[Run]:
     """Run teachers, by name, without gradients, each on its arguments."""
-    inputs = inputs_of(len(teachers), args, kwargs, own)
+    inputs = inputs_of(len(teachers), args, kwargs, given)
     runs = []
     with torch.no_grad():
         for k, (name, model) in enumerate(teachers.items()):
-            runs.append(run("teacher", model, recorders[k], *inputs[k], name))
+            theirs = ((), {}) if given is None and isinstance(model, Table) else inputs[k]
+            runs.append(run("teacher", model, recorders[k], *theirs, name, call))
     return runs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.recording.artefact import Artefact, Table, as_model, may_teach
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.recorder import named_layers, unknown_layer
 from pyg_stkd.distill.teaching.confidence import Error, confidence, error_of
 
-__all__ = ["Teachers", "Weight", "copies_of", "loss_of", "spread"]
+__all__ = ["Teachers", "Weight"]
 
 Weight: TypeAlias = float | Tensor
 
@@ -101,9 +101,9 @@ class Teachers(nn.Module):
         self.error = error
 
     @classmethod
-    def of(cls, teacher: nn.Module) -> Teachers:
+    def of(cls, teacher: Any) -> Teachers:
         """Return several teachers as they are, or the only one of a distiller."""
-        return teacher if isinstance(teacher, Teachers) else cls([teacher])
+        return teacher if isinstance(teacher, Teachers) else cls([as_model(teacher)])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +128,12 @@ class Teachers(nn.Module):
         for place, teacher in zip(self.names, self, strict=True):
             valid = named_layers(teacher)
             for name, loss in losses.items():
+                if loss.teacher_layer and isinstance(teacher, (Artefact, Table)):
+                    raise ValueError(
+                        f"'teacher_layer' of loss {name!r} must be '', the output, of a teacher "
+                        f"whose layers nobody sees (got {loss.teacher_layer!r} of {teacher}): "
+                        f"compare outputs, or distil from the module that it was made of"
+                    )
                 if loss.teacher_layer not in valid:
                     which = f" in teacher {place} ({type(teacher).__name__})" if place else ""
                     raise ValueError(
@@ -152,50 +158,6 @@ class Teachers(nn.Module):
         return f"weights={self.weights!r}"
 
 
-def spread(loss: DistillationLoss, count: int) -> None:
-    """Give a loss with parameters of its own a copy of itself for each teacher but the first.
-
-    The copies are its sub-modules: they are trained, saved and pruned with it.
-
-    Example:
-        >>> from pyg_stkd.distill import HintLoss
-        >>> loss = HintLoss("a", "a", in_channels=4, out_channels=8)
-        >>> spread(loss, 3)
-        >>> [loss_of(loss, k) is loss for k in range(3)]
-        [True, False, False]
-    """
-    if count == 1 or next(loss.parameters(), None) is None:
-        return
-    copies = loss._modules.setdefault("of_teacher", nn.ModuleDict())
-    assert isinstance(copies, nn.ModuleDict)
-    for k in range(1, count):
-        if str(k) not in copies:
-            own = copy.deepcopy(loss)
-            del own.of_teacher
-            copies[str(k)] = own
-
-
-def loss_of(loss: DistillationLoss, teacher: int) -> DistillationLoss:
-    """Return the loss as :func:`spread` made it for a teacher, else the loss itself."""
-    copies = loss._modules.get("of_teacher")
-    if teacher == 0 or copies is None:
-        return loss
-    return copies[str(teacher)]  # type: ignore[index]
-
-
-def copies_of(loss: DistillationLoss) -> list[DistillationLoss]:
-    """Return the loss and the copies of it that :func:`spread` made.
-
-    Example:
-        >>> from pyg_stkd.distill import HintLoss
-        >>> loss = HintLoss("a", "a", in_channels=4, out_channels=8)
-        >>> len(copies_of(loss)), spread(loss, 3), len(copies_of(loss))
-        (1, None, 3)
-    """
-    copies = loss._modules.get("of_teacher")
-    return [loss, *(copies.children() if copies is not None else ())]
-
-
 def _check_teachers(teachers: Iterable[nn.Module]) -> list[nn.Module]:
     single = isinstance(teachers, nn.Module) and not isinstance(teachers, nn.ModuleList)
     if single or isinstance(teachers, (str, Mapping)) or not isinstance(teachers, Iterable):
@@ -206,7 +168,7 @@ def _check_teachers(teachers: Iterable[nn.Module]) -> list[nn.Module]:
     if not given:
         raise ValueError(f"'teachers' must hold at least one teacher (got {given})")
     for teacher in given:
-        if not isinstance(teacher, nn.Module) or isinstance(teacher, Teachers):
+        if isinstance(teacher, Teachers) or not may_teach(teacher):
             raise TypeError(f"'teachers' must hold trained models (got {type(teacher).__name__})")
     for i, teacher in enumerate(given):
         if any(teacher is other for other in given[:i]):
@@ -214,7 +176,7 @@ def _check_teachers(teachers: Iterable[nn.Module]) -> list[nn.Module]:
                 f"'teachers' must hold each teacher once (got number {i}, "
                 f"{type(teacher).__name__}, twice): give it a larger weight"
             )
-    return given
+    return [as_model(teacher) for teacher in given]
 
 
 def _check_weights(weights: Any, count: int) -> tuple[float, ...] | Literal["confidence"]:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.losses.base import DistillationLoss
-from pyg_stkd.distill.teaching.teachers import copies_of
+from pyg_stkd.distill.losses.copies import copies_of
 from pyg_stkd.prune.masked.model import LayerChannels
 from pyg_stkd.prune.pruner import Pruner
 from pyg_stkd.prune.structure.prunable import has_parameters

@@ -1,0 +1,218 @@
+"""Arguments and random numbers that two models share, so that neither sees what the other did."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch_geometric.data.data import BaseData
+
+from pyg_stkd.distill.recording.parts import tensors_of, versions_of
+
+__all__ = ["Carried", "RandomState", "Turns", "Unchanged", "own"]
+
+
+def own(value: Any) -> Any:
+    """Return containers of one's own: what a model puts in or takes out, no other one sees.
+
+    ``Data``, dictionaries, lists, tuples and dataclasses are copied, the tensors in them are not.
+
+    Example:
+        >>> given = {"x": [1, 2]}
+        >>> mine = own(given)
+        >>> mine["x"].append(3)
+        >>> given
+        {'x': [1, 2]}
+    """
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, BaseData):
+        return copy.copy(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(own, value))
+    if type(value) in (tuple, list):
+        return type(value)(map(own, value))
+    if type(value) is dict:
+        return {key: own(item) for key, item in value.items()}
+    if isinstance(value, (Mapping, list, set)) or _is_dataclass(value):
+        return copy.copy(value)
+    return value
+
+
+class Unchanged:
+    """The tensors of arguments as they are now, and whether they still are later on.
+
+    Args:
+        args (Any): The arguments.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> unchanged = Unchanged({"x": x})
+        >>> _ = x.add_(1)
+        >>> unchanged.check("teacher")
+        Traceback (most recent call last):
+        ValueError: 'teacher' must not write to the tensors it is given, which the student is given
+        too (got 1 rewritten in place): give it copies, teacher_args=(x.clone(), ...)
+    """
+
+    def __init__(self, args: Any) -> None:
+        self._args = args
+        self._versions = versions_of(args)
+
+    def check(self, owner: str) -> None:
+        """Raise if one was rewritten."""
+        later = versions_of(self._args)
+        rewritten = sum(later[key] != version for key, version in self._versions.items())
+        if rewritten:
+            raise ValueError(
+                f"'{owner}' must not write to the tensors it is given, which the student is given "
+                f"too (got {rewritten} rewritten in place): give it copies, "
+                f"teacher_args=(x.clone(), ...)"
+            )
+
+
+class Turns:
+    """What keeps two models that run one after the other from seeing anything of each other.
+
+    Args:
+        model (torch.nn.Module): A model, on whose device random numbers may be drawn.
+
+    Example:
+        >>> turns = Turns(nn.Identity())
+        >>> turns.first((), shared=True)
+        >>> a = torch.randperm(9)
+        >>> turns.second()
+        >>> torch.equal(a, torch.randperm(9))
+        True
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._random = RandomState(model)
+        self._carried = Carried()
+        self._given: Unchanged | None = None
+
+    @torch.compiler.disable
+    def first(self, args: Any, shared: bool) -> None:
+        """The teacher is about to run, on the arguments of the student or on its own."""
+        self._given = Unchanged(args) if shared else None
+        if shared and self._carried.returns(args):
+            warnings.warn(
+                "The teacher is given what the student returned in the call before, such as its "
+                "hidden state: each model must go on from its own. Give the teacher's by "
+                "teacher_args=, which return_teacher=True returns, or run all steps in one call "
+                "by distiller.unroll(step, sequence); teacher_args= is also the way to say that "
+                "it is meant",
+                stacklevel=4,
+            )
+        self._random.save()
+
+    @torch.compiler.disable
+    def second(self) -> None:
+        """The student is about to run: it draws what the teacher drew."""
+        self._random.restore()
+        if self._given is not None:
+            self._given.check("teacher")
+        self._given = None
+
+    @torch.compiler.disable
+    def over(self, output: Any, args: Any) -> None:
+        """The student has returned."""
+        self._carried.remember(output, args)
+
+
+class RandomState:
+    """The random numbers that a model may draw, given back to the next one: both draw the same.
+
+    These are torch's, on the CPU and on the model's device, and those of NumPy and of Python, which
+    samplers of PyG use; the latter two only for as long as somebody draws them, for they cost more.
+
+    Args:
+        model (torch.nn.Module): A model, on whose device numbers may be drawn.
+
+    Example:
+        >>> state = RandomState(nn.Identity())
+        >>> state.save()
+        >>> a = torch.randperm(9)
+        >>> state.restore()
+        >>> torch.equal(a, torch.randperm(9))
+        True
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._others = True
+        self._state: tuple[Any, ...] = ()
+
+    def save(self) -> None:
+        """Keep the state of now."""
+        parameter = next(self._model.parameters(), None)
+        there = None
+        if parameter is not None and parameter.device.type not in ("cpu", "meta"):
+            device = parameter.device
+            there = torch.get_device_module(device).get_rng_state(device), device
+        others = (np.random.get_state(), random.getstate()) if self._others else None  # noqa: NPY002
+        self._state = torch.get_rng_state(), there, others
+
+    def restore(self) -> None:
+        """Go back to the state that was kept."""
+        here, there, others = self._state
+        self._state = ()
+        torch.set_rng_state(here)
+        if there is not None:
+            torch.get_device_module(there[1]).set_rng_state(*there)
+        if others is not None:
+            of_numpy, of_python = others
+            now: Any = np.random.get_state()  # noqa: NPY002
+            same = bool(np.array_equal(now[1], of_numpy[1])) and now[2:] == of_numpy[2:]
+            self._others = not (same and random.getstate() == of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
+            random.setstate(of_python)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_state": ()}
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+class Carried:
+    """What a model returned last, so that it is noticed when it comes back as an argument.
+
+    Example:
+        >>> carried, state = Carried(), torch.ones(2)
+        >>> carried.remember((None, state), given=())
+        >>> carried.returns((state.detach(),)), carried.returns((torch.ones(2),))
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._storages: list[StorageWeakRef] = []
+
+    def remember(self, output: Any, given: Any) -> None:
+        """Note the tensors of an output, but those that were given to the model."""
+        known = {ref.cdata for ref in _storages(given)}
+        self._storages = [ref for ref in _storages(output) if ref.cdata not in known]
+
+    def returns(self, given: Any) -> bool:
+        """Whether arguments hold a tensor of the output that was noted."""
+        alive = {ref.cdata for ref in self._storages if not ref.expired()}
+        return bool(alive) and any(ref.cdata in alive for ref in _storages(given))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
+def _storages(value: Any) -> Iterator[StorageWeakRef]:
+    for tensor in tensors_of(value):
+        plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
+        if plain and tensor.is_floating_point() and tensor.device.type != "meta":
+            yield StorageWeakRef(tensor.untyped_storage())

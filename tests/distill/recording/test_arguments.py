@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections import namedtuple
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Batch, Data, HeteroData
+
+from pyg_stkd import Distiller
+from pyg_stkd.distill import DistillationLoss, OutputLoss
+from pyg_stkd.distill.recording.arguments import Carried, RandomState, own
+
+EDGES = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]])
+Pair = namedtuple("Pair", "x more")
+
+
+@dataclass
+class Inputs:
+    x: torch.Tensor
+    more: list = field(default_factory=list)
+
+
+def data() -> Data:
+    return Data(x=torch.randn(4, 3), edge_index=EDGES)
+
+
+def hetero() -> HeteroData:
+    out = HeteroData()
+    out["a"].x = torch.randn(4, 3)
+    out["a", "to", "a"].edge_index = EDGES
+    return out
+
+
+# What a model is given, and how it rewrites it: the next model must not see it.
+def set_data(given: Any) -> torch.Tensor:
+    given.x = given.x + 1
+    return given.x
+
+
+def set_hetero(given: Any) -> torch.Tensor:
+    given["a"].x = given["a"].x + 1
+    return given["a"].x
+
+
+def set_key(given: Any) -> torch.Tensor:
+    given["x"] = given["x"] + 1
+    return given["x"]
+
+
+def set_first(given: Any) -> torch.Tensor:
+    given[0] = given[0] + 1
+    return given[0]
+
+
+def set_inner(given: Any) -> torch.Tensor:
+    given[0]["x"] = given[0]["x"] + 1
+    return given[0]["x"]
+
+
+KINDS = {
+    "data": (data, set_data),
+    "batch": (lambda: Batch.from_data_list([data(), data()]), set_data),
+    "hetero": (hetero, set_hetero),
+    "dict": (lambda: {"x": torch.randn(4, 3)}, set_key),
+    "list": (lambda: [torch.randn(4, 3)], set_first),
+    "nested": (lambda: ({"x": torch.randn(4, 3)}, None), set_inner),
+    "named": (lambda: Pair({"x": torch.randn(4, 3)}, 0), set_inner),
+    "dataclass": (lambda: Inputs(torch.randn(4, 3)), set_data),
+}
+
+
+class Rewrites(nn.Module):
+    def __init__(self, rewrite: Any) -> None:
+        super().__init__()
+        self.lin, self.rewrite = nn.Linear(3, 2), rewrite
+
+    def forward(self, given: Any) -> torch.Tensor:
+        return self.lin(self.rewrite(given))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_each_model_has_arguments_of_its_own(kind: str, by_name: bool) -> None:
+    make, rewrite = KINDS[kind]
+    given, model = make(), Rewrites(rewrite)
+    teacher = copy.deepcopy(model)
+    expected = model(copy.deepcopy(given))
+    distiller = Distiller(teacher, model, [OutputLoss()])
+    for _ in range(2):  # the given arguments stay as they are, too
+        args, kwargs = ((), {"given": given}) if by_name else ((given,), {})
+        out, losses = distiller(*args, **kwargs)
+        assert torch.equal(out, expected)
+        assert losses["output"] == 0
+
+
+def test_tensors_are_not_copied() -> None:
+    given = data()
+    assert own((given, given.x))[0].x is given.x is own((given.x,))[0]
+    assert own({"a": [given.x]})["a"][0] is given.x
+
+
+@pytest.mark.parametrize("own_args", [False, True])
+def test_teachers_that_write_to_tensors_are_refused(own_args: bool) -> None:
+    class Writes(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.add_(1))
+
+    distiller, x = Distiller(Writes(2, 2), nn.Linear(2, 2), [OutputLoss()]), torch.zeros(3, 2)
+    if own_args:
+        distiller(x, teacher_args=(x.clone(),))
+        assert not x.any()
+        return
+    match = r"'teacher' must not write to the tensors.*\(got 1 rewritten in place\).*teacher_args"
+    with pytest.raises(ValueError, match=match):
+        distiller(x)
+
+
+DRAWS = {
+    "torch": lambda n: torch.randperm(n)[: n // 2],
+    "numpy": lambda n: torch.from_numpy(np.random.permutation(n)[: n // 2]),  # noqa: NPY002
+    "python": lambda n: torch.tensor(random.sample(range(n), n // 2)),
+}
+
+
+class Samples(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.lin, self.kind, self.drop = nn.Linear(3, 8), kind, nn.Dropout()
+
+    def forward(self, pos: torch.Tensor) -> torch.Tensor:
+        self.chosen = DRAWS[self.kind](len(pos))
+        return self.drop(self.lin(pos[self.chosen]))
+
+
+def seed() -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    random.seed(3)
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_both_models_draw_the_same_and_the_student_as_if_it_were_alone(kind: str) -> None:
+    teacher, student, pos = Samples(kind), Samples(kind), torch.randn(40, 3)
+    distiller = Distiller(teacher, student, [OutputLoss()])
+    seed()
+    alone = [student(pos) for _ in range(3)]
+    after = torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
+    seed()
+    for expected in alone:
+        out, _ = distiller(pos)
+        assert torch.equal(out, expected)
+        assert torch.equal(teacher.chosen, student.chosen)
+    assert after == (torch.rand(1), np.random.rand(), random.random())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_state_is_watched_for_as_long_as_somebody_draws(several: bool) -> None:
+    state = RandomState(nn.Linear(1, 1))
+    state.save()
+    if several:
+        random.random()
+    state.restore()
+    assert state._others is several
+    assert pickle.loads(pickle.dumps(state))._others is several
+
+
+class Cell(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.lin = nn.GRUCell(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor | None = None) -> Any:
+        h = self.cell(x, h)
+        return self.lin(h), h
+
+
+@pytest.mark.parametrize("carry", [lambda h: h, lambda h: h.detach(), lambda h: h[:]])
+def test_states_of_the_student_are_noticed_at_the_teacher(carry: Any) -> None:
+    distiller = Distiller(Cell(), Cell(), [OutputLoss(select=0)])
+    (_, h), _ = distiller(torch.randn(5, 4))
+    with pytest.warns(UserWarning, match=r"its hidden state.*teacher_args=.*distiller.unroll"):
+        distiller(torch.randn(5, 4), carry(h))
+    (_, h), _, (_, theirs) = distiller(torch.randn(5, 4), return_teacher=True)
+    distiller(torch.randn(5, 4), carry(h), teacher_args=(torch.randn(5, 4), theirs))
+
+
+def test_what_was_given_may_be_given_again() -> None:
+    class Passes(Cell):
+        def forward(self, x: torch.Tensor, h: torch.Tensor | None = None) -> Any:
+            return super().forward(x)[0], x
+
+    x = torch.randn(5, 4)
+    distiller = Distiller(Passes(), Passes(), [OutputLoss(select=0)])
+    for _ in range(3):
+        (_, same), _ = distiller(x)
+        assert same is x
+
+
+def test_nothing_is_kept_alive() -> None:
+    carried, state = Carried(), torch.ones(3)
+    carried.remember(state, ())
+    assert carried.returns(state[1:])
+    del state  # its memory may well be taken by one of these
+    fresh = [torch.ones(3) for _ in range(50)]
+    assert not any(carried.returns(x) for x in fresh)
+    assert not pickle.loads(pickle.dumps(carried)).returns(fresh)
+
+
+def test_custom_losses_see_the_given_arguments() -> None:
+    given = data()
+
+    class Seen(DistillationLoss):
+        def forward(self, student: Any, teacher: Any, target: Any = None) -> torch.Tensor:
+            assert student.context["given"].x is teacher.context["given"].x is given.x
+            return student.value.sum()
+
+    Distiller(Rewrites(set_data), Rewrites(set_data), [Seen()])(given)
