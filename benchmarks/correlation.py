@@ -13,10 +13,10 @@ from torch import Tensor
 from torch_geometric.utils import softmax
 
 from pyg_stkd.functional import local_structure, lsp
-from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.functional.structures.spatial import rows, spatial_correlation
 from pyg_stkd.functional.structures.temporal import temporal_correlation, temporal_structure
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.nn.models.stgcn import STGCN
 
 Step = Callable[[], list[Tensor]]

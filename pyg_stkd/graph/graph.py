@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from pyg_stkd.graph.order import fits_int32, is_sorted, pointers, sort, usable_i
 from pyg_stkd.graph.read import Size, as_pair, read, resolve_size
 
 __all__ = ["Graph", "edges_of"]
+
+T = TypeVar("T")
 
 
 class Graph:
@@ -67,33 +70,54 @@ class Graph:
                 f"'num_nodes' must be the {given_size} (sources, targets) of the matrix or graph "
                 f"(got {num_nodes})"
             )
-        self.size = resolve_size(edges, num_nodes, given_size)
+        size = resolve_size(edges, num_nodes, given_size)
         with usable_in_training():
-            self._sort(edges, value)
-        self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
-        self._derived: dict[Any, Any] = {}  # graphs made from this one (functional/blocks.py)
+            self._sort(edges, value, size)
 
-    def _sort(self, edges: Tensor, value: Tensor | None) -> None:
+    def _sort(self, edges: Tensor, value: Tensor | None, size: tuple[int, int]) -> None:
         exporting = is_exporting()
         # int32 keys halve the cost of the sort and of every later pass over the indices.
-        fits = not exporting and fits_int32(*self.size, edges.size(1))
+        fits = not exporting and fits_int32(*size, edges.size(1))
         col, row = edges.to(torch.int32) if fits else edges
         if exporting:
-            self.perm = sort(row)[1]
-            self.edge_index = edges.index_select(1, self.perm)
-            col, row = self.edge_index
+            perm = sort(row)[1]
+            edge_index = edges.index_select(1, perm)
+            col, row = edge_index
         elif not torch.compiler.is_compiling() and is_sorted(row):
-            self.perm = torch.arange(edges.size(1), device=edges.device)
+            perm = torch.arange(edges.size(1), device=edges.device)
             # A copy: the graph must not change with the caller's tensor.
-            self.edge_index = edges.clone(memory_format=torch.contiguous_format)
+            edge_index = edges.clone(memory_format=torch.contiguous_format)
         else:
-            row, self.perm = sort(row)
-            col = col.index_select(0, self.perm)
-            self.edge_index = torch.stack([col, row]).long()
-        self.value = None if value is None else value.index_select(0, self.perm)
-        self._row, self._col = row.contiguous(), col.contiguous()
-        self._rowptr = pointers(self._row, self.size[1])
-        self.rowptr = self._rowptr.long()
+            row, perm = sort(row)
+            col = col.index_select(0, perm)
+            edge_index = torch.stack([col, row]).long()
+        value = None if value is None else value.index_select(0, perm)
+        row = row.contiguous()
+        csr = pointers(row, size[1]), col.contiguous(), row
+        self._fill(size, csr, perm=perm, edge_index=edge_index, value=value)
+
+    def _fill(
+        self,
+        size: tuple[int, int],
+        csr: tuple[Tensor, Tensor, Tensor],
+        csc: tuple[Tensor, Tensor, Tensor] | None = None,
+        *,
+        perm: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        value: Tensor | None = None,
+    ) -> None:
+        """Set all that a graph holds: what every way to make one ends in.
+
+        A sub-class that makes :attr:`perm` and :attr:`edge_index` when asked for leaves them out.
+        """
+        self.size, self.value = size, value
+        self._csr, self._csc = csr, csc
+        self._derived: dict[tuple[Hashable, ...], Any] = {}
+        if perm is not None:
+            self.perm = perm
+        if edge_index is not None:
+            self.edge_index = edge_index
+            self.rowptr = csr[0].long()
 
     @classmethod
     def of(cls, edge_index: Any, num_nodes: Size = None) -> Graph:
@@ -135,19 +159,57 @@ class Graph:
 
     def csr(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return pointers, sources and targets in the index type of the kernels."""
-        return self._rowptr, self._col, self._row
+        return self._csr
 
     def csc(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the transpose: pointers per source, targets, each edge's place in the graph."""
-        if self._transposed is None:
+        if self._csc is None:
             with usable_in_training():
-                by_source, perm = sort(self._col)
-                pointer = pointers(by_source, self.size[0])
-                transposed = pointer, self._row.index_select(0, perm), perm
+                transposed = self._transpose()
             if is_exporting():  # which must not leave its stand-ins for tensors behind
                 return transposed
-            self._transposed = transposed
-        return self._transposed
+            self._csc = transposed
+        return self._csc
+
+    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        _, col, row = self._csr
+        by_source, perm = sort(col)
+        return pointers(by_source, self.size[0]), row.index_select(0, perm), perm
+
+    def derived(self, kind: str, build: Callable[[], T], *options: Hashable, most: int = 0) -> T:
+        r"""Return what is built of this graph, and keep it with the graph.
+
+        The one rule by which anything made of a graph is found again: it belongs to *this object*
+        (another graph with equal edges has its own), under its kind and options. It is a constant,
+        for a graph does not change; it lives as long as the graph does, may serve training even
+        where an evaluation built it, and stays behind where the graph is moved to another device.
+
+        Args:
+            kind (str): What is built, one name for each :obj:`build`.
+            build (callable): Builds it, without arguments.
+            *options (optional): What :obj:`build` depends on besides the graph.
+            most (int): How many of a kind are kept, those that were asked for last.
+                (default: all)
+
+        Example:
+            >>> graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+            >>> mean = graph.derived("inverse degree", lambda: 1 / graph.degree)
+            >>> graph.derived("inverse degree", lambda: 1 / graph.degree) is mean
+            True
+        """
+        key, kept = (kind, *options), self._derived
+        found = kept.get(key)
+        if found is None:
+            with usable_in_training():
+                found = build()
+            if is_exporting():  # which must not leave its stand-ins for tensors behind
+                return found
+            kept[key] = found
+        if most > 0:
+            kept[key] = kept.pop(key)  # last again
+            for old in [other for other in kept if other[0] == kind][:-most]:
+                del kept[old]
+        return found
 
     def sort_edges(self, value: Tensor) -> Tensor:
         """Bring edge values from the order of the given :obj:`edge_index` into the graph's."""
@@ -164,14 +226,17 @@ class Graph:
             return self
         out = Graph.__new__(Graph)
         with usable_in_training():
-            for name, item in self.__dict__.items():
-                if isinstance(item, Tensor):
-                    item = item.to(device)
-                elif name == "_transposed" and item is not None:
-                    item = tuple(part.to(device) for part in item)
-                elif name == "_derived":
-                    item = {}
-                setattr(out, name, item)
+            # A derived graph becomes one by itself: nothing of it is left on the old device.
+            parts = [*self.csr(), *(() if self._csc is None else self._csc)]
+            moved = [part.to(device) for part in parts]
+            out._fill(
+                self.size,
+                (moved[0], moved[1], moved[2]),
+                (moved[3], moved[4], moved[5]) if len(moved) > 3 else None,
+                perm=self.perm.to(device),
+                edge_index=self.edge_index.to(device),
+                value=None if self.value is None else self.value.to(device),
+            )
         return out
 
     def __repr__(self) -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import pyg_stkd.nn  # noqa: F401 - every module that defines an operator
-from pyg_stkd.functional.sparse.blocks import head_blocks
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.head_blocks import head_blocks
 
 OPS = torch.ops.pyg_stkd
 # Bipartite, with a duplicate edge, a node that nothing enters and one that nothing leaves.

@@ -13,9 +13,9 @@ from pyg_stkd.distill.losses.sequences import align_steps
 from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, SelfLoops
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.functional.structures.spatial import rows, spatial_correlation
 from pyg_stkd.functional.structures.temporal import temporal_correlation, temporal_structure
+from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.kernels import RBF, Kernel, state_of
 
 __all__ = ["SpatialCorrelationLoss", "TemporalCorrelationLoss"]

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd.functional.sparse.attention_kernels import Attention
-from pyg_stkd.functional.sparse.blocks import HeadBlocks, head_blocks
 from pyg_stkd.functional.sparse.plain import plain_attention
 from pyg_stkd.graph import Graph, is_exporting
+from pyg_stkd.graph.head_blocks import HeadBlocks, head_blocks
 
 __all__ = ["additive_attention"]
 

@@ -13,6 +13,7 @@ from pyg_stkd.functional.sparse.manhattan import chunks, difference, manhattan
 from pyg_stkd.functional.sparse.primitives import sddmm
 from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.kernels import Kernel
 
 __all__ = ["similarity"]
@@ -130,40 +131,11 @@ def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
     """Return sum_e w_e (z_j - z_i) over the edges at each node, in and out, in one sweep."""
     if z.numel() == 0 or weight.numel() == 0:
         return torch.zeros_like(z)
-    pointer, node, place = _both_ways(graph)
+    pointer, node, place = both_ways(graph)
     col = graph.csr()[1]
     total = torch.ops.pyg_stkd.segment_sum(graph.csr()[0], weight).index_add_(0, col, weight)
     weight = torch.cat([weight, total.neg_()]).index_select(0, place)
     return weighted_sum(pointer, node, weight, z.contiguous())
-
-
-def _both_ways(graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
-    """Return CSR arrays of in-edges, out-edges and a loop of each node, and the place of their
-    weights among those of the edges, then the nodes; kept with the graph.
-    """
-    if (found := graph._derived.get("both ways")) is not None:
-        return found
-    pointer, col, row = graph.csr()
-    pointer_t, row_t, perm = graph.csc()
-    num_edges, num_nodes = col.numel(), graph.num_nodes
-    if 2 * num_edges + num_nodes >= 2**31:
-        pointer, col, pointer_t, row_t = (x.long() for x in (pointer, col, pointer_t, row_t))
-    count = torch.arange(num_nodes + 1, dtype=col.dtype, device=col.device)
-    edge = torch.arange(num_edges, dtype=col.dtype, device=col.device)
-    start = pointer_t[:-1] + count[:-1]  # how much of the other kinds lies before each row
-    into = edge + start.index_select(0, row)
-    start = pointer[1:] + count[:-1]
-    out_of = edge + start.index_select(0, col.index_select(0, perm))
-    loop = pointer[1:] + pointer_t[1:] + count[:-1]
-    node, place = (col.new_empty(2 * num_edges + num_nodes) for _ in range(2))
-    for at, end, weight in (
-        (into, col, edge),
-        (out_of, row_t, perm.to(col.dtype)),
-        (loop, count[:-1], count[:-1] + num_edges),
-    ):
-        node[at], place[at] = end, weight
-    graph._derived["both ways"] = pointer + pointer_t + count, node, place
-    return graph._derived["both ways"]
 
 
 def graph_of(z: Tensor, edge_index: Any) -> Graph:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
-from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.functional.structures.local import lsp
 from pyg_stkd.functional.structures.sequences import Direction, check_pair
 from pyg_stkd.functional.structures.similarity import Normalize
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["spatial_correlation"]

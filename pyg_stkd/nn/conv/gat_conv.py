@@ -15,8 +15,8 @@ from torch_geometric.utils import add_self_loops, is_torch_sparse_tensor, remove
 from torch_geometric.utils.sparse import set_sparse_value
 
 from pyg_stkd.functional.sparse.attention import additive_attention
-from pyg_stkd.functional.sparse.blocks import with_self_loops
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.looped import with_self_loops
 from pyg_stkd.nn.conv import fusing, inputs
 from pyg_stkd.nn.scripting import refuse_script
 

@@ -11,9 +11,9 @@ from torch.autograd import gradcheck
 
 from pyg_stkd import kernels
 from pyg_stkd.functional import local_structure
-from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.functional.structures.spatial import rows, spatial_correlation
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.slices import slice_blocks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_stkd.functional import sddmm, segment_log_softmax, spmm
-from pyg_stkd.functional.sparse.slices import SliceBlocks, slice_blocks
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.slices import SliceBlocks, slice_blocks
 
 EMPTY = torch.empty(2, 0, dtype=torch.long)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
-from pyg_stkd.functional.sparse.blocks import HeadBlocks, head_blocks, with_self_loops
-from pyg_stkd.functional.sparse.slices import slice_blocks
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.both_ways import both_ways
+from pyg_stkd.graph.head_blocks import head_blocks
+from pyg_stkd.graph.looped import with_self_loops
+from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.nn import GATConv
 
 
@@ -23,7 +26,7 @@ def graphs(draw: st.DrawFn) -> tuple[Tensor, tuple[int, int]]:
     return torch.stack([torch.randint(n, (count,)) for n in size]), size
 
 
-def assert_transposed(graph: Graph | HeadBlocks, num_src: int) -> None:
+def assert_transposed(graph: Graph, num_src: int) -> None:
     """Checks a transpose against the graph it belongs to, whatever the order within a source."""
     _, col, row = graph.csr()
     pointer, targets, perm = graph.csc()
@@ -49,21 +52,6 @@ def test_loops_are_those_of_pyg(case: tuple[Tensor, tuple[int, int]], warm: bool
     assert_transposed(looped, size[0])
 
 
-@given(graphs(), st.integers(1, 4))
-def test_blocks_are_the_graph_of_nodes_and_heads(
-    case: tuple[Tensor, tuple[int, int]], heads: int
-) -> None:
-    edge_index, size = case
-    graph = Graph(edge_index, size)
-    blocks = HeadBlocks(graph, heads)
-    rows = graph.edge_index[:, :, None] * heads + torch.arange(heads)
-    expected = Graph(rows.view(2, -1), (size[0] * heads, size[1] * heads))
-    for a, b in zip(blocks.csr(), expected.csr(), strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(blocks.order.long(), expected.perm)
-    assert_transposed(blocks, size[0] * heads)
-
-
 def test_derived_graphs_are_kept_but_do_not_change_devices_or_copies() -> None:
     graph = Graph(torch.tensor([[0, 1, 1], [1, 1, 0]]))
     looped = with_self_loops(graph)
@@ -73,9 +61,43 @@ def test_derived_graphs_are_kept_but_do_not_change_devices_or_copies() -> None:
     for other in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
         assert torch.equal(with_self_loops(other).edge_index, looped.edge_index)
         assert with_self_loops(other) is not looped
-    meta = looped.to("meta")
-    assert meta.device.type == "meta"
-    assert head_blocks(meta, 2).csr()[0].device.type == "meta"
+
+
+def tensors_of(value: Any, seen: set[int] | None = None) -> list[Tensor]:
+    """Lists all tensors that an object reaches through attributes and containers."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return []
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        parts = [*value.values()]
+    elif isinstance(value, (tuple, list)):
+        parts = [*value]
+    else:
+        parts = [vars(value)] if hasattr(value, "__dict__") else []
+    return [tensor for part in parts for tensor in tensors_of(part, seen)]
+
+
+@pytest.mark.parametrize("kind", ["graph", "looped", "slices", "looped slices"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_nothing_stays_on_the_old_device(kind: str, warm: bool) -> None:
+    graph = Graph(torch.tensor([[0, 1, 1, 2], [1, 1, 0, 0]]))
+    if "looped" in kind:
+        graph = with_self_loops(graph)
+    if "slices" in kind:
+        graph = slice_blocks(graph, 2)
+    if warm:
+        graph.csc()
+        head_blocks(graph, 2).csc()
+        both_ways(graph)
+    moved = graph.to("meta")
+    assert moved.device.type == "meta"
+    assert moved.num_edges == graph.num_edges
+    if "slices" not in kind or not warm:
+        assert head_blocks(moved, 2).csr()[0].device.type == "meta"
+    assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph.graph import Graph
 from pyg_stkd.graph.order import fits_int32, usable_in_training
 
 __all__ = ["SliceBlocks", "slice_blocks"]
@@ -30,25 +30,25 @@ class SliceBlocks(Graph):
         num_src, num_dst = base.size
         if not fits_int32(*(count * num_slices for count in (*base.size, base.num_edges))):
             pointer, col, row = pointer.long(), col.long(), row.long()
-        self.size = num_src * num_slices, num_dst * num_slices
-        self.value, self._base, self._derived = None, base, {}
-        self._num_slices = num_slices
-        self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
-        self._row = _tile(row, num_dst, num_slices)
-        self._col = _tile(col, num_src, num_slices)
-        self._rowptr = _tile_pointer(pointer, base.num_edges, num_slices)
+        csr = (
+            _tile_pointer(pointer, base.num_edges, num_slices),
+            _tile(col, num_src, num_slices),
+            _tile(row, num_dst, num_slices),
+        )
+        self._fill((num_src * num_slices, num_dst * num_slices), csr)
+        self._base, self._num_slices = base, num_slices
 
     @cached_property
     def edge_index(self) -> Tensor:  # type: ignore[override]
         """Edges, sorted by target; built only where someone asks for them."""
         with usable_in_training():
-            return torch.stack([self._col, self._row]).long()
+            return torch.stack(self._csr[1:]).long()
 
     @cached_property
     def rowptr(self) -> Tensor:  # type: ignore[override]
         """Pointers as 64-bit integers."""
         with usable_in_training():
-            return self._rowptr.long()
+            return self._csr[0].long()
 
     @cached_property
     def perm(self) -> Tensor:  # type: ignore[override]
@@ -58,27 +58,24 @@ class SliceBlocks(Graph):
 
     @property
     def num_edges(self) -> int:
-        return self._col.numel()
+        return self._csr[1].numel()
 
     @property
     def device(self) -> torch.device:
-        return self._col.device
+        return self._csr[1].device
 
     @property
     def degree(self) -> Tensor:
-        return self._rowptr.diff().long()
+        return self._csr[0].diff().long()
 
-    def csc(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self._transposed is None:
-            pointer, row, perm = self._base.csc()
-            num_edges, dtype = self._base.num_edges, self._col.dtype
-            with usable_in_training():
-                self._transposed = (
-                    _tile_pointer(pointer.to(dtype), num_edges, self._num_slices),
-                    _tile(row.to(dtype), self._base.size[1], self._num_slices),
-                    _tile(perm, num_edges, self._num_slices),
-                )
-        return self._transposed
+    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        pointer, row, perm = self._base.csc()
+        num_edges, dtype = self._base.num_edges, self._csr[1].dtype
+        return (
+            _tile_pointer(pointer.to(dtype), num_edges, self._num_slices),
+            _tile(row.to(dtype), self._base.size[1], self._num_slices),
+            _tile(perm, num_edges, self._num_slices),
+        )
 
     def to(self, device: torch.device | str) -> Graph:
         return slice_blocks(self._base.to(device), self._num_slices)
@@ -103,13 +100,8 @@ def slice_blocks(graph: Graph, num_slices: int) -> Graph:
         raise ValueError(f"'num_slices' must not be negative (got {num_slices})")
     if num_slices == 1:
         return graph
-    kept: dict[int, SliceBlocks] = graph._derived.setdefault("slices", {})
-    with usable_in_training():
-        blocks = kept.pop(num_slices, None) or SliceBlocks(graph, num_slices)
-    kept[num_slices] = blocks  # last again
-    while len(kept) > 2:  # full batches and the last one of an epoch
-        del kept[next(iter(kept))]
-    return blocks
+    # Full batches, and the last one of an epoch.
+    return graph.derived("slices", lambda: SliceBlocks(graph, num_slices), num_slices, most=2)
 
 
 def _tile(index: Tensor, step: int, count: int) -> Tensor:

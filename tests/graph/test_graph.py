@@ -318,3 +318,25 @@ def test_loops_are_dropped_and_added() -> None:
         assert drop_loops(given_).size == (4, 4)
     assert same_edges(looped, Graph(torch.cat([edges, torch.tensor([[0, 3]] * 2)], dim=1), 4))
     assert add_loops(Graph(edges[:, :0], 0)).num_edges == 0
+
+
+def test_what_is_derived_belongs_to_one_graph() -> None:
+    graph, calls = Graph(RANDOM), []
+
+    def build() -> Tensor:
+        calls.append(0)
+        return graph.degree + 1
+
+    with torch.inference_mode():
+        first = graph.derived("sums", build, 3)
+    assert not first.is_inference()
+    assert graph.derived("sums", build, 3) is first
+    assert graph.derived("sums", build, 4) is not first
+    assert graph.derived("others", build, 3) is not first
+    assert Graph(RANDOM).derived("sums", build, 3) is not first
+    assert len(calls) == 4
+    assert graph.to("meta").derived("sums", lambda: None) is None
+    for option in (1, 2, 1, 3):  # 2 was not asked for the longest
+        graph.derived("few", build, option, most=2)
+    kept = [key for key in graph._derived if key[0] == "few"]
+    assert kept == [("few", 1), ("few", 3)]
