@@ -5,6 +5,8 @@
 #   make test          the test suite, without a compiler and without torch-scatter / torch-sparse
 #   make test-sparse   the same suite with torch-scatter and torch-sparse (built, or from
 #                      PIP_FIND_LINKS) in an environment of its own
+#   make test-all      the suite, long tests included, with every other optional package (the extra
+#                      "all") and PyTorch Geometric Temporal, in an environment of its own
 #   make lint          ruff (rules and format) and mypy
 #   make docs          the HTML documentation, warnings as errors, in docs/_build/html
 #   make bench         the benchmarks of benchmarks/
@@ -12,15 +14,17 @@
 #                      (atheris) for FUZZ_SECONDS and at random FUZZ_INPUTS times
 #   make clean         remove the environments, caches and built pages (runs/ stays)
 #
-# Variables: PYTHON (interpreter of new environments), TORCH (torch version), VENV, VENV_SPARSE
-# (folders of the environments), PYTEST_ARGS, DEMO_ARGS, BENCH (benchmarks to run),
-# FUZZ (modules of tests/fuzz to run).
+# Variables: PYTHON (interpreter of new environments), TORCH (torch version), VENV, VENV_SPARSE,
+# VENV_ALL (folders of the environments), WORKERS (processes that share the tests), PYTEST_ARGS,
+# DEMO_ARGS, BENCH (benchmarks to run), FUZZ (modules of tests/fuzz to run).
 # pip's own variables (PIP_FIND_LINKS, PIP_INDEX_URL, ...) are honoured.
 
 PYTHON ?= python3
 TORCH ?= 2.13.0
 VENV ?= .venv
 VENV_SPARSE ?= .venv-sparse
+VENV_ALL ?= .venv-all
+WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH ?= $(wildcard benchmarks/[a-z]*.py)
@@ -28,7 +32,11 @@ FUZZ ?= $(basename $(notdir $(wildcard tests/fuzz/readers.py tests/fuzz/function
 FUZZ_SECONDS ?= 600
 FUZZ_INPUTS ?= 100000
 
-ENVS = $(VENV) $(VENV_SPARSE)
+ENVS = $(VENV) $(VENV_SPARSE) $(VENV_ALL)
+# A test that hangs fails after ten minutes, and says where it was.
+PYTEST = -m pytest -q --numprocesses $(WORKERS) --timeout 600
+# Beside its requirements, which are older than what it runs with.
+TEMPORAL = torch-geometric-temporal==0.56.2
 # Quiet but for errors.
 PIP = -m pip --disable-pip-version-check install -qq
 # The version asked for, repeated, keeps pip from ever replacing it with another one.
@@ -40,7 +48,7 @@ VERSIONS = import sys; from importlib.metadata import version as v; \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: demo test test-sparse lint docs bench fuzz clean help
+.PHONY: demo test test-sparse test-all lint docs bench fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,13 +60,18 @@ demo: $(VENV)/.package
 test: $(VENV)/.package
 	@echo "==> Testing without torch-scatter and torch-sparse in $(VENV)"
 	@$(VENV)/bin/python -c '$(VERSIONS)' torch torch-geometric
-	@$(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+	@$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 test-sparse: $(VENV_SPARSE)/.sparse
 	@echo "==> Testing with torch-scatter and torch-sparse in $(VENV_SPARSE)"
 	@$(VENV_SPARSE)/bin/python -c '$(VERSIONS)' torch torch-geometric torch-scatter torch-sparse
 	@$(VENV_SPARSE)/bin/python -c 'import torch_scatter, torch_sparse'  # or PyG ignores them
-	@$(VENV_SPARSE)/bin/python -m pytest -q $(PYTEST_ARGS)
+	@$(VENV_SPARSE)/bin/python $(PYTEST) $(PYTEST_ARGS)
+
+test-all: $(VENV_ALL)/.all
+	@echo "==> Testing with all optional packages, long tests included, in $(VENV_ALL)"
+	@$(VENV_ALL)/bin/python -c '$(VERSIONS)' torch torch-geometric lightning onnxruntime h5py
+	@FULL_TEST=1 $(VENV_ALL)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	@echo "==> Checking rules (ruff check), format (ruff format) and types (mypy)"
@@ -83,7 +96,7 @@ fuzz: $(VENV)/.fuzz
 	@$(VENV)/bin/python tests/fuzz/drive.py --inputs $(FUZZ_INPUTS) $(FUZZ)
 
 clean:
-	rm -rf $(VENV) $(VENV_SPARSE) build dist *.egg-info docs/_build docs/_results docs/api
+	rm -rf $(ENVS) build dist *.egg-info docs/_build docs/_results docs/api
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -117,6 +130,12 @@ $(VENV_SPARSE)/.sparse: %/.sparse: %/.package
 	@$*/bin/python $(PIP) "setuptools>=77" wheel
 	@# No cache: it would offer extensions that were built for another torch.
 	@$*/bin/python $(PIP) --no-cache-dir --no-build-isolation --editable ".[sparse]" "$(KEEP)"
+	@touch $@
+
+$(VENV_ALL)/.all: %/.all: %/.package
+	@echo "==> Installing all optional packages in $*"
+	@$*/bin/python $(PIP) --editable ".[test,all]" "$(KEEP)"
+	@$*/bin/python $(PIP) --no-deps "$(TEMPORAL)"
 	@touch $@
 
 $(VENV)/.dev: %/.dev: %/.package

@@ -9,6 +9,10 @@ and step, batch norm over nodes; its own package is used instead where it is ins
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import ChebConv
@@ -131,11 +135,27 @@ class TemporalBlock(nn.Module):
 
 def temporal_block(*args: int) -> tuple[nn.Module, str]:
     """Return PyTorch Geometric Temporal's own block where installed, else ours of it; and which."""
-    try:
-        from torch_geometric_temporal.nn.attention.stgcn import STConv as Block
-    except ImportError:
+    module = pyg_temporal()
+    if module is None:
         return TemporalBlock(*args), "re-implemented"
-    return Block(*args), "torch-geometric-temporal"
+    return module.STConv(*args), "torch-geometric-temporal"
+
+
+def pyg_temporal() -> ModuleType | None:
+    """Return the file of PyTorch Geometric Temporal's block, if it is installed.
+
+    The file by itself: the whole package imports torch-sparse, which the block does not need.
+    """
+    package = importlib.util.find_spec("torch_geometric_temporal")
+    if package is None or not package.submodule_search_locations:
+        return None
+    path = Path(package.submodule_search_locations[0]) / "nn" / "attention" / "stgcn.py"
+    spec = importlib.util.spec_from_file_location("pyg_temporal_stgcn", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def laplacian(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Tensor:

@@ -83,7 +83,9 @@ def test_equals_the_block_of_pyg_temporal(propagation: str, weight: Tensor | Non
 
 
 def test_our_copy_of_pyg_temporal_is_faithful() -> None:
-    module = pytest.importorskip("torch_geometric_temporal.nn.attention.stgcn")
+    module = PEERS.pyg_temporal()
+    if module is None:
+        pytest.skip("PyTorch Geometric Temporal is not installed")
     theirs = module.STConv(5, 3, 4, 6, 3, 3).double()
     ours = PEERS.TemporalBlock(5, 3, 4, 6, 3, 3).double()
     ours.load_state_dict(theirs.state_dict())
