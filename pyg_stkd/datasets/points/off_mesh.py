@@ -62,6 +62,6 @@ def _check(data: Data, num_nodes: int) -> None:
         raise ValueError("vertices that are not three finite numbers")
     if int(face.min()) < 0 or int(face.max()) >= num_nodes:
         raise ValueError(f"faces with vertices {int(face.min())} to {int(face.max())}")
-    a, b, c = pos.double()[face]
-    if not torch.linalg.cross(b - a, c - a).any():
-        raise ValueError("a surface without area")
+    a, b, c = (pos / pos.abs().max())[face]  # in float32, as PyG samples points
+    if not (torch.linalg.cross(b - a, c - a).norm(dim=1) > 0).any():
+        raise ValueError("a surface without area, in units of its largest coordinate")
