@@ -202,6 +202,12 @@ def links_to_edges(
     return edge_index[:, weight > 0], weight[weight > 0]
 
 
+def in_float32(edge_index: Tensor, edge_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return edges with their weights in float32, without those whose weight vanishes in it."""
+    weight = edge_weight.float()
+    return edge_index[:, weight > 0], weight[weight > 0]
+
+
 def as_numbers(name: str, value: Tensor) -> Tensor:
     """Return a tensor as floating point numbers: whole metres make weights below one.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pyg_stkd.datasets.tables import read_table
-from pyg_stkd.datasets.traffic.adjacency import adjacency_to_edges
+from pyg_stkd.datasets.traffic.adjacency import adjacency_to_edges, in_float32
 from pyg_stkd.datasets.traffic.series_checks import (
     check_matrix,
     check_weights,
@@ -59,12 +59,11 @@ class METRLAWeek(TrafficSeries):
         matrix = read_table(graph, columns=table.shape[1]).values
         check_matrix(graph, matrix, table.shape[1])
         check_weights(graph, matrix)
-        edge_index, edge_weight = adjacency_to_edges(torch.from_numpy(matrix))
+        edges = in_float32(*adjacency_to_edges(torch.from_numpy(matrix)))
         try:
             super().__init__(
                 *speed_readings(table, speed),
-                edge_index,
-                edge_weight.float(),
+                *edges,
                 names=header,
                 times="2012-03-01",
                 drop_dead=drop_dead,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pyg_stkd.datasets.traffic.adjacency import GaussianAdjacency, links_to_edges
+from pyg_stkd.datasets.traffic.adjacency import GaussianAdjacency, in_float32, links_to_edges
 from pyg_stkd.datasets.traffic.series_checks import check_range, number_stations, of_file
 from pyg_stkd.datasets.traffic.traffic_files import find_file, read_ids, read_links, read_signal
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
@@ -94,17 +94,14 @@ class PeMSD4(TrafficSeries):
             known = None
         try:
             links = torch.from_numpy(number_stations(ids, data.shape, known)).t()
-            edge_index, edge_weight = links_to_edges(
-                links, torch.from_numpy(cost), kernel, undirected
-            )
+            edges = links_to_edges(links, torch.from_numpy(cost), kernel, undirected)
         except ValueError as error:
             raise of_file(graph, error) from error
         try:
             super().__init__(
                 data,
                 _observed(data),
-                edge_index,
-                edge_weight.float(),
+                *in_float32(*edges),
                 names=None if known is None else [str(i) for i in known],
                 channels=channels,
                 units=units,

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from pyg_stkd import checks
 from pyg_stkd.datasets.tables import read_table
-from pyg_stkd.datasets.traffic.adjacency import GaussianAdjacency, distances_to_edges
+from pyg_stkd.datasets.traffic.adjacency import (
+    GaussianAdjacency,
+    distances_to_edges,
+    in_float32,
+)
 from pyg_stkd.datasets.traffic.series_checks import (
     axis_hint,
     check_distance_matrix,
@@ -95,7 +99,7 @@ class PeMSD7(TrafficSeries):
             pos = torch.from_numpy(place)
         sparse = speed.name == "vel.csv"
         graph = find_file(root, "adj.npz" if sparse else speed.name.replace("V_", "W_"))
-        edge_index, edge_weight = _edges(graph, num_nodes, kernel, values)
+        edges = _edges(graph, num_nodes, kernel, values)
         steps = np.arange(len(readings))
         first = np.array(["2012-05-01"], dtype="datetime64[D]")
         days = np.busday_offset(first, steps // 288, roll="forward").astype("datetime64[m]")
@@ -103,8 +107,7 @@ class PeMSD7(TrafficSeries):
             super().__init__(
                 readings,
                 mask,
-                edge_index,
-                edge_weight.float(),
+                *edges,
                 names=names,
                 times=days + steps % 288 * np.timedelta64(5, "m"),
                 days_per_week=5,
@@ -131,4 +134,4 @@ def _edges(
         raise of_file(graph, error) from error
     if values is None and not (matrix**2 == matrix).all():
         check_distance_matrix(graph, matrix)
-    return edges
+    return in_float32(*edges)

@@ -65,28 +65,18 @@ def upstream(
         tuple: For each pair, sorted by origin: the origin's place in `origins`, the node upstream
         (the origin itself included) and the length of the way in metres.
     """
-    order = np.argsort(road.links[1], kind="stable")
-    source, length = road.links[0][order], road.distance[order]
-    first = np.searchsorted(road.links[1][order], np.arange(num_nodes + 1))
-    key = np.arange(len(origins)) * num_nodes + origins
-    way = np.zeros(len(origins))
-    new_key, new_way = key, way
-    # A step along the links a round, for all origins at once; only shorter ways go on.
-    while len(new_key):
-        node = new_key % num_nodes
-        count = first[node + 1] - first[node]
-        parent = np.repeat(np.arange(len(node)), count)
-        link = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-        link += first[node[parent]]
-        found_key = new_key[parent] // num_nodes * num_nodes + source[link]
-        found_way = new_way[parent] + length[link]
-        near = found_way <= reach
-        joined_key = np.concatenate([key, found_key[near]])
-        joined_way = np.concatenate([way, found_way[near]])
-        old = np.arange(len(joined_key)) < len(key)
-        # Of equal ways the known one comes first, so that a loop of length zero ends.
-        best = np.lexsort((~old, joined_way, joined_key))
-        best = best[np.r_[True, np.diff(joined_key[best]) > 0]]
-        key, way = joined_key[best], joined_way[best]
-        new_key, new_way = key[~old[best]], way[~old[best]]
-    return key // num_nodes, key % num_nodes, way
+    import networkx as nx  # torch itself requires it
+
+    lengths: dict[tuple[int, int], float] = {}
+    for source, target, length in zip(*road.links.tolist(), road.distance.tolist(), strict=True):
+        lengths[target, source] = min(length, lengths.get((target, source), np.inf))
+    against = nx.DiGraph()
+    against.add_nodes_from(range(num_nodes))
+    against.add_weighted_edges_from((*ends, length) for ends, length in lengths.items())
+    ways = [
+        sorted(nx.single_source_dijkstra_path_length(against, origin, cutoff=reach).items())
+        for origin in origins.tolist()
+    ]
+    owner = np.repeat(np.arange(len(ways)), [len(way) for way in ways])
+    node = np.array([node for way in ways for node, _ in way], dtype=np.int64)
+    return owner, node, np.array([length for way in ways for _, length in way], dtype=np.float64)

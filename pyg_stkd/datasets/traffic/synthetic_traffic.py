@@ -6,7 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_stkd.datasets.traffic.adjacency import GaussianAdjacency, check_distances, links_to_edges
+from pyg_stkd.datasets.traffic.adjacency import (
+    GaussianAdjacency,
+    check_distances,
+    in_float32,
+    links_to_edges,
+)
 from pyg_stkd.datasets.traffic.congestion import Events, spread
 from pyg_stkd.datasets.traffic.road_network import RoadNetwork, freeway_grid
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
@@ -117,7 +122,7 @@ class SyntheticTraffic(TrafficSeries):
             speed += noise * torch.from_numpy(chance)
         speed.clamp_(min=3.0)
 
-        edge_index, edge_weight = links_to_edges(
+        edges = links_to_edges(
             torch.from_numpy(road.links),
             torch.from_numpy(road.distance),
             GaussianAdjacency(threshold=0.0),
@@ -125,8 +130,7 @@ class SyntheticTraffic(TrafficSeries):
         super().__init__(
             speed.unsqueeze(-1),
             torch.from_numpy(_observed(num_nodes, num_steps, missing, step_minutes, rng)),
-            edge_index,
-            edge_weight.float(),
+            *in_float32(*edges),
             names=[f"s{i}" for i in range(num_nodes)],
             step_minutes=step_minutes,
             times=minutes,

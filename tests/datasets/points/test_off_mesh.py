@@ -67,7 +67,10 @@ def test_mesh_colours_are_left_out(tmp_path: Path) -> None:
         (mesh(["3 0 1 -1"]), "faces with vertices -1 to 1"),
         (mesh(["3 0 1 1"]), "a surface without area"),
         (mesh(["3 0 1 2"], vertices=["0 0 0"] * 5), "a surface without area"),
-        (mesh(["3 0 1 2"], vertices=[*POS[:4], "1e30 0 0"]), "without area, in units of its largest"),
+        (
+            mesh(["3 0 1 2"], vertices=[*POS[:4], "1e30 0 0"]),
+            "without area, in units of its largest",
+        ),
         (mesh(["3 0 1 2"], vertices=["0 0 nan", *POS[1:]]), "not three finite numbers"),
         (mesh(["3 0 1 2"], vertices=["0 0 0 0"] * 5), "not three finite numbers"),
         (mesh(["3 0 1 2"], vertices=["0 0", *POS[1:]]), "expected sequence"),

@@ -9,6 +9,7 @@ from pyg_stkd.datasets.traffic.adjacency import (
     GaussianAdjacency,
     adjacency_to_edges,
     distances_to_edges,
+    in_float32,
     links_to_edges,
 )
 
@@ -130,6 +131,14 @@ def test_links_between_nodes_of_huge_numbers() -> None:
     for bad in (torch.tensor([[0], [-1]]), torch.tensor([[0.0], [1.0]])):
         with pytest.raises(ValueError, match="'links' must hold whole numbers of nodes from 0"):
             links_to_edges(bad, torch.ones(1))
+
+
+def test_weights_that_vanish_in_float32_are_no_edges() -> None:
+    weight = torch.tensor([0.5, 1e-320, 1e-40], dtype=torch.double)
+    index, single = in_float32(torch.tensor([[0, 1, 2], [1, 2, 0]]), weight)
+    assert index.tolist() == [[0, 2], [1, 0]]
+    assert single.dtype == torch.float32
+    assert (single > 0).all()
 
 
 def test_one_node_has_no_edges() -> None:

@@ -22,6 +22,23 @@ def test_freeway_grid_is_a_road_graph(num_nodes: int, seed: int) -> None:
     assert np.bincount(target, minlength=num_nodes).max() <= 12
 
 
+@pytest.mark.parametrize("num_nodes", [64, 228, 700])
+def test_freeways_of_one_direction_lie_evenly_over_those_that_they_cross(num_nodes: int) -> None:
+    road = freeway_grid(num_nodes, np.random.default_rng(0))
+    length = int(np.sqrt(2 * num_nodes))
+    freeway = np.arange(num_nodes) // length
+    for direction, axis in ((0, 1), (1, 0)):  # those that run east lie at places north
+        places = [
+            np.unique(road.pos[freeway == f, axis]) for f in range(direction, freeway[-1] + 1, 2)
+        ]
+        assert all(len(place) == 1 for place in places)
+        gaps = np.diff(np.concatenate(places))
+        np.testing.assert_allclose(gaps, gaps[0])
+        extent = length * 800.0
+        assert places[0][0] == pytest.approx(gaps[0] / 2)
+        assert places[-1][0] + gaps[0] / 2 == pytest.approx(extent, abs=gaps[0] + 1)
+
+
 def naive_upstream(
     road: RoadNetwork, num_nodes: int, origin: int, reach: float
 ) -> dict[int, float]:
