@@ -140,8 +140,9 @@ class DistillationLoss(nn.Module):
         """Return the modules with weights that the student's features are given to.
 
         When :func:`~pyg_stkd.prune.distill_and_prune` makes the student's layer smaller, the linear
-        map that comes first in each of them loses the columns of the channels that went. Override
-        it where a loss also has modules for the teacher's features. (default: all its modules)
+        map that comes first in each of them loses the columns of the channels that went. Where a
+        loss does not override it, those that take the student's features are found by trial on a
+        batch. (default: all its modules)
         """
         if self._parameters:
             return [self]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,8 +12,9 @@ import torch
 
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.files import remove_parts, write_atomic
-from pyg_stkd.prune.algorithm.adapters import narrow_adapters
+from pyg_stkd.prune.algorithm.adapters import StudentMaps, narrow_adapters
 from pyg_stkd.prune.algorithm.random_numbers import RandomNumbers
+from pyg_stkd.prune.algorithm.rehearsal import copied
 from pyg_stkd.prune.algorithm.stage import Stage
 from pyg_stkd.prune.masked.processes import first, gathered, rank, together
 from pyg_stkd.prune.pruner import Pruner
@@ -69,7 +69,11 @@ def save_stages(
 
 
 def load_stages(
-    path: Path, distiller: Distiller, pruner: Pruner, numbers: RandomNumbers
+    path: Path,
+    distiller: Distiller,
+    pruner: Pruner,
+    maps: StudentMaps,
+    numbers: RandomNumbers,
 ) -> tuple[list[Stage], dict[str, Any] | None]:
     """Bring a distiller and a pruner, as they were at first, to the last stage of a file.
 
@@ -95,21 +99,20 @@ def load_stages(
         )
     states = content.get("random") or []
     state = states[rank()] if len(states) == len(gathered(None)) else None
-    # On copies first, since a shrunk student has no way back; the teacher is not touched.
-    teacher = distiller.teacher
+    # On copies first, since a shrunk student has no way back.
     try:
         reports = [Stage(**report) for report in content["stages"]]
         if state is not None:
             now = numbers.state()
             numbers.restore(state)
             numbers.restore(now)
-        _apply(content, *copy.deepcopy((distiller, pruner), {id(teacher): teacher}))
+        _apply(content, *copied(distiller, pruner, maps))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"'checkpoint' must be of this distiller's student and losses (got {path.name!r}: "
             f"{error})"
         ) from error
-    _apply(content, distiller, pruner)
+    _apply(content, distiller, pruner, maps)
     return reports, state
 
 
@@ -132,8 +135,10 @@ def _read(path: Path, pruner: Pruner) -> dict[str, Any]:
     return content
 
 
-def _apply(content: Mapping[str, Any], distiller: Distiller, pruner: Pruner) -> None:
+def _apply(
+    content: Mapping[str, Any], distiller: Distiller, pruner: Pruner, maps: StudentMaps
+) -> None:
     pruner.load_state_dict(content["pruner"])
-    narrow_adapters(distiller, pruner)
+    narrow_adapters(distiller, pruner, maps)
     pruner.shrink()
     distiller.load_state_dict(content["distiller"])

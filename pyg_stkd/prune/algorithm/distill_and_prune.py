@@ -13,7 +13,6 @@ from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.training import Criterion, Unpack, unpack
 from pyg_stkd.prune.algorithm.checkpoint import check_path, load_stages, save_stages
 from pyg_stkd.prune.algorithm.parallel import inner
-from pyg_stkd.prune.algorithm.random_numbers import RandomNumbers
 from pyg_stkd.prune.algorithm.stage import Algorithm, MakeOptimizer, Stage, Validate
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.pruner import Pruner
@@ -123,9 +122,9 @@ def distill_and_prune(
 
 def _stages(run: Algorithm, epochs: list[int], path: Path | None) -> Iterator[Stage]:
     reports: list[Stage] = []
-    numbers = RandomNumbers(run.loader, run.calibration, run.unlabelled, run.pruner.importance)
+    numbers = run.numbers
     if path is not None and first(path.exists()):
-        reports, state = load_stages(path, run.distiller, run.pruner, numbers)
+        reports, state = load_stages(path, run.distiller, run.pruner, run.maps, numbers)
         yield from reports[:-1]
         # What comes next draws the numbers that it would have drawn without an interruption: also
         # whoever is given the last report.

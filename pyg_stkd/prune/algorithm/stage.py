@@ -22,9 +22,11 @@ from pyg_stkd.distill.training import (
     total_loss,
     unpack,
 )
-from pyg_stkd.prune.algorithm.adapters import check_adapters, narrow_adapters
+from pyg_stkd.prune.algorithm.adapters import StudentMaps, check_adapters, narrow_adapters
 from pyg_stkd.prune.algorithm.compensate import add_means
 from pyg_stkd.prune.algorithm.parallel import inner, wrapped_alike
+from pyg_stkd.prune.algorithm.random_numbers import RandomNumbers
+from pyg_stkd.prune.algorithm.rehearsal import maps_by_trial, needs_trial, rehearse
 from pyg_stkd.prune.algorithm.steps import check_calibration, fine_tune, measure, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.processes import average, first, several
@@ -83,7 +85,30 @@ class Algorithm:
         if self.unlabelled is not None:
             own = None if self.unpack is unpack else self.unpack
             self._kinds = Batches(self.loader, self.unlabelled, own, None)
-        check_adapters(self.distiller, self.pruner)
+        self.numbers = RandomNumbers(
+            self.loader, self.calibration, self.unlabelled, self.pruner.importance
+        )
+        self.maps: StudentMaps = {}
+        by_trial = needs_trial(self.distiller)
+        if not by_trial:
+            check_adapters(self.distiller, self.pruner)
+        batch = self._look()
+        if batch is not None and by_trial:
+            self.maps = maps_by_trial(self.distiller, batch)
+        check_adapters(self.distiller, self.pruner, self.maps)
+        if batch is not None and self.pruner.groups:
+            rehearse(self.distiller, self.pruner, batch, self.maps)
+
+    def _look(self) -> Batch | None:
+        """Return a batch to try things on, random numbers as before; none of what gives it once."""
+        source = self.loader if isinstance(self.calibration, int) else self.calibration
+        if isinstance(self.loader if source is None else source, Iterator):
+            return None
+        before = self.numbers.state()
+        try:
+            return next(self._calibration(), None)
+        finally:
+            self.numbers.restore(before)
 
     def stage(self, epochs: int) -> Stage:
         """Do the next stage of the pruner."""
@@ -192,7 +217,7 @@ class Algorithm:
         return not metric <= before + self.guard * abs(before)  # NaN is worse
 
     def _shrink(self) -> None:
-        narrow_adapters(self.distiller, self.pruner)
+        narrow_adapters(self.distiller, self.pruner, self.maps)
         self.pruner.shrink()
 
     def _snapshot(self) -> tuple[Snapshot, dict[str, Tensor]]:

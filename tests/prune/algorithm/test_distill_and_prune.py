@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
 
 from pyg_stkd.distill import Distiller, HintLoss, LSPLoss, SoftTargetLoss, TeacherCache
@@ -204,8 +205,9 @@ def test_calibration_batches_are_the_users_choice() -> None:
 
     one = [batches()[1]]
     run(*make(keep=(0.5,)), epochs=(0,), calibration=one, unpack=spy)
-    assert sum(bool(torch.equal(x, one[0][0])) for x in seen) == 3  # means, scores, statistics
-    assert len(seen) == 4  # and a batch to measure
+    # Tried out, then means, scores, statistics.
+    assert sum(bool(torch.equal(x, one[0][0])) for x in seen) == 4
+    assert len(seen) == 5  # and a batch to measure
 
 
 def test_dropped_means_go_into_the_bias() -> None:
@@ -352,3 +354,77 @@ def test_the_pruner_must_be_one_of_the_student() -> None:
         distill_and_prune(make()[0], make()[1], [], F.cross_entropy, optimizer=make_optimizer)
     with pytest.raises(ValueError, match=r"'losses' must hold at least one loss \(got none\)"):
         next(distill_and_prune(*make(), [], F.cross_entropy, optimizer=make_optimizer))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.75])
+def test_unlabelled_batches_take_turns(share: float) -> None:
+    distiller, pruner = make(keep=(0.6, 0.4))
+    seen: list[str] = []
+    more = [(0.5 * x, EDGES) for x, *_ in batches()]
+
+    def watch(module: Any, args: Any) -> None:
+        if module.student.training:
+            seen.append("u" if any(args[0] is x for x, _ in more) else "l")
+
+    distiller.register_forward_pre_hook(watch)
+    asked: list[Any] = []
+
+    def criterion(out: Tensor, y: Tensor) -> Tensor:
+        asked.append(y)
+        return F.cross_entropy(out, y)
+
+    stages = [
+        *distill_and_prune(
+            distiller, pruner, batches(), criterion, optimizer=adam, epochs=2, unlabelled=more,
+            share=share,
+        )
+    ]  # fmt: skip
+    expected = {0.0: "ll", 0.5: "lulu", 0.75: "luuuluuu"}[share]
+    assert "".join(seen) == expected * 4
+    assert all(y is not None for y in asked)
+    for stage in stages:
+        assert "task" in stage.losses
+        assert set(stage.unlabelled) == ({"loss", "soft_target", "hint", "lsp"} if share else set())
+
+
+def test_unlabelled_batches_teach() -> None:
+    plain, taught = make(keep=(0.6,)), make(keep=(0.6,))
+    run(*plain, epochs=3)
+    run(*taught, epochs=3, unlabelled=[(torch.rand(6, 4), EDGES)])
+    assert not torch.equal(output(plain[1]), output(taught[1]))
+
+
+def test_unlabelled_batches_are_unpacked_alike() -> None:
+    def named(batch: Any) -> Any:
+        return (batch["x"], batch["e"]), {}, batch.get("y")
+
+    loader = [{"x": x, "e": e, "y": y} for x, e, y in batches()]
+    more = [{"x": x, "e": e} for x, e, _ in batches()]
+    distiller, pruner = make(keep=(0.6,))
+    stages = distill_and_prune(
+        distiller, pruner, loader, F.cross_entropy, optimizer=adam, epochs=1, unlabelled=more,
+        unpack=named,
+    )  # fmt: skip
+    assert set(next(stages).unlabelled) == {"loss", "soft_target", "hint", "lsp"}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"unlabelled": []}, ValueError, r"'unlabelled' must give at least one batch \(got none\)"),
+        ({"unlabelled": iter([1])}, TypeError, r"'unlabelled' must give its batches again"),
+        (
+            {"unlabelled": [Data(x=torch.ones(2, 4), edge_index=EDGES)]},
+            ValueError,
+            r"must give batches of one kind \(got tuple and Data\)",
+        ),
+        ({"unlabelled": [(1, 2, 3, 4)]}, ValueError, r"'unlabelled' must give tuples of 2 inputs"),
+        ({"share": 1.0}, ValueError, r"'share' must be at least 0 and below 1 \(got 1.0\)"),
+        ({"share": "x"}, TypeError, r"'share' must be a number"),
+    ],
+)
+def test_unlabelled_batches_are_checked_at_once(kwargs: Any, error: Any, message: str) -> None:
+    distiller, pruner = make()
+    with pytest.raises(error, match=message):
+        distill_and_prune(distiller, pruner, batches(), F.cross_entropy, optimizer=adam, **kwargs)
+    assert pruner.share == 1
