@@ -1,7 +1,7 @@
 # Every target sets up what it needs, on any machine with Python >= 3.10 and pip, and is quick the
 # second time: packages are installed again only when TORCH or pyproject.toml changes.
 #
-#   make demo          distil a GAT on synthetic protein graphs (the main example); writes runs/
+#   make demo          distil a GAT on few labelled protein graphs and many without; writes runs/
 #   make test          the test suite, without a compiler and without torch-scatter / torch-sparse
 #   make test-sparse   the same suite with torch-scatter and torch-sparse (built, or from
 #                      PIP_FIND_LINKS) in an environment of its own
@@ -54,8 +54,8 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(VENV)/.package
-	@echo "==> Running examples/papers/ppi.py on synthetic protein graphs"
-	@$(VENV)/bin/python examples/papers/ppi.py --dataset synthetic $(DEMO_ARGS)
+	@echo "==> Running examples/proteins.py: few labelled protein graphs, many without labels"
+	@$(VENV)/bin/python examples/proteins.py $(DEMO_ARGS)
 
 test: $(VENV)/.package
 	@echo "==> Testing without torch-scatter and torch-sparse in $(VENV)"

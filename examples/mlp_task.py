@@ -132,7 +132,9 @@ def drop(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or x.layout != torch.sparse_csr:
         return F.dropout(x, p, training)
     values = F.dropout(x.values(), p, training)
-    return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, x.shape)
+    return torch.sparse_csr_tensor(
+        x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
+    )
 
 
 def teacher_of(data: Data, dropout: float) -> GCN:

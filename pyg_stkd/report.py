@@ -128,7 +128,8 @@ class Gap:
 
     Args:
         gain (Interval): The mean paired difference to the student alone.
-        closed (Interval): The share of the gap to the teacher, 1 for all of it.
+        closed (Interval): The share of the gap to the teacher, 1 for all of it; NaN without one.
+            It says little where :obj:`lead` does not exclude 0.
         lead (Interval): The gap itself, teacher less student alone.
     """
 
@@ -173,8 +174,7 @@ def gap(teacher: Sequence[float], alone: Sequence[float], method: Sequence[float
 
     Raises:
         TypeError: If a score is no number.
-        ValueError: If the numbers of scores differ, there are fewer than two, one is not finite,
-            or teacher and student alone have the same mean.
+        ValueError: If the numbers of scores differ, there are fewer than two, or one is not finite.
 
     Example:
         >>> found = gap(teacher=[90.0, 92.0], alone=[80.0, 81.0], method=[88.0, 89.5])
@@ -190,7 +190,7 @@ def gap(teacher: Sequence[float], alone: Sequence[float], method: Sequence[float
     leads = [t - a for t, a in zip(teacher, alone, strict=True)]
     gain, lead = interval(gains), interval(leads)
     if lead.mean == 0:
-        raise ValueError("'teacher' must differ from 'alone' for a gap to be closed (got 0)")
+        return Gap(gain, Interval(math.nan, math.nan, math.nan), lead)
     share = gain.mean / lead.mean
     rest = interval([d - share * g for d, g in zip(gains, leads, strict=True)])
     half = (rest.high - rest.low) / 2 / abs(lead.mean)

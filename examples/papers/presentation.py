@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from pyg_stkd.report import Report, write_atomic
+from pyg_stkd.report import Report, gap, write_atomic
 
 Rows = Sequence[dict[str, str]]
 
@@ -107,6 +107,24 @@ def spread(values: list[float], digits: int = 2, scale: float = 100.0) -> str:
     if len(values) == 1:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {scale * statistics.stdev(values):.{digits}f}"
+
+
+def compare(
+    teacher: list[float], alone: list[float], method: list[float], digits: int = 2
+) -> dict[str, str]:
+    """Return the columns of a method's paired gain and its share of the teacher's lead.
+
+    Each has its 95 % interval over the seeds. A gain that this cannot tell from 0 is marked, and
+    there is no share of a lead that it cannot tell from 0.
+    """
+    if len(alone) < 2:
+        return {"gain over alone": "", "gap closed": ""}
+    found = gap(teacher, alone, method)
+    mark = "" if found.gain.excludes_zero else ", not told from 0"
+    return {
+        "gain over alone": f"{found.gain:.{digits}f}{mark}",
+        "gap closed": f"{found.closed:.0%}" if found.lead.excludes_zero else "no clear gap",
+    }
 
 
 def typical_latency(results: list[dict[str, Any]]) -> dict[int, float]:

@@ -151,7 +151,8 @@ def fit(
             raise TypeError(f"'{name}' must be callable (got {type(call).__name__})")
     if criterion is None and alpha != 1:
         raise ValueError(f"'criterion' must be given unless alpha=1 (got None and alpha={alpha})")
-    batches = Batches(labelled, unlabelled, unpack, TeacherCache(distiller) if cache else None)
+    asked = cache and len(distiller.losses) > 0
+    batches = Batches(labelled, unlabelled, unpack, TeacherCache(distiller) if asked else None)
     run = Run(distiller, batches, criterion, validate, steps, every, alpha, share, mode)
     run.look()
     run.prepare(optimizer, scheduler)
