@@ -121,8 +121,8 @@ $(ENVS:%=%/.torch-$(TORCH)): %/.torch-$(TORCH): %/.python
 	@touch $@
 
 $(ENVS:%=%/.package): %/.package: %/.torch-$(TORCH) pyproject.toml
-	@echo "==> Installing pyg_stkd (editable) with its test and plot requirements in $*"
-	@$*/bin/python $(PIP) --editable ".[test,plot]" "$(KEEP)"
+	@echo "==> Installing pyg_stkd (editable) with what tests and examples need in $*"
+	@$*/bin/python $(PIP) --editable ".[test,examples]" "$(KEEP)"
 	@touch $@
 
 $(VENV_SPARSE)/.sparse: %/.sparse: %/.package

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from pyg_stkd import timing
 from pyg_stkd.report import machine, write_atomic
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,19 +29,7 @@ def interleave(
     device: str = "cpu",
 ) -> dict[str, dict[str, list[float]]]:
     """Time each candidate in turn; return its 'cpu' and 'wall' seconds, one a repeat."""
-    times: dict[str, dict[str, list[float]]] = {n: {"cpu": [], "wall": []} for n in candidates}
-    for i in range(warmup + repeats):
-        for name, run in candidates.items():
-            gc.collect()
-            _synchronize(device)
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            _synchronize(device)
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            if i >= warmup:
-                times[name]["cpu"].append(cpu)
-                times[name]["wall"].append(wall)
-    return times
+    return timing.interleave(candidates, repeats, warmup, device, collect=True)
 
 
 def summary(seconds: Sequence[float]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
+from pyg_stkd.modes import eval_mode
 from pyg_stkd.prune import Pruner
 
 __all__ = [
@@ -123,9 +124,7 @@ def assert_round_trips(
         >>> assert_round_trips(GATConv(4, 8), torch.randn(3, 4), edge_index)
     """
     call = run or (lambda one: one(*args, **kwargs))
-    mode = model.training
-    model.eval()
-    try:
+    with eval_mode(model):
         expected = call(model)  # its graph stays alive
         copied = copy.deepcopy(model)
         file = io.BytesIO()
@@ -139,8 +138,6 @@ def assert_round_trips(
         found = {"copy": copied, "pickle": pickle.loads(pickle.dumps(model)), "state": other}
         for name, one in found.items():
             _assert_close(call(one), expected, tolerance, f"the {name}")
-    finally:
-        model.train(mode)
 
 
 def assert_permutation_equivariant(

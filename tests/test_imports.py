@@ -23,10 +23,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "pyg_stkd."))
 
 # What each part may import from the others; absent from the table: anything.
-GROUND = {"checks", "files"}
+GROUND = {"checks", "files", "modes", "timing"}
 BASE = GROUND | {"graph", "kernels"}
 LAYERS = {
     "checks": set(),
+    "modes": set(),
+    "timing": set(),
     "files": {"checks"},
     "graph": GROUND,
     "kernels": GROUND | {"graph"},
@@ -41,10 +43,10 @@ ON_TOP = {"__init__", "metrics", "lightning", "report", "testing"}
 OPTIONAL = {
     "lightning": {"lightning"},
     "pytorch_lightning": set(),
-    "matplotlib": {"report"},
-    "tabulate": {"report"},
+    "matplotlib": set(),
+    "tabulate": set(),
     "torchmetrics": {"metrics"},
-    "networkx": {"report"},
+    "networkx": set(),
     "h5py": set(),
     "onnx": set(),
     "pandas": set(),

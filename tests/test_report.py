@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tabulate")
-
 from pyg_stkd.report import Interval, Report, gap, interval, write_atomic
 
 
@@ -18,13 +16,17 @@ def test_a_report_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     figure.subplots().plot([1, 2])
     report = Report("A < B")
     report.text("1 & 2")
-    report.table([{"model": "GAT", "F1": "0.9"}])
+    report.table([{"model": "<GAT>", "F1": "0.9"}, {"items": 7, "model": None}], caption="a > b")
     report.figure(figure, caption="curve")
     report.save(tmp_path / "new" / "report.html")
     page = (tmp_path / "new" / "report.html").read_text()
     assert "<title>A &lt; B</title>" in page
     assert "<p>1 &amp; 2</p>" in page
-    assert "<td>GAT" in page
+    assert "<p>a &gt; b</p>" in page
+    assert "<tr><th>model</th><th>F1</th><th>items</th></tr>" in page
+    assert "<tr><td>&lt;GAT&gt;</td><td>0.9</td><td></td></tr>" in page
+    assert "<tr><td></td><td></td><td>7</td></tr>" in page
+    assert "<figcaption>curve</figcaption>" in page
     assert 'src="data:image/png;base64,' in page
     assert "http" not in page
 

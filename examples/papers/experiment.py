@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyg_stkd.report import machine, write_atomic
+from pyg_stkd.timing import interleave
 
 _SAVE_EVERY = 30.0  # seconds between two checkpoints of a run
 
@@ -200,23 +201,11 @@ def tune_and_run(
 
 def latency(call: Callable[[], Any], repeats: int = 15) -> float:
     """Return the median time of a call in milliseconds."""
-    times = []
-    for i in range(repeats + 3):
-        _synchronize()
-        start = time.perf_counter()
-        call()
-        _synchronize()
-        if i >= 3:
-            times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return 1e3 * statistics.median(interleave({"": call}, repeats, 3, device)[""]["wall"])
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(path, buffer.getvalue())
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import torch
 from torch import nn
 from traffic_task import Task
 
 from pyg_stkd.prune.masked.cost import count_flops
+from pyg_stkd.timing import interleave
 
 SIZES = (1, 32)  # windows at once
 
@@ -33,25 +33,17 @@ def cost(model: nn.Module, teacher: nn.Module, task: Task) -> dict[str, list[flo
 
 
 def _in_turn(model: nn.Module, teacher: nn.Module, task: Task) -> dict[str, list[float]]:
-    on_cpu = task.device == "cpu"
+    clock = "cpu" if task.device == "cpu" else "wall"
     found = {}
     for size in SIZES:
         x = task.train_batch(list(range(min(size, len(task.windows["train"])))))[0]
-        times: dict[nn.Module, list[float]] = {model.eval(): [], teacher.eval(): []}
+        calls = {
+            name: lambda each=each, x=x: each(x, *task.graph)
+            for name, each in {"model": model.eval(), "teacher": teacher.eval()}.items()
+        }
         with torch.no_grad():
-            for i in range(9 if size > 1 else 25):
-                for each, seconds in times.items():
-                    _synchronize()
-                    start = time.process_time() if on_cpu else time.perf_counter()
-                    each(x, *task.graph)
-                    _synchronize()
-                    end = time.process_time() if on_cpu else time.perf_counter()
-                    if i >= 2:
-                        seconds.append(1e3 * (end - start))
-        found[str(size)] = [round(statistics.median(times[m]), 4) for m in (model, teacher)]
+            times = interleave(calls, 7 if size > 1 else 23, device=task.device)
+        found[str(size)] = [
+            round(1e3 * statistics.median(times[name][clock]), 4) for name in ("model", "teacher")
+        ]
     return found
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -13,6 +13,7 @@ from pyg_stkd.distill.comparison import Values
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.recording.runs import Calls, full_name
 from pyg_stkd.distill.teaching.teachers import Teachers
+from pyg_stkd.modes import eval_mode
 
 __all__ = ["CheckReport", "LossReport", "TapReport", "TeacherReport", "dry", "report"]
 
@@ -149,15 +150,9 @@ def dry(module: nn.Module) -> Iterator[None]:
         >>> model.training
         True
     """
-    modes = {part: part.training for part in module.modules()}
     cuda = {p.device.index for p in module.parameters() if p.is_cuda}
-    try:
-        module.eval()
-        with torch.random.fork_rng(sorted(cuda)), torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with eval_mode(module), torch.random.fork_rng(sorted(cuda)), torch.no_grad():
+        yield
 
 
 def report(

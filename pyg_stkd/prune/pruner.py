@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.modes import eval_mode
 from pyg_stkd.prune.following.explain import Explanation, tell
 from pyg_stkd.prune.masked.cost import Budget, find_cost
 from pyg_stkd.prune.masked.importance import KDIS, Importance
@@ -310,19 +311,11 @@ class Pruner:
         )
 
     def _score(self, losses: Iterable[Tensor] | None) -> dict[str, Tensor]:
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with together():
-                scores = self.importance.score(self._masked.weights(), losses)
-                for name, score in scores.items():
-                    if not bool(torch.isfinite(score).all()):
-                        raise ValueError(
-                            f"'importance' must give finite scores (got NaN for {name!r})"
-                        )
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with eval_mode(self.model), together():
+            scores = self.importance.score(self._masked.weights(), losses)
+            for name, score in scores.items():
+                if not bool(torch.isfinite(score).all()):
+                    raise ValueError(f"'importance' must give finite scores (got NaN for {name!r})")
         return average(scores)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.modes import eval_mode
 from pyg_stkd.prune.masked.processes import summed, together
 from pyg_stkd.prune.masks.hooks import masked_names, original_of, refresh
 
@@ -57,21 +58,17 @@ def add_means(model: nn.Module, before: nn.Module, run: Run) -> None:
 
         return hook
 
-    modes = {module: module.training for root in (model, before) for module in root.modules()}
     handles = [
         layer.register_forward_hook(record(name), with_kwargs=True)
         for name, layer in watched.items()
     ]
     refresh(model)
     try:
-        model.eval()
-        with together():
-            run(before.eval())
+        with eval_mode(model, before), together():
+            run(before)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     for name, count in counts.items():
         bias = original_of(masked[name], "bias")
         total = float(summed(torch.tensor(count, dtype=torch.float64)))  # over all processes

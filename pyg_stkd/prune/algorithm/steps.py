@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pyg_stkd import checks
 from pyg_stkd.distill.training import Batch, Criterion, of_models, total_loss
+from pyg_stkd.modes import eval_mode
 from pyg_stkd.prune.masked.cost import count_flops, latency
 from pyg_stkd.prune.masked.processes import several, summed, together
 
@@ -65,7 +66,6 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
     ]
     if not norms:
         return
-    modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     before = {norm: {k: v.clone() for k, v in _statistics(norm).items()} for norm in norms}
     counts = dict.fromkeys(norms, 0)
@@ -78,11 +78,11 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
 
     handles = [norm.register_forward_pre_hook(count) for norm in norms]
     try:
-        model.eval()
-        for norm in norms:
-            norm.train()
-        with together():
-            run()
+        with eval_mode(model):
+            for norm in norms:
+                norm.train()
+            with together():
+                run()
         _share(counts)
     except BaseException:
         for norm, statistics in before.items():
@@ -94,8 +94,6 @@ def recalibrate(model: nn.Module, run: Callable[[], None]) -> None:
             handle.remove()
         for norm, momentum in momenta.items():
             norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _share(counts: dict[_NormBase, int]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that is counted
+from pyg_stkd.modes import eval_mode
 from pyg_stkd.prune.structure.example import Example
+from pyg_stkd.timing import interleave
 
 __all__ = ["Budget", "Cost", "check_cost", "count_flops", "find_cost", "latency"]
 
@@ -35,7 +35,7 @@ def count_flops(
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.pyg_stkd.spmm: _propagation_flops}
     )
-    with _in_eval_mode(model), torch.enable_grad(), counter:
+    with eval_mode(model), torch.enable_grad(), counter:
         model(*args, **(kwargs or {}))
     return int(counter.get_total_flops())
 
@@ -52,16 +52,9 @@ def latency(
     CPU time of this process on CPU, wall time elsewhere.
     """
     device = next(model.parameters()).device
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    seconds = []
-    with _in_eval_mode(model):
-        for _ in range(repeats + 1):
-            _wait(device)
-            start = clock()
-            model(*args, **(kwargs or {}))
-            _wait(device)
-            seconds.append(clock() - start)
-    return statistics.median(seconds[1:])
+    with eval_mode(model):
+        times = interleave({"": lambda: model(*args, **(kwargs or {}))}, repeats, 1, device)
+    return statistics.median(times[""]["cpu" if device.type == "cpu" else "wall"])
 
 
 def find_cost(budget: Budget, example: Example | None) -> Cost | None:
@@ -97,17 +90,6 @@ class _Called(nn.Module):
         return self.example.run(self.model)
 
 
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def _propagation_flops(
     index: Any, weight: Any, x: Any, transpose: Any, *args: Any, **kwargs: Any
 ) -> int:
@@ -116,11 +98,6 @@ def _propagation_flops(
     for size in (weight[0], *x[1:]):
         entries *= size
     return 2 * entries
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def check_cost(value: float | Tensor) -> float:

@@ -14,13 +14,7 @@ __all__ = ["KDIS", "Importance", "Magnitude", "Random"]
 
 
 class Importance:
-    r"""Base class of all scores: subclass it and write :meth:`score`.
-
-    Attributes:
-        needs_losses: Whether :meth:`score` differentiates losses.
-    """
-
-    needs_losses = False
+    r"""Base class of all scores: subclass it and write :meth:`score`."""
 
     def score(
         self, weights: Mapping[str, Tensor], losses: Iterable[Tensor] | None
@@ -65,8 +59,6 @@ class KDIS(Importance):
         >>> KDIS().score({"w": w}, [w.sum(), (w * w).sum()])["w"]
         tensor([ 1.5000,  5.0000, 10.5000])
     """
-
-    needs_losses = True
 
     def __init__(self, signed: bool = False, squared: bool = False) -> None:
         if signed and squared:
