@@ -1,0 +1,101 @@
+"""Prune every model of the zoo, unedited, and compare what is masked with what is compacted."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from zoo_graphs import HIDDEN, Model
+from zoo_models import MODELS
+
+from pyg_stkd.prune import Pruner, Random
+from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.structure.example import Example
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def gap(a: Any, b: Any) -> float:
+    """The largest difference of outputs, relative to the largest entry."""
+    worst = 0.0
+    for x, y in zip(tensors_of(a), tensors_of(b), strict=True):
+        if x.shape != y.shape:
+            return float("inf")
+        if x.numel() and x.is_floating_point():
+            scale = max(1.0, float(x.abs().max().nan_to_num()))
+            worst = max(worst, float((x - y).abs().max().nan_to_num()) / scale)
+    return worst
+
+
+def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
+    """Prune one model to about half and return its row of the table."""
+    torch.manual_seed(0)
+    row: dict[str, Any] = {"model": model.name, "family": model.family, "pruned": False}
+    try:
+        net, inputs = model.build(hidden), model.example()
+        example = Example(inputs, model.call)
+        with torch.no_grad():
+            example.run(net.eval())
+    except Exception as error:
+        return row | {"reason": f"does not run: {type(error).__name__}: {str(error)[:80]}"}
+    before = sum(p.numel() for p in net.parameters())
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pruner = Pruner(net, Random(0), keep=0.5, example=inputs, call=model.call)
+            kept = [r for r in pruner.explain() if not r.is_natural]
+            pruner.step()
+            small = pruner.compact()
+        except Exception as error:
+            return row | {"reason": f"{type(error).__name__}: {str(error)[:200]}"}
+    row["seconds"] = round(time.perf_counter() - start, 2)
+    row["share"] = round(sum(p.numel() for p in small.parameters()) / before, 3)
+    row["pruned"] = True
+    row["error"], row["double"] = errors(net, small, example)
+    row["reason"] = "; ".join(f"{r.name}: {r.why} [{r.where}]" for r in kept)[:400]
+    return row
+
+
+@torch.no_grad()
+def errors(masked: nn.Module, small: nn.Module, example: Example) -> tuple[float, float | None]:
+    """The difference in the model's own type and in float64."""
+    torch.manual_seed(0)
+    a, b = copy.deepcopy(masked).eval(), copy.deepcopy(small).eval()
+    single = gap(example.run(a), example.run(b))
+    try:
+        inputs = example.to(torch.float64)
+        return single, gap(inputs.run(a.double()), inputs.run(b.double()))
+    except Exception:
+        return single, None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="models whose name contains this")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/zoo.*")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for model in MODELS:
+        if args.only.lower() not in f"{model.family}/{model.name}".lower():
+            continue
+        row = row_of(model)
+        rows.append(row)
+        print(
+            f"{row['model']:28} {row.get('share', '-'):>6} {row.get('error', -1):8.1e} "
+            f"{row.get('double') or 0:8.1e} {row.get('seconds', 0):5.1f}s {row['reason'][:330]}",
+            flush=True,
+        )
+    print(len(rows), "models,", sum(r["pruned"] for r in rows), "pruned")
+
+
+if __name__ == "__main__":
+    main()
