@@ -1,4 +1,4 @@
-"""All models of the zoo, to import: ``MODELS``, each with ``build(hidden)``, ``example()``, ``call``."""
+"""All models of the zoo: each has ``build(hidden)``, ``example()`` and ``call``."""
 
 from zoo_layers import LAYERS
 from zoo_nets import NETS

@@ -117,9 +117,7 @@ def _lightgcn(model: Any, edge_index: Tensor) -> Tensor:
 
 def _pna(h: int) -> nn.Module:
     ways, scalers = ["mean", "max"], ["identity", "amplification"]
-    return gnn.PNA(
-        CHANNELS, h, 3, CLASSES, aggregators=ways, scalers=scalers, deg=_deg(), towers=1
-    )
+    return gnn.PNA(CHANNELS, h, 3, CLASSES, aggregators=ways, scalers=scalers, deg=_deg(), towers=1)
 
 
 def _sequential(h: int) -> nn.Module:
@@ -228,7 +226,10 @@ class Masked(nn.Module):
         super().__init__()
         self.first = nn.Linear(CHANNELS, hidden)
         self.label = gnn.MaskLabel(CLASSES, hidden)
-        self.conv, self.last = gnn.TransformerConv(hidden, hidden // 2, 2), nn.Linear(hidden, CLASSES)
+        self.conv, self.last = (
+            gnn.TransformerConv(hidden, hidden // 2, 2),
+            nn.Linear(hidden, CLASSES),
+        )
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:

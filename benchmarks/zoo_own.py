@@ -49,7 +49,10 @@ class MutagGIN(nn.Module):
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         for i in range(3):
             mlp = nn.Sequential(
-                nn.Linear(CHANNELS if i == 0 else h, h), nn.BatchNorm1d(h), nn.ReLU(), nn.Linear(h, h)
+                nn.Linear(CHANNELS if i == 0 else h, h),
+                nn.BatchNorm1d(h),
+                nn.ReLU(),
+                nn.Linear(h, h),
             )
             self.convs.append(gnn.GINConv(mlp, train_eps=True))
             self.norms.append(gnn.BatchNorm(h))
@@ -86,12 +89,17 @@ class Molecules(nn.Module):
 
     def __init__(self, h: int) -> None:
         super().__init__()
-        self.atoms, self.bonds = nn.Embedding(10, h), nn.ModuleList(nn.Linear(3, h) for _ in range(2))
+        self.atoms, self.bonds = (
+            nn.Embedding(10, h),
+            nn.ModuleList(nn.Linear(3, h) for _ in range(2)),
+        )
         self.convs = nn.ModuleList(
             gnn.GINEConv(nn.Sequential(nn.Linear(h, 2 * h), nn.ReLU(), nn.Linear(2 * h, h)))
             for _ in range(2)
         )
-        self.pool = gnn.AttentionalAggregation(nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, 1)))
+        self.pool = gnn.AttentionalAggregation(
+            nn.Sequential(nn.Linear(h, h), nn.ReLU(), nn.Linear(h, 1))
+        )
         self.out = nn.Linear(h, 1)
 
     def forward(self, z: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
@@ -215,7 +223,10 @@ class Gates(nn.Module):
 class RawParameters(nn.Module):
     def __init__(self, h: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(CHANNELS, h)), nn.Parameter(torch.zeros(h))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(CHANNELS, h)),
+            nn.Parameter(torch.zeros(h)),
+        )
         self.mix, self.gain = nn.Parameter(torch.randn(h, h)), nn.Parameter(torch.ones(1, h))
         self.out = nn.Parameter(torch.randn(h, CLASSES))
 
@@ -240,9 +251,12 @@ class HandMadeAttention(nn.Module):
         score = (q[target] * k[source]).sum(dim=-1)
         if self.scaled:
             score = score / math.sqrt(self.channels)
-        alpha = score.exp() / (1e-6 + torch.zeros(NODES, self.heads).to(score).index_add(
-            0, target, score.exp()
-        ))[target]
+        alpha = (
+            score.exp()
+            / (1e-6 + torch.zeros(NODES, self.heads).to(score).index_add(0, target, score.exp()))[
+                target
+            ]
+        )
         out = torch.zeros_like(v).index_add(0, target, alpha.unsqueeze(-1) * v[source])
         return self.out(out.reshape(-1, self.heads * self.channels))
 
@@ -335,7 +349,10 @@ class ConvNet(nn.Module):
         self.start, self.filter = nn.Conv2d(CHANNELS, h, 1), nn.Conv2d(h, h, (1, 2))
         self.gate, self.norm = nn.Conv2d(h, h, (1, 2)), nn.BatchNorm2d(h)
         self.mix, self.end = nn.Conv2d(2 * h, h, 1), nn.Conv2d(h, 3, 1)
-        self.emb1, self.emb2 = nn.Parameter(torch.randn(NODES, 6)), nn.Parameter(torch.randn(6, NODES))
+        self.emb1, self.emb2 = (
+            nn.Parameter(torch.randn(NODES, 6)),
+            nn.Parameter(torch.randn(6, NODES)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, N, T]
         adj = (self.emb1 @ self.emb2).relu().softmax(dim=1)
@@ -390,7 +407,9 @@ class TopK(nn.Module):
         for conv, pool in zip(self.convs, self.pools, strict=True):
             x = F.relu(conv(x, edge_index))
             x, edge_index, _, batch, _, _ = pool(x, edge_index, None, batch)
-            found.append(torch.cat([gnn.global_max_pool(x, batch), gnn.global_mean_pool(x, batch)], 1))
+            found.append(
+                torch.cat([gnn.global_max_pool(x, batch), gnn.global_mean_pool(x, batch)], 1)
+            )
         return self.lins[1](self.lins[0](sum(found)).relu())
 
 
@@ -464,7 +483,11 @@ def _hetero(h: int) -> nn.Module:
 
 
 assert EDGES
-_XE, _XEB, _XEA = _g("x", "edge_index"), _g("x", "edge_index", "batch"), _g("x", "edge_index", "edge_attr")
+_XE, _XEB, _XEA = (
+    _g("x", "edge_index"),
+    _g("x", "edge_index", "batch"),
+    _g("x", "edge_index", "edge_attr"),
+)
 _OWN: dict[str, tuple[Any, ...]] = {
     "tutorial GCN": (Tutorial, _XE),
     "GAT with residual linear layers": (ClusterPPI, _XE),
@@ -490,6 +513,6 @@ _OWN: dict[str, tuple[Any, ...]] = {
     "in-place functions": (InPlace, _XE),
     "TopK pools": (TopK, _XEB),
     "DiffPool": (DiffPool, _dense),
-    "STGCN with a head": (Forecast, lambda: (_steps(2, 12, NODES, 2), graph().edge_index)),
+    "STGCN with a head": (Forecast, lambda: (_steps(2, 16, NODES, 2), graph().edge_index)),
 }
 OWN = [Model(name, "own nets", e[0], e[1], *e[2:]) for name, e in _OWN.items()]

@@ -87,7 +87,9 @@ class Call:
         ]
         self.results = [t.detach() for t in self.outputs]
         self._only_changed = [s for s in self.changed if id(self.tensors[s]) not in seen]
-        self.is_random = not torch.equal(self._random, torch.get_rng_state())
+        self.draws = not torch.equal(self._random, torch.get_rng_state())
+        # Whether values say nothing: they are drawn, or whatever was in the memory.
+        self.is_random = self.draws or "empty" in getattr(func, "__name__", "")
 
     def replay(self, tensors: Mapping[int, Tensor], resolve: Resolve | None = None) -> list[Tensor]:
         """Make the call again, with other tensors in some slots; return its results.
@@ -107,7 +109,7 @@ class Call:
             return value
 
         args, kwargs = rebuild(self._arguments, give)
-        after = torch.get_rng_state() if self.is_random else None
+        after = torch.get_rng_state() if self.draws else None
         if after is not None:
             torch.set_rng_state(self._random)
         try:

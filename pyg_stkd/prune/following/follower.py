@@ -61,9 +61,12 @@ class Follower(TorchFunctionMode):
         self._names = {id(m): name for name, m in model.named_modules()}
         self._owners: dict[int, tuple[str, str]] = {}
         self._shared: set[int] = set()
+        self._buffers: set[int] = set()
         self._modules: list[str] = []
         self._quiet = 0  # inside a module with a rule
         self._scaled: set[tuple[str, str]] = set()
+        self._used: set[int] = set()
+        self._asked: set[int] = set()
         # Of which kept channels a tensor is made, by their places among the reasons.
         self._made_of: dict[int, set[int]] = {}
         self.failed_rules: dict[str, str] = {}
@@ -73,6 +76,8 @@ class Follower(TorchFunctionMode):
                     if id(tensor) in self._owners:
                         self._shared.add(id(tensor))
                     self._owners.setdefault(id(tensor), (prefix, key))
+                    if key in module._buffers:
+                        self._buffers.add(id(tensor))
         self._tag()
 
     def __torch_function__(
@@ -88,7 +93,9 @@ class Follower(TorchFunctionMode):
             name == "__get__" and resolve_name(func) == "torch.Tensor.shape.__get__"
         ):
             return self._size(func, args, kwargs)
-        self._meet(tensors_of([args, kwargs]))
+        given = tensors_of([args, kwargs])
+        self._meet(given)
+        self._used.update(id(tensor) for tensor in given)
         known = follow_known(func, args, kwargs, self.labels)
         if known is not None:
             return known.out
@@ -127,6 +134,18 @@ class Follower(TorchFunctionMode):
         module = self._modules[-1] if self._modules else ""
         where = "" if func is None else caller()
         self.reasons.append(Reason(module, name, where, tuple(channels), why, kind))
+
+    def mark_natural(self) -> None:
+        """Say nothing of the inputs' and other dimensions of parameters that shrink in another."""
+        ports = self.ports
+        natural: set[int] = set()
+        for dims in ports.owned.values():
+            if any(ports.is_free(channels) for channels in dims.values()):
+                for channels in dims.values():
+                    natural.update(map(ports.find, channels))
+        for i, reason in enumerate(self.reasons):
+            if reason.kind != "natural" and all(ports.find(u) in natural for u in reason.channels):
+                self.reasons[i] = replace(reason, kind="natural")
 
     def returns(self, tensors: list[Tensor]) -> None:
         """Keep what the model returns, and what its last functions mix."""
@@ -177,6 +196,7 @@ class Follower(TorchFunctionMode):
     def _size(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         tensor = args[0]
         self._meet([tensor])
+        self._asked.add(id(tensor))
         axes = self.labels.of(tensor)
         out = func(*args, **kwargs)
         if not axes:
@@ -184,11 +204,22 @@ class Follower(TorchFunctionMode):
         sizes = list(tensor.shape)
         for dim, axis in axes.items():
             source = ("size", axis.channels, sizes[dim])
-            sizes[dim] = Width(sizes[dim], source, on_float=self._on_float)
+            sizes[dim] = self._width(source)
         if isinstance(out, int):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return sizes[dim]
         return torch.Size(sizes)
+
+    def _width(self, source: Any) -> Width:
+        width = Width(source[-1], source, on_float=self._on_float)
+        width.on_compare = self._on_compare
+        return width
+
+    def _on_compare(self, a: Any, b: Any) -> None:
+        """An attribute that the model's code compares with a width is one."""
+        for attribute, size in ((a, b), (b, a)):
+            if attribute[0] == "attribute" and size[0] == "size" and len(size[1]) == attribute[3]:
+                self._attribute(attribute[1:3], size[1])
 
     def _on_float(self, source: Any) -> None:
         if source[0] == "size":
@@ -218,7 +249,9 @@ class Follower(TorchFunctionMode):
                 known = self.ports.owned.get(name, {}).get(dim)
                 channels = self.ports.new(tensor.size(dim)) if known is None else known
                 self.ports.own_named(name, dim, channels)
-                axes[dim] = Axis(channels, isinstance(tensor, nn.Parameter))
+                axes[dim] = Axis(
+                    channels, isinstance(tensor, nn.Parameter), id(tensor) in self._buffers
+                )
             self.labels.put(tensor, axes)
 
     def _tag(self) -> None:
@@ -229,14 +262,19 @@ class Follower(TorchFunctionMode):
             for key, value in list(vars(module).items()):
                 if type(value) is int and value > 1 and not key.startswith("_"):
                     source = ("attribute", prefix, key, value)
-                    vars(module)[key] = Width(value, source, on_float=self._on_float)
+                    vars(module)[key] = self._width(source)
 
     def _claim(self, call: Call, lines: list[dict[int, Line]]) -> None:
         """Say which channels an attribute counts, where a call makes a dimension as wide."""
         values = call.sizes()
         for width in call.widths:
             source = width.source
-            if source[0] != "attribute" or int(width) != source[3]:
+            if source[0] != "attribute" or source[3] % max(1, int(width)):
+                continue
+            times = source[3] // int(width)  # as for the channels of each head
+            if width.at(lambda known, source=source: known[3]) != int(width):
+                continue
+            if source[1:3] not in self.attributes and not self._sizes(call, source):
                 continue
             for result, known in zip(call.results, lines, strict=True):
                 if len(values) == result.dim():
@@ -249,11 +287,19 @@ class Follower(TorchFunctionMode):
                 dim = dims[-1]
                 place = source[1:3]
                 if dim in known and bool((known[dim] >= 0).all()):
-                    self._attribute(place, tuple(known[dim].tolist()))
-                elif not known and not any(self.labels.of(t) for t in call.tensors):
+                    self._attribute(place, tuple(known[dim].tolist()) * times)
+                elif not known and not any(self.labels.of(t) for t in call.tensors) and times == 1:
                     if place not in self.attributes:
                         self._attribute(place, self.ports.new(int(width)))
                     known[dim] = torch.tensor(self.attributes[place])
+
+    def _sizes(self, call: Call, source: Any) -> bool:
+        """Tell whether a number is a size in a call: another one changes or breaks its result."""
+        try:
+            other = call.replay({}, lambda known: known[-1] * (2 if known == source else 1))
+        except Exception:
+            return True
+        return any(a.shape != b.shape for a, b in zip(other, call.results, strict=True))
 
     def _attribute(self, place: tuple[str, str], channels: Channels) -> None:
         if place in self.attributes:
@@ -274,6 +320,10 @@ class Follower(TorchFunctionMode):
     def finish(self) -> None:
         """Write down attributes, and name the outputs of layers."""
         ports = self.ports
+        for key, (prefix, name) in self._owners.items():  # whose sizes alone were asked for
+            dims = ports.owned.get(f"{prefix}.{name}" if prefix else name, {})
+            if key not in self._used and key in self._asked:
+                ports.freeze(list(dims.values()))
         for (module, name), channels in self.attributes.items():
             ports.attributes.append((module, name, channels))
         named = {ports.find(unit) for _, channels in ports.axes for unit in channels}
@@ -302,7 +352,7 @@ class _Watch:
         self.follower = follower
         self.name = follower._names[id(module)]
         self.is_leaf = leaf_of(module)
-        self.pending: list[Any] = []
+        self.pending: list[tuple[Leaf, Any] | None] = []
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         follower = self.follower
@@ -317,30 +367,34 @@ class _Watch:
         follower._meet(tensors_of([args, kwargs]))
         leaf = Leaf(module, args, kwargs, follower.labels)
         state = follower.ports.snapshot()
+        follower._quiet += 1  # rules ask for sizes
         try:
             channels = follower.ports.by_rule(self.name, leaf.channels())
         except ValueError as error:
+            follower._quiet -= 1
             follower.ports.restore(state)
             follower.failed_rules[self.name] = str(error)
             return
-        self.pending[-1] = (leaf, channels, state)
-        follower._quiet += 1
+        self.pending[-1] = (leaf, channels)
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         follower = self.follower
         follower.leave()
         pending = self.pending.pop()
-        if follower._quiet:
-            follower._quiet -= 1
-        if pending is None or out is None:
-            return
-        leaf, channels, _ = pending
+        try:
+            if pending is not None and out is not None:
+                self._label(*pending, out)
+        finally:
+            if follower._quiet:
+                follower._quiet -= 1
+
+    def _label(self, leaf: Leaf, channels: Any, out: Any) -> None:
         try:
             leaf.label(out, channels)
         except ValueError as error:
             for tensor in tensors_of(out):
-                follower.labels.put(tensor, {})
-            follower.keep_module(self.name, str(error), channels)
+                self.follower.labels.put(tensor, {})
+            self.follower.keep_module(self.name, str(error), channels)
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -17,10 +17,12 @@ class Axis(NamedTuple):
     Args:
         channels: The unit of each index.
         zero: Whether what belongs to a masked unit is 0.
+        same: Whether it is as in the whole model, as in a buffer. It may be anything else.
     """
 
     channels: Channels
     zero: bool
+    same: bool = False
 
 
 class Labels:
@@ -48,3 +50,6 @@ class Labels:
         """Set the axes of a tensor."""
         self._alive[id(tensor)] = tensor
         self._axes[id(tensor)] = {d: axis for d, axis in axes.items() if tensor.size(d) > 1}
+        for dim, axis in axes.items():
+            if tensor.size(dim) == 1:  # the only channel of its dimension
+                self.ports.freeze(axis.channels)

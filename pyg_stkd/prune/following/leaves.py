@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -19,7 +20,9 @@ from pyg_stkd.prune.structure.rules import (
     convolutions,
     dense,
     models,
+    multihead,
     norms,
+    recurrent,
     spatio_temporal,
 )
 
@@ -36,6 +39,7 @@ _FOLLOWED = {
     models.stgcn,
     models.astgcn,
 }
+_RECURRENT = {recurrent.recurrent, recurrent.recurrent_cell}
 # Where a masked channel comes out as 0: weights and biases have a row for each.
 _OF_ROWS = {
     dense.linear,
@@ -50,6 +54,8 @@ _OF_ROWS = {
     convolutions.graph_conv,
     attention.gat_conv,
     attention.gatv2_conv,
+    attention.transformer_conv,
+    multihead.multihead_attention,
     spatio_temporal.cheb_conv,
 }
 
@@ -74,11 +80,13 @@ class Leaf:
 
     def __init__(self, module: nn.Module, args: Any, kwargs: Any, labels: Labels) -> None:
         self.module = module
+        self.args, self.kwargs = args, kwargs
         self.labels = labels
         values = [*args, *kwargs.values()]
-        self.features = values[0] if values else None
+        self.features: Any = values[0] if values else None
         self.others = values[1:]
         self.dim = _channel_dim(module)
+        self.rule = find_rule(type(module))
 
     def channels(self) -> Any:
         """Return the channels of the features, as a rule takes them.
@@ -86,13 +94,17 @@ class Leaf:
         Raises:
             ValueError: If they are not where the rule expects them, or other inputs have some.
         """
-        if any(self.labels.of(tensor) for tensor in tensors_of(self.others)):
+        if isinstance(self.module, nn.MultiheadAttention):
+            others = [x for x in self.others[:2] if x is not self.features]
+            for x in others:  # keys and values are as wide as queries
+                self.labels.ports.tie(self._of(self.features), self._of(x))
+        elif self.rule not in _RECURRENT and self._has_channels(self.others):
             raise ValueError("an input beside the features has channels")
         if isinstance(self.features, Tensor):
             return self._of(self.features)
         if isinstance(self.features, tuple) and len(self.features) == 2:
             return [None if x is None else self._of(x) for x in self.features]
-        if any(self.labels.of(tensor) for tensor in tensors_of(self.features)):
+        if self._has_channels(self.features):
             raise ValueError("its inputs are not features of nodes")
         return None
 
@@ -102,19 +114,62 @@ class Leaf:
         Raises:
             ValueError: If its channels are not those of the rule.
         """
-        if channels is not None and not isinstance(out, Tensor):
-            raise ValueError("it returns more than features")
         for tensor in tensors_of(out):
             self.labels.put(tensor, {})
         if channels is None:
             return
         if not (channels and all(isinstance(unit, int) for unit in channels)):
             raise ValueError("its rule returns more than the channels of one output")
+        if self.rule in _RECURRENT:
+            self._label_states(out, channels)
+            return
+        if isinstance(self.module, nn.MultiheadAttention):
+            out = out[0]
+        if not isinstance(out, Tensor):
+            raise ValueError("it returns more than features")
         dim = self._place(out)
         if out.dim() < -self.dim or out.size(dim) != len(channels):
             raise ValueError(f"its output must have {len(channels)} channels")
-        zero = find_rule(type(self.module)) in _OF_ROWS
+        zero = self.rule in _OF_ROWS or self._is_zero(out, dim, channels)
         self.labels.put(out, {dim: Axis(channels, zero)})
+
+    @torch.no_grad()
+    def _is_zero(self, out: Tensor, dim: int, channels: Channels) -> bool:
+        """Try whether masked channels come out as 0: half of them, with their slices at 0."""
+        ports = self.labels.ports
+        name = ports.name_of(self.module)
+        units = list(dict.fromkeys(map(ports.find, channels)))
+        gone = set(units[::2])
+        saved = []
+        for key, parameter in self.module.named_parameters():
+            for of_dim, owned in ports.owned.get(f"{name}.{key}" if name else key, {}).items():
+                index = torch.tensor([i for i, u in enumerate(owned) if ports.find(u) in gone])
+                saved.append((parameter, parameter.detach().clone()))
+                parameter.index_fill_(of_dim, index.long().to(parameter.device), 0)
+        try:
+            masked = self.module.forward(*self.args, **self.kwargs)
+            index = torch.tensor([i for i, u in enumerate(channels) if ports.find(u) in gone])
+            return bool((masked.index_select(dim, index.to(out.device)) == 0).all())
+        except Exception:  # whatever a layer raises when it is called again
+            return False
+        finally:
+            for parameter, values in reversed(saved):
+                parameter.copy_(values)
+
+    def _label_states(self, out: Any, channels: Channels) -> None:
+        """Outputs and states; those of the start are of the same units."""
+        zero = True
+        for state in tensors_of(self.others):
+            axis = self.labels.of(state).get(state.dim() - 1)
+            zero = zero and axis is not None and axis.zero
+            known = self._of(state)
+            self.labels.ports.tie(channels, known) if known else None
+        for tensor in tensors_of(out):
+            ways = tensor.size(-1) // len(channels)
+            self.labels.put(tensor, {tensor.dim() - 1: Axis(channels * ways, zero)})
+
+    def _has_channels(self, value: Any) -> bool:
+        return any(self.labels.of(tensor) for tensor in tensors_of(value))
 
     def _of(self, tensor: Tensor) -> Channels | None:
         axes = self.labels.of(tensor)

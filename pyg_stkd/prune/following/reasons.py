@@ -20,7 +20,7 @@ FREED_BY = {
 }
 
 _PACKAGE = str(Path(__file__).parents[2])
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = f"{Path(torch.__file__).parent}/"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def caller() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        inside = name.startswith((f"{_PACKAGE}/prune", _TORCH))
+        inside = name.startswith((f"{_PACKAGE}/prune/", _TORCH))
         if not inside and not name.startswith("<frozen"):
             path = Path(name)
             return f"{'/'.join(path.parts[-2:])}:{frame.f_lineno}"

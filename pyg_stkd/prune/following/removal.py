@@ -133,6 +133,8 @@ class Removal:
     def _masked(self, tensor: Tensor, places: Sequence[Place], gone: set[int]) -> Tensor:
         out = tensor.clone()
         for place in sorted(places, key=lambda place: place.axis.zero):
+            if place.axis.same:
+                continue
             index = self._index(torch.tensor(place.axis.channels), gone, True).to(tensor.device)
             part = out.index_select(place.dim, index)
             if place.axis.zero:

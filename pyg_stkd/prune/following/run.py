@@ -29,5 +29,6 @@ def follow(ports: Ports, model: nn.Module, example: Example) -> list[Reason]:
     with evaluating(), follower.module_hooks(), follower:
         out = example.run(model)
     follower.returns(tensors_of(out))
+    follower.mark_natural()
     follower.finish()
     return follower.reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,6 +28,7 @@ class Width(int):
     source: Any
     at: Resolve
     on_float: Callable[[Any], None] | None
+    on_compare: Callable[[Any, Any], None] | None = None
 
     def __new__(
         cls,
@@ -44,6 +46,10 @@ class Width(int):
     def _with(self, other: Any, result: Any, operation: Callable[[int, int], int]) -> Any:
         if result is NotImplemented or not isinstance(other, int):
             return result
+        parts: list[Any] = [self.source, getattr(other, "source", ("",))]
+        if operation is operator.add and all(part[0] == "size" for part in parts):
+            source = ("size", parts[0][1] + parts[1][1], int(result))  # side by side
+            return Width(result, source, None, self.on_float)
         right = other.at if isinstance(other, Width) else None
 
         def at(resolve: Resolve) -> int:
@@ -58,7 +64,7 @@ class Width(int):
         return self._with(other, int.__rmul__(self, other), lambda a, b: b * a)
 
     def __add__(self, other: Any) -> Any:
-        return self._with(other, int.__add__(self, other), lambda a, b: a + b)
+        return self._with(other, int.__add__(self, other), operator.add)
 
     def __radd__(self, other: Any) -> Any:
         return self._with(other, int.__radd__(self, other), lambda a, b: b + a)
@@ -71,6 +77,36 @@ class Width(int):
 
     def __rfloordiv__(self, other: Any) -> Any:
         return self._with(other, int.__rfloordiv__(self, other), lambda a, b: b // a)
+
+    def _compared(self, other: Any) -> None:
+        if isinstance(other, Width) and self.on_compare is not None and int(self) == int(other):
+            self.on_compare(self.source, other.source)
+
+    def __eq__(self, other: object) -> bool:
+        self._compared(other)
+        return int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        self._compared(other)
+        return int.__ne__(self, other)
+
+    def __lt__(self, other: int) -> bool:
+        self._compared(other)
+        return int.__lt__(self, other)
+
+    def __gt__(self, other: int) -> bool:
+        self._compared(other)
+        return int.__gt__(self, other)
+
+    def __le__(self, other: int) -> bool:
+        self._compared(other)
+        return int.__le__(self, other)
+
+    def __ge__(self, other: int) -> bool:
+        self._compared(other)
+        return int.__ge__(self, other)
+
+    __hash__ = int.__hash__
 
     def __float__(self) -> float:
         if self.on_float is not None:

@@ -130,6 +130,10 @@ def narrow(model: nn.Module, ports: Ports, layout: Layout, kept: Tensor) -> None
     for prefix, name, shape in ports.attributes:
         module = modules[prefix]
         setattr(module, name, _count(layout, kept, shape, getattr(module, name)))
+    for prefix, counted, rescale in ports.rescales:
+        flags = kept[layout.places(counted)]
+        if not bool(flags.all()):
+            rescale(modules[prefix], float(flags.float().mean()))
 
 
 def _count(layout: Layout, kept: Tensor, channels: Any, old: Any) -> Any:

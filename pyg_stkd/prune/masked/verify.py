@@ -114,7 +114,7 @@ def _compare(
 def _tolerance(x: Tensor, given: float | None) -> float:
     if given is not None:
         return given
-    return {torch.float64: 1e-8, torch.float32: 1e-4}.get(x.dtype, 2e-2)
+    return {torch.float64: 1e-7, torch.float32: 1e-4}.get(x.dtype, 2e-2)
 
 
 def _gap(x: Tensor, y: Tensor) -> float:

@@ -75,6 +75,7 @@ class Ports:
         self.attributes: list[tuple[str, str, Shape]] = []
         self.outputs: dict[str, Channels] = {}
         self.skips: dict[str, Channels] = {}
+        self.rescales: list[tuple[str, Channels, Callable[[Any, float], None]]] = []
         self._parent: list[int] = []
         self._frozen: set[int] = set()
         self._gone: set[int] = set()
@@ -256,6 +257,20 @@ class Ports:
         name = self.name_of(norm)
         self.tie(self.skips.setdefault(name, channels), channels)
 
+    def rescale(
+        self, module: nn.Module, channels: Channels, function: Callable[[Any, float], None]
+    ) -> None:
+        """Say what a smaller module needs beside its slices, as where it divides by its width.
+
+        Args:
+            module (torch.nn.Module): The module.
+            channels (tuple of int): The channels whose share is asked for.
+            function (callable): Takes the small module and the share of these that is left.
+        """
+        call = (self.name_of(module), channels, function)
+        if not any(call[0] == name and call[2] is known for name, _, known in self.rescales):
+            self.rescales.append(call)
+
     def find(self, unit: int) -> int:
         """Return the representative of a unit, the same for all that are tied."""
         while self._parent[unit] != unit:
@@ -289,11 +304,14 @@ class Ports:
             dict(self.skips),
             set(self._visited),
             list(self._unknown),
+            list(self.rescales),
+            list(self.told),
         )
 
     def restore(self, state: Any) -> None:
         """Forget what was said since a snapshot."""
-        parent, frozen, owned, axes, attributes, outputs, skips, visited, unknown = state
+        parent, frozen, owned, axes, attributes, outputs, skips, visited, unknown, *rest = state
+        self.rescales, self.told = map(list, rest)
         self._parent, self._frozen = list(parent), set(frozen)
         self.owned = {name: dict(dims) for name, dims in owned.items()}
         self.axes, self.attributes = list(axes), list(attributes)
@@ -317,6 +335,7 @@ class Ports:
         self.attributes = [(*key, left(shape)) for *key, shape in self.attributes]
         self.outputs = {name: left(channels) for name, channels in self.outputs.items()}
         self.skips = {name: left(channels) for name, channels in self.skips.items()}
+        self.rescales = [(name, left(channels), f) for name, channels, f in self.rescales]
 
     @property
     def frozen(self) -> set[int]:

@@ -7,7 +7,9 @@ from pyg_stkd.prune.structure.rules import (
     dense,
     edge,
     models,
+    multihead,
     norms,
+    recurrent,
     spatio_temporal,
 )
 
@@ -18,6 +20,8 @@ __all__ = [
     "dense",
     "edge",
     "models",
+    "multihead",
     "norms",
+    "recurrent",
     "spatio_temporal",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 import torch_geometric.nn
 
 from pyg_stkd.nn import GATConv
@@ -12,7 +14,7 @@ from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.convolutions import pair
 from pyg_stkd.prune.structure.rules.dense import linear
 
-__all__ = ["gat_conv", "gatv2_conv"]
+__all__ = ["gat_conv", "gatv2_conv", "transformer_conv"]
 
 
 def _heads(ports: Ports, conv: Any) -> tuple[Channels, Channels, Channels, Channels]:
@@ -71,6 +73,35 @@ def gatv2_conv(ports: Ports, conv: torch_geometric.nn.GATv2Conv, x: Any) -> Chan
     ports.own(conv, "att", 2, channels)
     _finish(ports, conv, (src, dst), (heads, channels, out))
     return out
+
+
+@register(torch_geometric.nn.TransformerConv)
+def transformer_conv(ports: Ports, conv: torch_geometric.nn.TransformerConv, x: Any) -> Channels:
+    """Queries, keys and values of all heads; queries grow as the root of the width shrinks."""
+    src, dst = _rows(ports, conv, x, ("lin_key", "lin_query"))
+    heads, channels, columns, out = _heads(ports, conv)
+    linear(ports, conv.lin_key, src, columns)
+    linear(ports, conv.lin_query, dst, columns)
+    linear(ports, conv.lin_value, src, columns)
+    if conv.lin_edge is not None:
+        linear(ports, conv.lin_edge, None, columns)
+    if conv.root_weight:
+        linear(ports, conv.lin_skip, dst, out)
+    if conv.lin_beta is not None:
+        linear(ports, conv.lin_beta, out * 3, ports.kept(1))
+    ports.attribute(conv, "in_channels", [src, dst] if isinstance(conv.in_channels, tuple) else src)
+    ports.attribute(conv, "heads", heads)
+    ports.attribute(conv, "out_channels", channels)
+    ports.rescale(conv, channels, _scale_queries)
+    return out
+
+
+@torch.no_grad()
+def _scale_queries(conv: Any, share: float) -> None:
+    """Undo the division by the root of the channels, which are fewer now."""
+    conv.lin_query.weight.mul_(math.sqrt(share))
+    if conv.lin_query.bias is not None:
+        conv.lin_query.bias.mul_(math.sqrt(share))
 
 
 def _finish(ports: Ports, conv: Any, x: Any, y: Any) -> None:
