@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-__all__ = ["centred", "cloud_sizes", "like_clouds"]
+__all__ = ["centred", "cloud_sizes", "has_tiny", "in_range", "like_clouds", "square_norms"]
 
 # A call of its own costs a cloud as much as this share of a chunk of distances.
 _CALL = 1 / 16
+# Numbers that the second cache of a core holds.
+_CACHE = 1 << 16
 
 
 def cloud_sizes(num_points: int, batch: Tensor | None) -> list[int]:
@@ -39,32 +42,62 @@ def like_clouds(sizes: Sequence[int], limit: int) -> list[list[int]]:
     return groups
 
 
+def in_range(x: Tensor, small: bool) -> Tensor:
+    """Return finite points, moved by a power of 2 to where squared distances are usual numbers.
+
+    If :obj:`small` is set, the smallest coordinates are looked at too.
+    """
+    if x.numel() == 0:
+        return x
+    low, high = x.aminmax()
+    reach = float(torch.maximum(-low, high))
+    if not reach < math.inf:  # NaN is not
+        raise ValueError("'x' must be finite (got NaN or infinite values)")
+    top = (math.frexp(torch.finfo(x.dtype).max)[1] - math.ceil(math.log2(x.size(1)))) // 2 - 3
+    exponent = math.frexp(reach)[1]
+    usual = -top // 2 < exponent <= top and not (small and has_tiny(x))
+    if usual or reach == 0:
+        return x
+    steps = top - exponent
+    return x * 2.0 ** (steps // 2) * 2.0 ** (steps - steps // 2)
+
+
+def has_tiny(x: Tensor) -> bool:
+    """Tell whether points are so near to 0 that squares of their gaps may lose digits."""
+    size = x.abs()
+    least = float(size.masked_fill_(size == 0, torch.inf).amin()) if x.numel() else 1.0
+    info = torch.finfo(x.dtype)
+    return least * info.eps < 2 * math.sqrt(info.tiny / info.eps)
+
+
 def centred(x: Tensor, starts: Sequence[int], move: bool, more: int) -> Tensor:
-    """Return checked points, with some more of any value behind the last one.
+    """Return points, with some more of any value behind the last one.
 
     If :obj:`move` is set, each cloud goes to the origin, where float32 has more digits.
     """
     num_points, width = x.shape
-    if move and num_points > 0:
-        every = torch.arange(num_points, device=x.device)
-        start = torch.tensor(starts, device=x.device)
-        mean = embedding_bag(every, x, start, mode="mean", include_last_offset=True)
-        size = start.diff()
-        size[-1] += more
-        out = mean.repeat_interleave(size, dim=0, output_size=num_points + more)
-        torch.sub(x, out[:num_points], out=out[:num_points])
-        out[num_points:] = 0
-    else:
-        out = x.new_zeros(num_points + more, width)
+    out = x.new_empty(num_points + more, width)
+    out[num_points:] = 0
+    if not move or num_points == 0:
         out[:num_points] = x
-    # No copy of all points is needed to see that the usual ones are far from overflow.
-    low, high = out.aminmax() if out.numel() > 0 else (out.new_zeros(()), out.new_zeros(()))
-    reach = float(torch.maximum(-low, high))
-    usual = 8 * width * reach * reach < torch.finfo(x.dtype).max
-    # Twice: a sum of four such numbers must not overflow either.
-    if not usual and not bool((out.square().sum(-1) * 4).isfinite().all()):
-        raise ValueError(
-            "'x' must be finite, with squared distances within the range of its dtype "
-            "(got NaN, infinite or too large values)"
-        )
+        return out
+    start = torch.tensor(starts, device=x.device)
+    every = torch.arange(num_points, device=x.device)
+    mean = embedding_bag(every, x, start, mode="mean", include_last_offset=True)
+    size = starts[1]
+    if starts == [*range(0, num_points + 1, size)]:  # clouds of one size: no copies of means
+        given, moved = (part.unflatten(0, (-1, size)) for part in (x, out[:num_points]))
+        torch.sub(given, mean.unsqueeze(1), out=moved)
+    else:
+        mean = mean.repeat_interleave(start.diff(), dim=0, output_size=num_points)
+        torch.sub(x, mean, out=out[:num_points])
+    return out
+
+
+def square_norms(x: Tensor) -> Tensor:
+    """Return the squared norms of points, a part that fits a cache after the other."""
+    out = x.new_empty(x.size(0))
+    step = max(1, _CACHE // x.size(1)) if x.device.type == "cpu" else max(1, x.size(0))
+    for i in range(0, x.size(0), step):
+        torch.sum(x[i : i + step].square(), dim=1, out=out[i : i + step])
     return out

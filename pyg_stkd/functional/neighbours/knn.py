@@ -22,8 +22,11 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
     first, so that the result does not depend on chance. Memory is bounded: distances exist for a
     few rows at a time. No gradient flows through the choice of neighbours.
 
-    Up to four coordinates, distances are exact sums of squared differences; beyond that they come
-    from inner products of the centred cloud, as accurate as float32 allows.
+    Up to four coordinates, distances are sums of squared differences. Beyond that they come from
+    inner products of the centred cloud; where rounding may have changed which points are the
+    nearest, their distances are measured by differences in float64, so that outliers, far clusters
+    and offsets cost no neighbour. Among the nearest, two whose squared distances differ by less
+    than a 64th of the smallest may change places.
 
     Args:
         x (Tensor): Points or features, in :obj:`float32` at least while they are compared.
@@ -41,8 +44,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
     Raises:
         TypeError: If :obj:`x` is not of real floating point numbers, or :obj:`batch` not of
             integers.
-        ValueError: If :math:`k < 1`, points are not finite (or so far apart that their squared
-            distances overflow), or :obj:`batch` is not sorted or has another length.
+        ValueError: If :math:`k < 1`, points are not finite, or :obj:`batch` is not sorted or has
+            another length.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [3.0], [7.0]])

@@ -13,9 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_stkd.functional.neighbours.doubt import Found
 from pyg_stkd.functional.neighbours.largest import largest, largest_by_groups, num_groups
 
-__all__ = ["ALIGN", "DIRECT", "Cloud", "Space", "rows_at_once", "search_cloud", "sum_squares"]
+__all__ = [
+    "ALIGN",
+    "DIRECT",
+    "Cloud",
+    "Plan",
+    "Space",
+    "rows_at_once",
+    "search_cloud",
+    "sum_squares",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +41,16 @@ class Cloud(NamedTuple):
 
     first: int  # its first point
     size: int
-    near: int  # neighbours of each point
+    wanted: int  # the best of each point
+
+
+class Plan(NamedTuple):
+    """What is searched for."""
+
+    starts: list[int]  # of each cloud, and the end of the last one
+    others: list[int]  # how many points may be found in each
+    loop: bool
+    norm: Tensor  # squared, or 0 where differences are summed
 
 
 class Space(NamedTuple):
@@ -48,19 +67,21 @@ class Space(NamedTuple):
         return cls(x.new_empty(most), gap, np.empty(most, dtype=bool))
 
 
-def search_cloud(x: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, out: Array) -> None:
-    """Write the neighbours of each point of a cloud into its rows of :obj:`out`, [N, near].
+def search_cloud(
+    x: Tensor, cloud: Cloud, plan: Plan, limit: int, space: Space, found: Found
+) -> None:
+    """Write what is found of each point of a cloud into its rows.
 
     At most about :obj:`limit` scores exist at a time. Their rows are aligned, for which :obj:`x`
     goes on behind the last point; what is behind is masked.
     """
-    first, n, near = cloud
+    first, n, wanted = cloud
     wide, known = _wide(cloud), -(-n // ALIGN) * ALIGN
-    groups = num_groups(n, near)
+    groups, at = num_groups(n, wanted), found.places(wanted, plan.loop)
     x = x[first : first + known]
     direct = x.size(1) <= DIRECT
     # Whole numbers stay whole, so that equal distances are equal: no roots.
-    columns = x.t().contiguous() if direct else x.square().sum(1).unsqueeze(0)
+    columns = x.t().contiguous() if direct else plan.norm[first : first + known].unsqueeze(0)
     centres = (x[:n].t().unsqueeze(-1) if direct else x[:n]).split(rows_at_once(n, limit), -2)
     start = rows = 0
     for centre in centres:
@@ -76,12 +97,13 @@ def search_cloud(x: Tensor, cloud: Cloud, loop: bool, limit: int, space: Space, 
             torch.addmm(columns, centre, x.t(), beta=-1, alpha=2, out=score)
         array[:, n:] = -math.inf
         own = slice(start, start + rows * wide, wide + 1)
-        array.reshape(-1)[own] = math.inf if loop else -math.inf
+        array.reshape(-1)[own] = math.inf if plan.loop else -math.inf
         if groups:
-            best = largest_by_groups(whole, near, groups, left)
+            column, value = largest_by_groups(whole, wanted, groups, at, left)
         else:
-            best = largest(whole, near).numpy()
-        np.add(best, first, out=out[first + start : first + start + rows, :near])
+            column, value = largest(whole, wanted, at)
+        place = slice(first + start, first + start + rows)
+        found.map(lambda part: part[place]).write(column, value, first)  # noqa: B023
         start += rows
 
 
@@ -101,5 +123,5 @@ def rows_at_once(n: int, limit: int) -> int:
 
 
 def _wide(cloud: Cloud) -> int:
-    step = max(num_groups(cloud.size, cloud.near), ALIGN)
+    step = max(num_groups(cloud.size, cloud.wanted), ALIGN)
     return -(-cloud.size // step) * step

@@ -7,17 +7,26 @@ defined only once.
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 import torch_geometric.typing
 from torch import Tensor
 
-from pyg_stkd.functional.neighbours.clouds import centred, cloud_sizes, like_clouds
+from pyg_stkd.functional.neighbours.clouds import (
+    centred,
+    cloud_sizes,
+    has_tiny,
+    in_range,
+    like_clouds,
+    square_norms,
+)
+from pyg_stkd.functional.neighbours.doubt import Found, Rounding, settle
 from pyg_stkd.functional.neighbours.knn_cloud import (
     ALIGN,
     DIRECT,
     Cloud,
+    Plan,
     Space,
     rows_at_once,
     search_cloud,
@@ -44,43 +53,32 @@ def _knn_graph(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
         x = x.new_zeros(x.size(0), 1)
     sizes = cloud_sizes(x.size(0), batch)
     starts = [0, *accumulate(sizes)]
-    # Moved where distances come from inner products, with points to be masked behind the last.
-    behind = centred(x, starts, x.size(1) > DIRECT, ALIGN)
-    x = behind[: x.size(0)]
-    degree = [min(k, n - (not loop)) for n in sizes]
-    width = max(degree, default=0)
+    others = [n - (not loop) for n in sizes]  # how many may be found
+    width = min(k, max(others, default=0))
     edge_index = torch.empty(2, x.size(0), width, dtype=torch.int64, device=x.device)
     edge_index[1] = torch.arange(x.size(0), device=x.device).view(-1, 1)
-    limit = _limit(x)
-    large = [i for i, n in enumerate(sizes) if width > 0 and _is_large(x, n, limit)]
-    _search_large(behind, [Cloud(starts[i], sizes[i], degree[i]) for i in large], loop, edge_index)
-    groups = like_clouds(sizes, limit) if width > 0 else []
-    groups = [clouds for clouds in groups if not _is_large(x, sizes[clouds[0]], limit)]
-    most = [_shares(len(clouds), sizes[clouds[0]], limit)[2] for clouds in groups]
-    buffer = x.new_empty(2, max(most, default=0))
-    for clouds in groups:
-        first, n = starts[clouds[0]], sizes[clouds[0]]
-        last, near, wide = starts[clouds[-1]], degree[clouds[0]], _wide(x, n)
-        if last == first + (len(clouds) - 1) * n and sizes[clouds[-1]] == n:  # side by side
-            points = behind[first : last + wide].unfold(0, wide, n).transpose(1, 2)
-            out = edge_index[0, first : last + n].view(len(clouds), n, width)[..., :near]
-            start = torch.arange(first, last + 1, n, device=x.device).view(-1, 1, 1)
-            _search(points, loop, start, None, buffer, out)
-            continue
-        size, start = torch.tensor(
-            [[sizes[i] for i in clouds], [starts[i] for i in clouds]], device=x.device
-        )[..., None]
-        column = torch.arange(wide, device=x.device)
-        index = torch.minimum(column, size - 1) + start
-        out = index.new_empty(len(clouds), n, near)
-        _search(x[index], loop, start[..., None], size, buffer, out)
-        used = column[:n] < size
-        edge_index[0, index[:, :n][used], :near] = out[used]
-    if width == min(degree, default=0):
+    if width > 0:
+        _fill(x, starts, others, loop, edge_index[0])
+    if width == min(k, min(others, default=0)):
         return edge_index.view(2, -1)
-    count = torch.tensor([degree, sizes], device=x.device)
+    count = torch.tensor([[min(k, n) for n in others], sizes], device=x.device)
     count = count[0].repeat_interleave(count[1], output_size=x.size(0))
     return edge_index[:, torch.arange(width, device=x.device) < count.view(-1, 1)]
+
+
+def _fill(x: Tensor, starts: list[int], others: list[int], loop: bool, near: Tensor) -> None:
+    """Write the neighbours of each point [N, k], in clouds with so many other points."""
+    direct = x.size(1) <= DIRECT
+    scaled = in_range(x, direct)
+    # Moved where distances come from inner products, with points to be masked behind the last.
+    moved = centred(scaled, starts, not direct, ALIGN)
+    norm = moved.new_zeros(moved.size(0)) if direct else square_norms(moved)
+    zero = norm == 0
+    vanish = has_tiny(scaled) if direct else bool(zero.any()) and bool((moved[zero] != 0).any())
+    found = Found(near) if direct and not vanish else Found.of(near, moved.dtype)
+    _search_clouds(moved, Plan(starts, others, loop, norm), found)
+    norm, rounding = norm[: x.size(0)], Rounding.of(moved.dtype, x.size(1), vanish)
+    settle(found, x if x.dtype == torch.float32 else scaled, norm, rounding, starts, loop)
 
 
 @torch.library.register_fake("pyg_stkd::knn_graph", lib=_library)
@@ -93,22 +91,59 @@ def _(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     return x.new_empty(2, size, dtype=torch.int64)
 
 
+def _search_clouds(x: Tensor, plan: Plan, found: Found) -> None:
+    """Search each cloud, by itself or with others."""
+    limit, starts = _limit(x), plan.starts
+    sizes = [b - a for a, b in pairwise(starts)]
+    wanted = [min(n, found.wanted) for n in plan.others]
+    large = [i for i, n in enumerate(sizes) if _is_large(x, n, limit, found)]
+    if large:
+        clouds = [Cloud(starts[i], sizes[i], wanted[i]) for i in large]
+        limit <<= x.size(1) > DIRECT  # differences of a coordinate need no memory there
+        space = Space.of(x, clouds, limit)
+        for cloud in clouds:
+            search_cloud(x, cloud, plan, limit, space, found)
+        limit = _limit(x)
+    groups = like_clouds(sizes, limit)
+    groups = [part for part in groups if not _is_large(x, sizes[part[0]], limit, found)]
+    most = [_shares(len(part), sizes[part[0]], limit)[2] for part in groups]
+    buffer = x.new_empty(2, max(most, default=0))
+    for part in groups:
+        _search_group(x, part, plan, buffer, found)
+
+
+def _search_group(x: Tensor, clouds: list[int], plan: Plan, buffer: Tensor, found: Found) -> None:
+    """Search clouds of about one size together, the largest of them first."""
+    starts = plan.starts
+    sizes = [starts[i + 1] - starts[i] for i in clouds]
+    first, n, last = starts[clouds[0]], sizes[0], starts[clouds[-1]]
+    wanted = min(found.wanted, plan.others[clouds[0]])
+    wide = _wide(x, n, found)
+    if last == first + (len(clouds) - 1) * n and sizes[-1] == n:  # side by side
+        parts = x[first : last + wide], plan.norm[first : last + wide]
+        points, norm = (part.unfold(0, wide, n) for part in parts)
+        start = torch.arange(first, last + 1, n, device=x.device).view(-1, 1, 1)
+        out = found.map(lambda part: part[first : last + n].unflatten(0, (-1, n)))
+        _search(points.transpose(1, 2), norm, wanted, plan, start, None, buffer, out)
+        return
+    size, start = torch.tensor([sizes, [starts[i] for i in clouds]], device=x.device)[..., None]
+    column = torch.arange(wide, device=x.device)
+    index = torch.minimum(column, size - 1) + start
+    place, used = index[:, :n], column[:n] < size
+    out = found.map(lambda part: part[place])
+    _search(x[index], plan.norm[index], wanted, plan, start[..., None], size, buffer, out)
+    for part, written in zip(found, out, strict=True):
+        if part is not None and written is not None:
+            part[place[used]] = written[used]
+
+
 def _limit(x: Tensor) -> int:
     threads = torch.get_num_threads() if x.device.type == "cpu" else 1
     return _CHUNK.get(x.device.type, 1 << 24) * threads
 
 
-def _is_large(x: Tensor, n: int, limit: int) -> bool:
-    return x.device.type == "cpu" and 2 * n * n > limit and not _use_tree(x, n)
-
-
-def _search_large(x: Tensor, clouds: list[Cloud], loop: bool, edge_index: Tensor) -> None:
-    if not clouds:
-        return
-    limit = _limit(x) << (x.size(1) > DIRECT)  # differences of a coordinate need no memory there
-    space, out = Space.of(x, clouds, limit), edge_index[0].numpy()
-    for cloud in clouds:
-        search_cloud(x, cloud, loop, limit, space, out)
+def _is_large(x: Tensor, n: int, limit: int, found: Found) -> bool:
+    return x.device.type == "cpu" and 2 * n * n > limit and not _use_tree(x, n, found)
 
 
 def _shares(clouds: int, n: int, limit: int) -> tuple[int, int, int]:
@@ -118,49 +153,56 @@ def _shares(clouds: int, n: int, limit: int) -> tuple[int, int, int]:
     return step, rows, step * rows * (n + ALIGN)
 
 
-def _wide(x: Tensor, n: int) -> int:
-    return n if n < 8 * ALIGN or _use_tree(x, n) else -(-n // ALIGN) * ALIGN
+def _wide(x: Tensor, n: int, found: Found) -> int:
+    return n if n < 8 * ALIGN or _use_tree(x, n, found) else -(-n // ALIGN) * ALIGN
 
 
 def _search(
-    x: Tensor, loop: bool, start: Tensor, size: Tensor | None, buffer: Tensor, out: Tensor
+    x: Tensor,
+    norm: Tensor,
+    k: int,
+    plan: Plan,
+    start: Tensor,
+    size: Tensor | None,
+    buffer: Tensor,
+    out: Found,
 ) -> None:
-    """Write the neighbours within each of several clouds: [B, m, C] -> [B, n, k], counted on.
+    """Write the k best within each of several clouds, [B, m, C] -> [B, n, k].
 
     Where m > n, or clouds differ in size [B, 1], points are repeated behind the last one. Rows of
-    such points mean nothing, nor do neighbours beyond the number that a cloud can give.
+    such points mean nothing, nor does what is found beyond the number that a cloud can give.
     """
-    (num_clouds, n, k), m = out.shape, x.size(1)
-    if size is None and _use_tree(x, n):
-        torch.add(_search_tree(x, k, loop), start, out=out)
+    (num_clouds, n, _), m, loop = out.near.shape, x.size(1), plan.loop
+    if size is None and _use_tree(x, n, out):
+        out.write(_search_tree(x, k, loop), norm, start)
         return
     groups = num_groups(m, k) if x.device.type == "cpu" else 0
     behind = (torch.arange(m, device=x.device) >= (n if size is None else size)).unsqueeze(-2)
     behind = behind.expand(num_clouds, 1, m)
-    step, rows, _ = _shares(num_clouds, n, _limit(x))
+    step, most, _ = _shares(num_clouds, n, _limit(x))
+    at = out.places(k, loop)
     for b in range(0, num_clouds, step):
-        clouds = slice(b, b + step)
-        points, columns = x[clouds], _columns(x[clouds], behind[clouds])
-        for r in range(0, n, rows):
-            shape = (min(step, num_clouds - b), min(rows, n - r), m)
-            score, gap = (part[: math.prod(shape)].view(shape) for part in buffer)
-            _score(points, columns, slice(r, r + shape[1]), score, gap)
+        part = slice(b, b + step)
+        points, columns = x[part], _columns(x[part], norm[part], behind[part])
+        for r in range(0, n, most):
+            shape = (min(step, num_clouds - b), min(most, n - r), m)
+            rows = slice(r, r + shape[1])
+            score, gap = (each[: math.prod(shape)].view(shape) for each in buffer)
+            _score(points, columns, rows, score, gap)
             score.diagonal(r, 1, 2).fill_(math.inf if loop else -math.inf)
             flat = score.view(-1, m)
-            if groups:
-                best = torch.from_numpy(largest_by_groups(flat, k, groups))
-            else:
-                best = largest(flat, k)
-            torch.add(best.view(*shape[:2], k), start[clouds], out=out[clouds, r : r + shape[1]])
+            best = largest_by_groups(flat, k, groups, at) if groups else largest(flat, k, at)
+            column, value = (each.unflatten(0, shape[:2]) for each in best)
+            out.map(lambda each: each[part, rows]).write(column, value, start[part])  # noqa: B023
 
 
-def _columns(x: Tensor, behind: Tensor) -> Tensor:
+def _columns(x: Tensor, norm: Tensor, behind: Tensor) -> Tensor:
     """Return the coordinates [B, C, m], or squared norms [B, 1, m], with points behind at infinity.
 
     So no score of theirs has to be masked.
     """
     if x.size(2) > DIRECT:
-        return x.square().sum(-1).unsqueeze(1).masked_fill_(behind, math.inf)
+        return norm.unsqueeze(1).masked_fill(behind, math.inf)
     columns = x.transpose(1, 2).clone(memory_format=torch.contiguous_format)
     return columns.masked_fill_(behind, math.inf)
 
@@ -173,9 +215,10 @@ def _score(x: Tensor, columns: Tensor, rows: slice, out: Tensor, gap: Tensor) ->
         torch.baddbmm(columns, x[:, rows], x.transpose(1, 2), beta=-1, alpha=2, out=out)
 
 
-def _use_tree(x: Tensor, n: int) -> bool:
+def _use_tree(x: Tensor, n: int, found: Found) -> bool:
     small = x.size(-1) <= _TREE_WIDTH and n >= _TREE_POINTS
-    return getattr(torch_geometric.typing, "WITH_KNN", False) and x.device.type == "cpu" and small
+    found_here = getattr(torch_geometric.typing, "WITH_KNN", False) and x.device.type == "cpu"
+    return found_here and small and found.score is None
 
 
 def _search_tree(x: Tensor, k: int, loop: bool) -> Tensor:

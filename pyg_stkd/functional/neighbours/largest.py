@@ -20,34 +20,44 @@ _COLUMN = 0xFFFFFFFF
 _SHARE = 1 << 21
 
 
-def largest(score: Tensor, k: int) -> Tensor:
-    """Return the columns of the k largest scores of each row, largest (then smallest column) first.
+def largest(score: Tensor, k: int, at: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the columns of the k largest scores of each row, largest first, and some of these.
 
-    Ties are deterministic, which topk does not promise.
+    Among equal scores the smaller column comes first, which topk does not promise.
+
+    Args:
+        score (Tensor): Scores, a row by row.
+        k (int): How many are wanted.
+        at (list[int]): Which of these scores are returned.
     """
     if score.dtype != torch.float32:
-        return score.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        value, column = score.sort(dim=1, descending=True, stable=True)
+        return column[:, :k], value[:, at]
     if score.device.type != "cpu":
-        return largest_by_keys(score, k)
-    return torch.from_numpy(_largest(score.numpy(), k))
+        return largest_by_keys(score, k, at)
+    best, some = _largest(score.numpy(), k, at)
+    return torch.from_numpy(best), torch.from_numpy(some)
 
 
-def largest_by_keys(score: Tensor, k: int) -> Tensor:
+def largest_by_keys(score: Tensor, k: int, at: list[int]) -> tuple[Tensor, Tensor]:
     """Do the same for float32 by one integer without ties: ordered bits, then the column."""
     bits = (score + 0.0).view(torch.int32)  # -0 and 0 are equal
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     last = score.size(1) - 1
     key = (bits.long() << 32) + (last - torch.arange(last + 1, device=score.device))
-    return last - (key.topk(k, dim=1).values & _COLUMN)
+    column = last - (key.topk(k, dim=1).values & _COLUMN)
+    return column, score.gather(1, column[:, at])
 
 
 def num_groups(n: int, k: int) -> int:
     """Return how many groups the columns are split into, 0 if sorting all is as fast."""
-    groups = 1 << math.ceil(math.log2(max(3 * k, 16)))
+    groups = 1 << math.ceil(math.log2(max(2.5 * k, 16)))
     return groups if n >= 4 * groups else 0
 
 
-def largest_by_groups(score: Tensor, k: int, groups: int, left: Array | None = None) -> Array:
+def largest_by_groups(
+    score: Tensor, k: int, groups: int, at: list[int], left: Array | None = None
+) -> tuple[Tensor, Tensor]:
     """Do the same on CPU in two exact steps: the k-th largest group maximum bounds the k-th score.
 
     Groups are strided, since near points are often stored side by side. What is left above the
@@ -61,13 +71,19 @@ def largest_by_groups(score: Tensor, k: int, groups: int, left: Array | None = N
     left = np.empty((num_rows, n), dtype=bool) if left is None else left
     num_threads = min(torch.get_num_threads(), num_rows, score.numel() // _SHARE)
     if num_threads <= 1:
-        return _above_bound(score.numpy(), top.numpy(), left, k)
-    parts = (np.array_split(part, num_threads) for part in (score.numpy(), top.numpy(), left))
-    with ThreadPoolExecutor(num_threads) as pool:
-        return np.concatenate(list(pool.map(_above_bound, *parts, [k] * num_threads)))
+        column, value = _above_bound(score.numpy(), top.numpy(), left, k, at)
+    else:
+        parts = (np.array_split(part, num_threads) for part in (score.numpy(), top.numpy(), left))
+        same = [k] * num_threads, [at] * num_threads
+        with ThreadPoolExecutor(num_threads) as pool:
+            found = zip(*pool.map(_above_bound, *parts, *same), strict=True)
+            column, value = map(np.concatenate, found)
+    return torch.from_numpy(column), torch.from_numpy(value)
 
 
-def _above_bound(score: Array, top: Array, left: Array, k: int) -> Array:
+def _above_bound(
+    score: Array, top: Array, left: Array, k: int, at: list[int]
+) -> tuple[Array, Array]:
     """Sort only the scores from the k-th largest group maximum on."""
     num_rows, n = score.shape
     groups = top.shape[1]
@@ -83,33 +99,38 @@ def _above_bound(score: Array, top: Array, left: Array, k: int) -> Array:
     place = word[flag >> 3]
     place <<= 3
     place += flag & 7
-    ends = place.searchsorted(np.arange(wide, num_rows * wide + 1, wide))
-    count = np.diff(ends, prepend=0)
+    ends = place.searchsorted(np.arange(0, num_rows * wide + 1, wide))
+    count = ends[1:] - ends[:-1]
     width = int(count.max())
     if width > n // 2:
-        return _largest(score, k)
-    row = place // wide
-    value = score.reshape(-1).take(place - (wide - n) * row if n % 8 else place)
-    column = place - wide * row
+        return _largest(score, k, at)
+    start = np.arange(0, num_rows * wide, wide).repeat(count)  # of each one's row
+    column = place - start
+    if n % 8:
+        place -= (wide - n) * (start // wide)
+    value = score.reshape(-1).take(place)
     used = np.arange(width) < count[:, None]
     if score.dtype == np.float32:
         key = np.full((num_rows, width), _LAST)
         key[used] = _keys(value, column)
         key.sort(axis=1)
-        return key[:, :k] & _COLUMN
+        return key[:, :k] & _COLUMN, _scores(key[:, at])
     negative = np.full((num_rows, width), math.inf, dtype=score.dtype)
     index = np.zeros((num_rows, width), dtype=np.int64)
     negative[used], index[used] = -value, column
     order = negative.argsort(axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(index, order, axis=1)
+    column = np.take_along_axis(index, order, axis=1)
+    return column, -np.take_along_axis(negative, order[:, at], axis=1)
 
 
-def _largest(score: Array, k: int) -> Array:
+def _largest(score: Array, k: int, at: list[int]) -> tuple[Array, Array]:
     if score.dtype != np.float32:
-        return (-score).argsort(axis=1, kind="stable")[:, :k]
+        column = (-score).argsort(axis=1, kind="stable")[:, :k]
+        return column, np.take_along_axis(score, column[:, at], axis=1)
     key = _keys(score, np.arange(score.shape[1]))
     key.partition(k - 1, axis=1)
-    return np.sort(key[:, :k], axis=1) & _COLUMN
+    key = np.sort(key[:, :k], axis=1)
+    return key & _COLUMN, _scores(key[:, at])
 
 
 def _keys(score: Array, column: Array) -> Array:
@@ -117,3 +138,10 @@ def _keys(score: Array, column: Array) -> Array:
     bits = (score + np.float32(0)).view(np.int32)  # -0 and 0 are equal
     bits ^= ~((bits >> 31) & 0x7FFFFFFF)
     return (bits.astype(np.int64) << 32) | column
+
+
+def _scores(key: Array) -> Array:
+    """Return the scores of keys."""
+    bits = (key >> 32).astype(np.int32)
+    bits ^= (bits >> 31) | np.int32(-(2**31))
+    return bits.view(np.float32)

@@ -95,6 +95,7 @@ def plain_knn(x: Tensor, k: int, loop: bool) -> Tensor:
     if x.size(1) <= 4:
         score = -(x[:, None] - x).square().sum(-1)
     else:
+        x = x.double()  # no look at the values can tell whether float32 is enough
         x = x - x.mean(dim=0)
         score = 2 * x @ x.t() - x.square().sum(-1)
     place = torch.arange(num_points, device=x.device)
