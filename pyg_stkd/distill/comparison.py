@@ -19,6 +19,7 @@ from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.distill.recording.inputs import usable
 from pyg_stkd.distill.recording.nodes import as_nodes
 from pyg_stkd.distill.recording.parts import first_tensor, map_tensors
+from pyg_stkd.distill.recording.rows import same_rows
 from pyg_stkd.distill.recording.runs import Calls, Run, calls_of, full_name
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teaching.teachers import Teachers, Weight
@@ -93,11 +94,13 @@ class Comparison:
             pairs = restrict(match(loss, student, teacher), nodes)
         values = []
         for pair in pairs:
+            with _named(name, pair.student, pair.teacher):
+                both = same_rows(pair.student, pair.teacher)
             target = self.target
             if isinstance(target, Mapping) and pair.part in target:
                 target = target[pair.part]
             own = loss_of(loss, 0, pair.part)
-            values.append(_computed(name, own, pair.student, pair.teacher, target))
+            values.append(_computed(name, own, *both, target))
         if len(values) == 1:
             return values[0]
         weights = torch.tensor([pair.weight for pair in pairs], dtype=values[0].dtype)

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.checks import node_index
+from pyg_stkd.distill.recording.choices import Choice
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.inputs import find_edge_index, find_input, num_sources, usable
+from pyg_stkd.distill.recording.inputs import (
+    find_edge_index,
+    find_input,
+    has_two_sets,
+    induced,
+    num_sources,
+    usable,
+)
 from pyg_stkd.distill.recording.layout import arrange
 from pyg_stkd.distill.recording.parts import (
     Select,
@@ -67,6 +75,8 @@ class Capture:
         main (bool): Whether the output is a tuple of which only what comes first counts, as
             PyG's attention layers return under :obj:`return_attention_weights=True`.
             (default: :obj:`False`)
+        choices (tuple): What pools of the model had chosen when the module returned.
+            (default: :obj:`()`)
 
     Attributes:
         part: The key of the part that this is of the output, :obj:`""` for all of it.
@@ -100,6 +110,7 @@ class Capture:
         versions: dict[int, int] | None = None,
         grad: bool = True,
         main: bool = False,
+        choices: tuple[Choice, ...] = (),
     ) -> None:
         self.output = output
         self.layer = layer
@@ -109,7 +120,9 @@ class Capture:
         self.nodes = nodes
         self.grad = grad
         self.main = main and isinstance(output, (tuple, list))
+        self.choices = choices
         self.frozen = False
+        self.restricted: Tensor | None = None
         self.part: Hashable = ""
         self.layout = "BTNC"
         self.memo: dict[Any, Any] = {}
@@ -199,14 +212,15 @@ class Capture:
         return self.features.index_select(self.node_dim, index)
 
     @cached_property
-    def _own_edge_index(self) -> Any | None:
+    def own_edge_index(self) -> Any | None:
+        """The graph that the module itself was given or built, :obj:`None` if there is none."""
         own = find_edge_index(self.inputs)
         return self.built if own is None else own
 
     @cached_property
     def edge_index(self) -> Any | None:
         """The graph as the module was given it (or built it), :obj:`None` if there is none."""
-        own = self._own_edge_index
+        own = self.own_edge_index
         return find_edge_index(self.context, self.inputs) if own is None else own
 
     @cached_property
@@ -221,12 +235,37 @@ class Capture:
                 f"one (graph=...)"
             )
         sources = num_sources(self.inputs)
-        if sources not in (None, self.num_nodes):
+        if self.restricted is None and (self.bipartite or sources not in (None, self.num_nodes)):
             raise ValueError(
                 f"The {self.where} must be called on one set of nodes, its graph is bipartite (got "
                 f"{sources} sources and {self.num_nodes} targets); give the loss one (graph=...)"
             )
         return self._graphs.get(edge_index, self.num_nodes)
+
+    @cached_property
+    def bipartite(self) -> bool:
+        """Whether the module was called on two sets of nodes, be they as many."""
+        return has_two_sets(self.inputs)
+
+    def only(self, rows: Tensor, nodes: Tensor) -> Capture:
+        """Return the same capture of some of its rows, which are these nodes of the model.
+
+        Its graph is the one among them.
+        """
+        value = self.value.index_select(self.node_dim, rows)
+        batch, edges = self.batch, self.edge_index
+        if edges is not None and self.own_edge_index is not None:
+            edges = induced(edges, rows, self.num_nodes)
+        elif edges is not None:  # that of the model
+            edges = induced(edges, nodes, self.choices[0].sources if self.choices else None)
+        if batch is not None and batch.numel() == self.num_nodes:
+            batch = batch.index_select(0, rows)
+        chosen = self.nodes
+        if chosen is not None:  # of the model's nodes, those that are here
+            index = chosen.nonzero().view(-1) if chosen.dtype == torch.bool else chosen
+            chosen = torch.isin(nodes, index).nonzero().view(-1)
+        known = {"edge_index": edges, "batch": batch, "edge_weight": None, "_value": value}
+        return self._copy(**known, layout="BTNC", nodes=chosen, restricted=nodes, memo={})
 
     @property
     def graphs(self) -> GraphCache:
@@ -236,7 +275,7 @@ class Capture:
     @cached_property
     def edge_weight(self) -> Tensor | None:
         """The edge weights of the same call as :attr:`edge_index`, if any."""
-        own = self._own_edge_index is not None
+        own = self.own_edge_index is not None
         return find_input(self.inputs if own else self.context, "edge_weight")
 
     @cached_property
@@ -284,18 +323,26 @@ class Capture:
             _ = part.value  # as the module returned it, or an error
         output = self.output[0] if self.main else self.output
         output = map_tensors(lambda x: usable(x.detach()), output)
-        out = Capture(output, kept, layer=self.layer, owner=self.owner, call=self.call)
+        named: Any = {"layer": self.layer, "owner": self.owner, "call": self.call}
+        if self.own_edge_index is None:  # the graph is that of the model
+            named["context"], kept = kept, {}
+        out = Capture(output, kept, **named, choices=self.choices)
         out.frozen = True
+        out.__dict__["bipartite"] = self.bipartite
         return out
 
     def to(self, device: torch.device | str) -> Capture:
         """Return the capture on another device."""
         output = map_tensors(lambda x: usable(x.to(device)), self.output)
-        inputs = {
-            name: usable(item.to(device)) if hasattr(item, "to") else item
-            for name, item in self.inputs.items()
-        }
-        out = Capture(output, inputs, layer=self.layer, owner=self.owner, call=self.call)
+        inputs, context = (
+            {k: usable(x.to(device)) if hasattr(x, "to") else x for k, x in given.items()}
+            for given in (self.inputs, self.context)
+        )
+        named: Any = {"layer": self.layer, "owner": self.owner, "call": self.call}
+        out = Capture(output, inputs, context=context, **named)
+        out.choices = tuple(
+            Choice(n, None if nodes is None else nodes.to(device)) for n, nodes in self.choices
+        )
         out.__dict__.update(nodes=self.nodes, grad=self.grad, frozen=self.frozen)
         return out
 

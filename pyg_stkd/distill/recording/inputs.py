@@ -17,6 +17,8 @@ from pyg_stkd.graph import Graph
 __all__ = [
     "find_edge_index",
     "find_input",
+    "has_two_sets",
+    "induced",
     "is_edge_index",
     "num_sources",
     "usable",
@@ -97,6 +99,42 @@ def num_sources(bound: Mapping[str, Any]) -> int | None:
     if isinstance(x, (tuple, list)) and len(x) == 2 and isinstance(x[0], Tensor):
         return x[0].size(max(x[0].dim() - 2, 0)) if x[0].dim() > 0 else None
     return None
+
+
+def has_two_sets(bound: Mapping[str, Any]) -> bool:
+    """Whether a layer was called on two sets of nodes, even if they are as many.
+
+    Example:
+        >>> x, edge_index = torch.ones(2, 3), torch.tensor([[1], [0]])
+        >>> has_two_sets({"x": (x, torch.zeros(2, 3)), "edge_index": edge_index})
+        True
+        >>> has_two_sets({"x": (x, x[:2]), "edge_index": edge_index})
+        False
+    """
+    pairs = (value for value in bound.values() if isinstance(value, (tuple, list)))
+    for pair in pairs:
+        if len(pair) == 2 and all(isinstance(x, Tensor) and x.dim() > 1 for x in pair):
+            a, b = pair
+            same = a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape)
+            if a.is_floating_point() and b.is_floating_point() and not same:
+                return find_edge_index(bound) is not None
+    return False
+
+
+def induced(edge_index: Any, rows: Tensor, num_nodes: int | None) -> Tensor:
+    """Return the graph among some rows, numbered in their order.
+
+    Example:
+        >>> induced(torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.tensor([2, 0]), 3)
+        tensor([[0],
+                [1]])
+    """
+    graph = Graph.of(edge_index, num_nodes)
+    edges = graph.edge_index
+    place = torch.full((max(graph.size),), -1, device=edges.device)
+    place[rows] = torch.arange(rows.numel(), device=edges.device)
+    edges = place[edges]  # [2, E]
+    return edges[:, (edges >= 0).all(dim=0)]
 
 
 def usable(value: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from pyg_stkd.distill.recording.choices import Choice, choice_of, chooses
 from pyg_stkd.distill.recording.inputs import is_edge_index
 from pyg_stkd.distill.recording.parts import copied, tensors_of, versions_of
 from pyg_stkd.distill.recording.signature import Signatures
@@ -36,6 +37,7 @@ class Record:
     versions: dict[int, int] = field(default_factory=dict)
     grad: bool = True
     built: Any = None
+    choices: tuple[Choice, ...] = ()
     main: bool = False  # whether what comes first in a tuple is the output, all else by the way
 
 
@@ -77,6 +79,9 @@ class Recorder:
         self._notes = _Notes(layer for layer in layers if layer)
         self._handles: list[RemovableHandle] = []
         self._remove_with_self()
+        for module in model.modules():
+            if chooses(module):
+                self._handles.append(module.register_forward_hook(_ChoiceHook(self._notes)))
         for layer in self._notes.records:
             hook = _CallHook(self._notes, layer)
             self._handles.append(modules[layer].register_forward_hook(hook, with_kwargs=True))
@@ -90,6 +95,11 @@ class Recorder:
         self._notes.clear()
         self._notes.active = True
         self._notes.thread = None if torch.compiler.is_compiling() else threading.get_ident()
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What pools of the model have chosen since :meth:`start`."""
+        return self._notes.choices
 
     def stop(self) -> dict[str, list[Record]]:
         """Take no more notes; hand over, and forget, the calls of each layer."""
@@ -119,6 +129,7 @@ class _Notes:
         # Whether a layer's output is rewritten in place by what follows it, in either mode.
         self.rewritten: dict[tuple[str, bool], bool] = {}
         self.originals: list[tuple[tuple[str, bool], Record, Any, dict[int, int]]] = []
+        self.choices: tuple[Choice, ...] = ()
         self.active = False
         self.thread: int | None = None
         self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
@@ -128,6 +139,7 @@ class _Notes:
         self.records = {layer: [] for layer in self.records}
         self.built = {layer: [] for layer in self.built}
         self.originals = []
+        self.choices = ()
 
     def kept(
         self, layer: str, mode: bool, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -182,11 +194,20 @@ class _CallHook:
             record = Record(args, kwargs, copied(output), grad=grad)
         else:
             record = self.notes.kept(self.layer, module.training, args, kwargs, output)
-        record.main = _says_more(module)
+        record.main, record.choices = _says_more(module), self.notes.choices
         if built:
             record.built = built[-1]
             built.clear()
         self.notes.records[self.layer].append(record)
+
+
+class _ChoiceHook:
+    def __init__(self, notes: _Notes) -> None:
+        self.notes = notes
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.notes.taken:
+            self.notes.choices = (*self.notes.choices, choice_of(output))
 
 
 class _GraphHook:

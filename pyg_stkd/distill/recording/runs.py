@@ -69,6 +69,7 @@ class Run:
                     versions=record.versions,
                     grad=record.grad,
                     main=record.main,
+                    choices=record.choices,
                 )
                 for i, record in enumerate(self.records[layer])
             )
@@ -123,9 +124,10 @@ def run(
         else:
             output = call(model, *own(args), **own(kwargs))
     finally:
-        records = recorder.stop()
+        choices, records = recorder.choices, recorder.stop()
     versions = {} if torch.compiler.is_compiling() else versions_of(output)
-    records[""] = [Record(args, kwargs, output, versions, torch.is_grad_enabled())]
+    record = Record(args, kwargs, output, versions, torch.is_grad_enabled(), choices=choices)
+    records[""] = [record]
     return Run(owner, recorder, args, kwargs, output, records, name, call)
 
 
