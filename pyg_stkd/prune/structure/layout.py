@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.masks.hooks import mask_of, masked_names, original_of
 from pyg_stkd.prune.masks.skipping import channel_mask
+from pyg_stkd.prune.structure.parametrized import unmasked_dims
 from pyg_stkd.prune.structure.ports import Ports
 
 __all__ = ["Group", "Layout", "floor_width"]
@@ -95,6 +96,7 @@ class Layout:
             for name, dims in ports.owned.items()
         }
         self.skips = {name: places(channels) for name, channels in ports.skips.items()}
+        self.unmasked = unmasked_dims(model)
         self.places = places
         self.sizes = {
             name: tuple(original_of(module, key).shape)
@@ -146,6 +148,8 @@ class Layout:
         shape = self.sizes[name]
         mask = torch.ones(shape)
         for dim, channels in self.slices[name].items():
+            if (name, dim) in self.unmasked:
+                continue
             flags = kept[channels].to(mask)
             mask *= flags.view([-1 if i == dim else 1 for i in range(len(shape))])
         return mask
@@ -170,6 +174,8 @@ class Layout:
                 continue
             mask = mask_of(module, key)
             for dim, channels in self.slices[name].items():
+                if (name, dim) in self.unmasked:
+                    continue
                 if mask is None:
                     alive[channels] = True
                     continue

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import JumpingKnowledge
 
 from pyg_stkd.prune.masks.hooks import masked_names
+from pyg_stkd.prune.structure.parametrized import is_computed, parts_of
 from pyg_stkd.prune.structure.prunable import (
     check_ignored,
     check_parameters,
@@ -202,7 +203,15 @@ class Ports:
             if self._is_ignored(prefix):
                 self.freeze(channels)
                 return
-            raise ValueError(f"'{name}' of {prefix!r} must be a parameter or buffer")
+            if not is_computed(module, name):
+                raise ValueError(
+                    f"'{name}' of {prefix!r} must be a parameter or buffer; give "
+                    f"ignore=[{prefix!r}] to leave it as it is"
+                )
+            for part in parts_of(module, name, dim):
+                self.own(*part, channels)
+            self._see(module)
+            return
         dim = dim % tensor.dim()
         if tensor.size(dim) != len(channels):
             raise ValueError(
