@@ -98,6 +98,8 @@ class Leaf:
             others = [x for x in self.others[:2] if x is not self.features]
             for x in others:  # keys and values are as wide as queries
                 self.labels.ports.tie(self._of(self.features), self._of(x))
+        elif self.rule is convolutions.gcn2_conv:
+            self.labels.ports.tie(self._of(self.features), self._of(self.others[0]))
         elif self.rule not in _RECURRENT and self._has_channels(self.others):
             raise ValueError("an input beside the features has channels")
         if isinstance(self.features, Tensor):

@@ -69,7 +69,7 @@ def _narrow(norm: nn.Module, index: Tensor) -> Any:
         if value is not None and not of_nodes:
             value = value.index_select(-1, index)
         twin.__dict__[name] = value
-    if isinstance(norm, nn.LayerNorm):
+    if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)):
         twin.__dict__["normalized_shape"] = (*norm.normalized_shape[:-1], index.numel())
     if hasattr(norm, "in_channels"):
         twin.__dict__["in_channels"] = index.numel()

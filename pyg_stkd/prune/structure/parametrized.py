@@ -38,7 +38,7 @@ def parts_of(module: nn.Module, name: str, dim: int) -> list[tuple[nn.Module, st
         >>> [(name, dim) for _, name, dim in parts_of(lin, "weight", 1)]
         [('original1', 1)]
     """
-    steps = module.parametrizations[name]  # type: ignore[union-attr, index]
+    steps = module.parametrizations[name]  # type: ignore[index]
     assert isinstance(steps, ParametrizationList)
     dim = dim % getattr(module, name).dim()
     if len(steps) == 1 and isinstance(steps[0], parametrizations._WeightNorm):

@@ -11,7 +11,16 @@ from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.dense import linear
 
-__all__ = ["aggregate", "cheb_conv", "gcn_conv", "gin_conv", "graph_conv", "pair", "sage_conv"]
+__all__ = [
+    "aggregate",
+    "cheb_conv",
+    "gcn2_conv",
+    "gcn_conv",
+    "gin_conv",
+    "graph_conv",
+    "pair",
+    "sage_conv",
+]
 
 _OF_EACH_CHANNEL = (
     aggr.SumAggregation,
@@ -70,6 +79,20 @@ def cheb_conv(ports: Ports, conv: torch_geometric.nn.ChebConv, x: Channels | Non
     ports.own(conv, "bias", 0, out)
     _of_layer(ports, conv, (x, x), out)
     return out
+
+
+@register(torch_geometric.nn.GCN2Conv)
+def gcn2_conv(ports: Ports, conv: torch_geometric.nn.GCN2Conv, x: Channels | None) -> Channels:
+    """Square matrices from the channels to the same ones, added to what they are multiplied with.
+
+    The first features, the second input, have the same channels.
+    """
+    x = ports.sized(x, conv.channels)
+    for name in ("weight1", "weight2"):
+        ports.own(conv, name, 0, x)
+        ports.own(conv, name, 1, x)
+    ports.attribute(conv, "channels", x)
+    return x
 
 
 @register(torch_geometric.nn.SAGEConv)

@@ -9,7 +9,7 @@ from pyg_stkd.nn.sequence.time_conv import TimeConv
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.registry import register
 
-__all__ = ["convolution", "elementwise", "linear", "prelu"]
+__all__ = ["convolution", "elementwise", "hetero_linear", "linear", "prelu"]
 
 
 @register(nn.Linear, torch_geometric.nn.Linear)
@@ -34,6 +34,21 @@ def linear(
     ):
         ports.attribute(lin, name, channels)
     ports.outputs[ports.name_of(lin)] = out
+    return out
+
+
+@register(torch_geometric.nn.HeteroLinear)
+def hetero_linear(
+    ports: Ports, lin: torch_geometric.nn.HeteroLinear, x: Channels | None
+) -> Channels:
+    """A matrix for each type, all from and to the same channels."""
+    x = ports.sized(x, lin.in_channels)
+    out = ports.fresh(lin.out_channels)
+    ports.own(lin, "weight", 1, x)
+    ports.own(lin, "weight", 2, out)
+    ports.own(lin, "bias", 1, out)
+    ports.attribute(lin, "in_channels", x)
+    ports.attribute(lin, "out_channels", out)
     return out
 
 

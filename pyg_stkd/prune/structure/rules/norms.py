@@ -10,8 +10,16 @@ from torch import nn
 from pyg_stkd.nn import NodeBatchNorm, NodeLayerNorm
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.registry import register
+from pyg_stkd.prune.structure.rules.dense import linear
 
-__all__ = ["batch_norm", "layer_norm", "node_batch_norm", "pyg_batch_norm", "pyg_layer_norm"]
+__all__ = [
+    "batch_norm",
+    "diff_group_norm",
+    "layer_norm",
+    "node_batch_norm",
+    "pyg_batch_norm",
+    "pyg_layer_norm",
+]
 
 
 @register(
@@ -44,7 +52,7 @@ def pyg_batch_norm(
     return ports(norm.module, x)
 
 
-@register(nn.LayerNorm, NodeLayerNorm)
+@register(nn.LayerNorm, nn.RMSNorm, NodeLayerNorm)
 def layer_norm(ports: Ports, norm: nn.LayerNorm, x: Channels | None) -> Channels | None:
     """A scale and a shift for each channel, the last dimension, with statistics over all."""
     x = ports.sized(x, norm.normalized_shape[-1])
@@ -56,16 +64,28 @@ def layer_norm(ports: Ports, norm: nn.LayerNorm, x: Channels | None) -> Channels
     return x
 
 
-@register(torch_geometric.nn.LayerNorm)
+@register(torch_geometric.nn.LayerNorm, torch_geometric.nn.HeteroLayerNorm)
 def pyg_layer_norm(
     ports: Ports, norm: torch_geometric.nn.LayerNorm, x: Channels | None
 ) -> Channels | None:
-    """The same, over the channels of a node or of a whole graph."""
+    """The same, over the channels of a node or of a whole graph; a row for each type of nodes."""
     x = ports.sized(x, norm.in_channels)
-    ports.own(norm, "weight", 0, x)
-    ports.own(norm, "bias", 0, x)
+    ports.own(norm, "weight", -1, x)
+    ports.own(norm, "bias", -1, x)
     ports.attribute(norm, "in_channels", x)
     ports.skip(norm, x)
+    return x
+
+
+@register(torch_geometric.nn.DiffGroupNorm)
+def diff_group_norm(
+    ports: Ports, norm: torch_geometric.nn.DiffGroupNorm, x: Channels | None
+) -> Channels:
+    """A linear layer to soft groups, which are kept, and a batch norm of each group's channels."""
+    x = ports.sized(x, norm.in_channels)
+    linear(ports, norm.lin, x, ports.sized(None, norm.groups))
+    batch_norm(ports, norm.norm, x * norm.groups)
+    ports.attribute(norm, "in_channels", x)
     return x
 
 
