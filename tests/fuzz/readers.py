@@ -6,9 +6,11 @@ reader, and returns how that ended: ``"read"`` or ``"refused"``. Anything else r
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ from pyg_stkd.datasets import (
     TrafficSeries,
     load_ppi,
 )
+from pyg_stkd.datasets.points.off_mesh import read_mesh
 from pyg_stkd.datasets.points.point_clouds import MODELNET10
 from pyg_stkd.datasets.tables import Table, read_table
 
@@ -56,21 +59,26 @@ class Reader:
     packed: bool = True
     fixed: tuple[str, ...] = field(default=())  # files that stay as they are
 
-    def write(self, folder: Path, pick: Pick | None = None) -> None:
-        """Write the set, one file of it damaged by the choices of a source."""
-        names = [name for name in sorted(self.content) if name not in self.fixed]
-        chosen = names[pick(len(names))] if pick else None
-        for name, content in self.content.items():
+    def write(self, folder: Path) -> None:
+        """Write the valid set."""
+        for name in self.content:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            inside = isinstance(content, dict)
-            if pick is None or name != chosen:
-                raw = pack(content, self.packed) if isinstance(content, dict) else content
-            elif isinstance(content, dict) and pick(4):
-                raw = damage_archive(content, pick, self.packed)
-            else:
-                raw = damage(pack(content, self.packed) if inside else content, pick)  # type: ignore[arg-type]
-            path.write_bytes(raw)
+            path.write_bytes(self.whole(name))
+
+    def whole(self, name: str) -> bytes:
+        """Return the valid content of a file."""
+        content = self.content[name]
+        return pack(content, self.packed) if isinstance(content, dict) else content
+
+    def damage(self, pick: Pick) -> tuple[str, bytes]:
+        """Return a file of the set, and the content that the choices of a source make of it."""
+        names = [name for name in sorted(self.content) if name not in self.fixed]
+        name = names[pick(len(names))]
+        content = self.content[name]
+        if isinstance(content, dict) and pick(4):
+            return name, damage_archive(content, pick, self.packed)
+        return name, damage(self.whole(name), pick)
 
     def run(self, folder: Path) -> str:
         """Return how reading a folder ends; raise where it ends in another way."""
@@ -255,6 +263,7 @@ READERS = {
             "bed/bed_0002.txt": CLOUD,
         },
     ),
+    "OFF mesh": Reader(lambda r: read_mesh(r / "a.off").pos.numpy(), {"a.off": OFF}),
     "ModelNetOFF": Reader(
         lambda r: ModelNetOFF(r, points=2),
         {f"{kind}/train/{kind}_0001.off": OFF for kind in MODELNET10},
@@ -322,10 +331,19 @@ def check_graph(graph: Data) -> None:
 
 
 def target(reader: Reader) -> Callable[[Pick], str]:
+    made: list[Path] = []  # a folder of the valid set, made once
+
     def run(pick: Pick) -> str:
-        with tempfile.TemporaryDirectory() as folder:
-            reader.write(Path(folder), pick)
-            return reader.run(Path(folder))
+        if not made:
+            made.append(Path(tempfile.mkdtemp()))
+            atexit.register(shutil.rmtree, made[0])
+            reader.write(made[0])
+        name, content = reader.damage(pick)
+        (made[0] / name).write_bytes(content)
+        try:
+            return reader.run(made[0])
+        finally:
+            (made[0] / name).write_bytes(reader.whole(name))
 
     return run
 
