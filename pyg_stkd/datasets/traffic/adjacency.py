@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
+from pyg_stkd.datasets.traffic.series_checks import as_numbers
 
 # In units of the kernel: 500 m of STGCN's. A road network that is not even as long as that, or
 # links that are not even as long as 20 m, are in another unit.
@@ -61,7 +62,7 @@ class GaussianAdjacency:
         distance = as_numbers("distance", distance)
         check_distances(distance)
         # In float64: a weight beside the threshold must not depend on the precision of the file.
-        weight = torch.exp(-((distance.double() / self.scale) ** 2) / self.sigma2)
+        weight = torch.exp(-((distance.double() / float(self.scale)) ** 2) / float(self.sigma2))
         return weight.where(weight >= self.threshold, 0.0).to(distance.dtype)
 
 
@@ -206,18 +207,6 @@ def in_float32(edge_index: Tensor, edge_weight: Tensor) -> tuple[Tensor, Tensor]
     """Return edges with their weights in float32, without those whose weight vanishes in it."""
     weight = edge_weight.float()
     return edge_index[:, weight > 0], weight[weight > 0]
-
-
-def as_numbers(name: str, value: Tensor) -> Tensor:
-    """Return a tensor as floating point numbers: whole metres make weights below one.
-
-    Raises:
-        TypeError: If it is no tensor of real numbers.
-    """
-    checks.instance(name, value, Tensor)
-    if value.is_complex():
-        raise TypeError(f"'{name}' must be a tensor of real numbers (got {value.dtype})")
-    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 
 def check_distances(distance: Tensor) -> None:

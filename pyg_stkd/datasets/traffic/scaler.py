@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
+from pyg_stkd.datasets.traffic.series_checks import as_numbers
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
 
@@ -38,6 +40,7 @@ class StandardScaler:
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
+        mean, std = as_numbers("mean", mean), as_numbers("std", std)
         if mean.dim() != 1 or mean.shape != std.shape:
             raise ValueError(
                 f"'mean' and 'std' must be [C] (got {tuple(mean.shape)} and {tuple(std.shape)})"
@@ -56,6 +59,7 @@ class StandardScaler:
         Raises:
             ValueError: If a channel has no observed reading.
         """
+        checks.instance("series", series, TrafficSeries)
         means, stds = [], []
         for c in range(series.num_channels):  # a channel at a time bounds the float64 copy
             observed = series.values[..., c][series.mask[..., c]].double()
@@ -73,16 +77,18 @@ class StandardScaler:
 
     def transform(self, x: Tensor, channel: int | None = None) -> Tensor:
         """Return `[*, C]`, or one `channel` `[*]`, in standard units."""
+        x = as_numbers("x", x)
         mean, std = self._for(x, channel)
         return (x - mean) / std
 
     def inverse_transform(self, x: Tensor, channel: int | None = None) -> Tensor:
         """Return `[*, C]`, or one `channel` `[*]`, in its original unit."""
+        x = as_numbers("x", x)
         mean, std = self._for(x, channel)
         return x * std + mean
 
     def _for(self, x: Tensor, channel: int | None) -> tuple[Tensor, Tensor]:
-        if channel is None and x.size(-1) != self.mean.numel():
+        if channel is None and (x.dim() == 0 or x.size(-1) != self.mean.numel()):
             raise ValueError(
                 f"'x' must be [*, C] with C = {self.mean.numel()} channels last, unless one "
                 f"'channel' is named (got {tuple(x.shape)})"

@@ -9,6 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_stkd import checks
+
+
+def as_numbers(name: str, value: Tensor | np.ndarray) -> Tensor:
+    """Return a tensor or an array as floating point numbers; whole ones are not divided as such.
+
+    Raises:
+        TypeError: If it holds no real numbers.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.as_tensor(value.astype(value.dtype.newbyteorder("="), copy=False))
+    if not isinstance(value, Tensor) or value.is_complex():
+        kind = value.dtype if isinstance(value, (Tensor, np.ndarray)) else type(value).__name__
+        raise TypeError(f"'{name}' must be a tensor of real numbers (got {kind})")
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+
 
 def axis_hint(shape: tuple[int, ...], num_nodes: int) -> str:
     """Return a hint at the axis of `[T, N, C]` that seems to hold the nodes, if not axis 1."""
@@ -32,6 +48,7 @@ def check_graph(
         if edge_weight is not None:
             raise ValueError("'edge_weight' needs an 'edge_index' (got None)")
         edge_index = torch.empty(2, 0, dtype=torch.long)
+    checks.instance("edge_index", edge_index, Tensor)
     if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype != torch.long:
         raise ValueError(
             "'edge_index' must be a [2, E] tensor of torch.long "
@@ -48,6 +65,7 @@ def check_graph(
             )
     if edge_weight is None:
         edge_weight = torch.ones(edge_index.size(1))
+    edge_weight = as_numbers("edge_weight", edge_weight)
     if edge_weight.dim() != 1 or edge_weight.size(0) != edge_index.size(1):
         raise ValueError(
             f"'edge_weight' must be [E] = [{edge_index.size(1)}] (got {tuple(edge_weight.shape)})"
@@ -61,7 +79,8 @@ def check_values(values: Tensor, mask: Tensor | np.ndarray | None) -> tuple[Tens
     """Return readings, NaN where they are missing, and their mask."""
     if mask is None:
         mask = torch.ones_like(values, dtype=torch.bool)
-    mask = torch.as_tensor(mask)
+    mask = torch.as_tensor(mask) if isinstance(mask, np.ndarray) else mask
+    checks.instance("mask", mask, Tensor)
     if mask.dim() == 2:
         mask = mask.unsqueeze(-1).expand_as(values) if mask.shape == values.shape[:2] else mask
     if mask.dtype != torch.bool or mask.shape != values.shape:
@@ -88,7 +107,12 @@ def time_stamps(
     """Return the `[T]` time stamps from all or the first of them."""
     if times is None:
         return None
-    stamps = np.asarray(times, dtype="datetime64[m]")
+    try:
+        if np.asarray(times).dtype.kind in "biufc":
+            raise TypeError("plain numbers")
+        stamps = np.asarray(times, dtype="datetime64[m]")
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"'times' must be time stamps (got {error})") from error
     if stamps.ndim == 0:
         stamps = stamps + np.arange(num_steps) * np.timedelta64(step_minutes, "m")
     if stamps.shape != (num_steps,):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from itertools import accumulate
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import subgraph
 
+from pyg_stkd import checks
 from pyg_stkd.datasets.traffic.series_checks import (
+    as_numbers,
     axis_hint,
     check_graph,
     check_values,
@@ -80,17 +83,15 @@ class TrafficSeries:
         pos: Tensor | None = None,
         drop_dead: bool = False,
     ) -> None:
-        values = torch.as_tensor(values)
-        values = values if values.is_floating_point() else values.float()
+        values = as_numbers("values", values)
         if values.dim() != 3 or 0 in values.shape:
             raise ValueError(
                 "'values' must be a non-empty [T, N, C] tensor: time steps, nodes, channels "
                 f"(got shape {tuple(values.shape)})"
             )
-        if step_minutes < 1:
-            raise ValueError(f"'step_minutes' must be at least 1 (got {step_minutes})")
-        if days_per_week not in (5, 7):
-            raise ValueError(f"'days_per_week' must be 5 or 7 (got {days_per_week})")
+        if checks.count("step_minutes", step_minutes) > 1440:
+            raise ValueError(f"'step_minutes' must be at most a day's 1440 (got {step_minutes})")
+        checks.choice("days_per_week", days_per_week, (5, 7))
         shape = tuple(values.shape)
         if len(channels) != shape[2] or len(units) != shape[2]:
             raise ValueError(
@@ -102,6 +103,7 @@ class TrafficSeries:
                 f"'names' must name the N = {shape[1]} nodes of 'values', which is [T, N, C] = "
                 f"{shape}{axis_hint(shape, len(names))} (got {len(names)} names)"
             )
+        pos = None if pos is None else as_numbers("pos", pos)
         if pos is not None and tuple(pos.shape) != (shape[1], 2):
             raise ValueError(f"'pos' must be [{shape[1]}, 2] (got {tuple(pos.shape)})")
 
@@ -189,10 +191,13 @@ class TrafficSeries:
             >>> [part.num_steps for part in series.split(0.7, 0.1, 0.2)]
             [14, 2, 4]
         """
-        if not parts or any(not math.isfinite(p) or p <= 0 for p in parts):
-            raise ValueError(f"'parts' must be positive shares or numbers of steps (got {parts})")
-        sums = np.cumsum(parts)
-        if all(isinstance(p, int) and not isinstance(p, bool) for p in parts) and sums[-1] > 1:
+        if not parts:
+            raise ValueError("'parts' must be positive shares or numbers of steps (got none)")
+        whole = all(isinstance(p, Integral) for p in parts)
+        parts = tuple(checks.number("parts", p, above=0) for p in parts)
+        checks.count("overlap", overlap, least=0)
+        sums = list(accumulate(parts))
+        if whole and sums[-1] > 1:
             if sums[-1] > self.num_steps:
                 raise ValueError(f"'parts' must fit in {self.num_steps} steps (got {parts})")
             ends = [int(s) for s in sums]
@@ -204,7 +209,7 @@ class TrafficSeries:
         begins = [0, *ends[:-1]]
         if any(a >= b for a, b in zip(begins, ends, strict=True)):
             raise ValueError(f"{self.num_steps} steps are too few for a part (got {parts})")
-        if overlap < 0 or (len(parts) > 1 and overlap > ends[0]):
+        if len(parts) > 1 and overlap > ends[0]:
             raise ValueError(
                 f"'overlap' must lie between 0 and the first part's {ends[0]} steps (got {overlap})"
             )
@@ -212,10 +217,10 @@ class TrafficSeries:
 
     def select(self, nodes: Tensor) -> TrafficSeries:
         """Return the series of some sensors (index or boolean mask) with the edges among them."""
-        nodes = torch.as_tensor(nodes)
-        index = nodes.nonzero().flatten() if nodes.dtype == torch.bool else nodes.long()
-        if index.numel() == 0 or index.unique().numel() < index.numel():
-            raise ValueError(f"'nodes' must name at least one sensor, each once (got {nodes})")
+        nodes = nodes if isinstance(nodes, Tensor) else torch.as_tensor(np.asarray(nodes))
+        index = checks.node_index("nodes", nodes, self.num_nodes, "sensors").long()
+        if index.unique().numel() < index.numel():
+            raise ValueError(f"'nodes' must name each sensor once (got {nodes.tolist()[:8]} ...)")
         edge_index, edge_weight = subgraph(
             index, self.edge_index, self.edge_weight, relabel_nodes=True, num_nodes=self.num_nodes
         )

@@ -116,11 +116,20 @@ class WindowDataset(Dataset[Window]):
         weeks: int = 0,
         within_day: bool = False,
     ) -> None:
+        checks.instance("series", series, TrafficSeries)
+        if scaler is not None:
+            checks.instance("scaler", scaler, StandardScaler)
         steps = {"input_steps": input_steps, "output_steps": output_steps, "stride": stride}
         for name, value in steps.items():
             checks.count(name, value)
-        checks.count("days", days, least=0)
-        checks.count("weeks", weeks, least=0)
+        span = series.num_steps // series.steps_per_day
+        if series.times is not None:
+            span = int((series.times[-1] - series.times[0]) // np.timedelta64(1, "D"))
+        for name, value in (("days", days), ("weeks", weeks)):
+            if checks.count(name, value, least=0) > span + 1:
+                raise ValueError(
+                    f"'{name}' must lie within the {span} days of 'series' (got {value})"
+                )
         checks.count("target_channel", target_channel, least=0)
         if target_channel >= series.num_channels:
             raise ValueError(
@@ -162,7 +171,7 @@ class WindowDataset(Dataset[Window]):
             )
         whole = rows_follow(past, output_steps)  # [T - T_out + 1]
         first = history + int(whole[history:].argmax())
-        origins = np.arange(first, last + 1, stride)
+        origins = np.arange(first, last + 1, min(stride, series.num_steps))
         kept = np.ones(len(origins), dtype=bool)
         self.left_out: dict[str, int] = {}
         for reason, good in (

@@ -56,3 +56,26 @@ def test_refuses() -> None:
     mask[:2] = False
     with pytest.raises(ValueError, match="got none in 'c'"):
         StandardScaler.fit(make(torch.rand(4, 2, 1), mask)[:2])
+
+
+def test_whole_numbers_are_scaled_as_such_not_cut() -> None:
+    scaler = StandardScaler(torch.tensor([50.5]), torch.tensor([0.5]))
+    x = torch.tensor([[50], [51]])
+    assert scaler.transform(x).flatten().tolist() == [-1.0, 1.0]
+    assert scaler.inverse_transform(x).flatten().tolist() == [75.5, 76.0]
+    assert scaler.transform(x.flatten(), channel=0).tolist() == [-1.0, 1.0]
+    assert StandardScaler(torch.tensor([50]), torch.tensor([2])).std.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bad", [None, 1.0, torch.ones(1) * 1j])
+def test_what_is_no_tensor_is_a_type_error(bad: object) -> None:
+    scaler = StandardScaler(torch.ones(1), torch.ones(1))
+    for call in (scaler.transform, scaler.inverse_transform):
+        with pytest.raises(TypeError, match="'x' must be a tensor of real numbers"):
+            call(bad)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'mean' must be a tensor of real numbers"):
+        StandardScaler(bad, torch.ones(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'series' must be a TrafficSeries"):
+        StandardScaler.fit(bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'x' must be \[\*, C\]"):
+        scaler.transform(torch.tensor(1.0))

@@ -67,8 +67,57 @@ def test_select_keeps_the_given_order() -> None:
         for e, w in zip(part.edge_index.t().tolist(), part.edge_weight.tolist(), strict=True)
     }
     assert edges == {(1, 0): 2.0, (0, 1): 3.0}
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="each sensor once"):
         series.select(torch.tensor([1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "error", "message"),
+    [
+        (torch.tensor([3]), IndexError, r"'nodes' must be below the 3 sensors \(got 3\)"),
+        (torch.tensor([-1]), IndexError, "'nodes' must not hold negative indices"),
+        (torch.tensor([True]), ValueError, "one entry for each of the 3 sensors"),
+        (torch.zeros(3, dtype=torch.bool), ValueError, "choose at least one node"),
+        (torch.tensor([[0, 1]]), ValueError, "one axis"),
+        (torch.tensor([0.0]), TypeError, "a tensor of indices or a boolean mask"),
+        (None, TypeError, "object"),
+    ],
+)
+def test_select_refuses(nodes: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make().select(nodes)  # type: ignore[arg-type]
+
+
+def test_arrays_and_whole_numbers_are_taken() -> None:
+    values = np.arange(30, dtype=">i4").reshape(10, 3, 1)
+    series = TrafficSeries(values, values > 0, pos=np.zeros((3, 2)))  # type: ignore[arg-type]
+    assert series.values.dtype == torch.float32
+    assert series.values[9, 2, 0] == 29
+    assert series.select([2, 0]).values[1, :, 0].tolist() == [5, 3]  # type: ignore[arg-type]
+    assert [p.num_steps for p in series.split(*np.array([4, 6]))] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"values": None}, TypeError, "'values' must be a tensor of real numbers"),
+        ({"values": torch.ones(2, 2, 1) * 1j}, TypeError, r"\(got torch.complex64\)"),
+        ({"mask": 1}, TypeError, "'mask' must be a Tensor"),
+        ({"edge_index": [[0], [1]]}, TypeError, "'edge_index' must be a Tensor"),
+        ({"edge_index": EDGES, "edge_weight": 1}, TypeError, "'edge_weight' must be a tensor"),
+        ({"pos": [[0, 0]]}, TypeError, "'pos' must be a tensor"),
+        ({"step_minutes": 2.5}, TypeError, "'step_minutes' must be an integer"),
+        ({"step_minutes": 10**30}, ValueError, "at most a day's 1440"),
+        ({"times": 10**30}, ValueError, "'times' must be time stamps"),
+        ({"times": torch.arange(10.0)}, ValueError, r"'times' must .* \(got plain numbers\)"),
+        ({"times": "yesterday"}, ValueError, "'times' must be time stamps"),
+    ],
+)
+def test_refuses_other_kinds(
+    kwargs: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        TrafficSeries(**{"values": torch.ones(10, 3, 1), **kwargs})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +149,8 @@ def test_split_overlap_reaches_back() -> None:
     [
         ((0.7, 0.1), r"must add up to 1 \(got \(0.7, 0.1\)\)"),
         ((90, 20), "must fit in 100 steps"),
-        ((1.2, -0.2), "must be positive"),
+        ((1.2, -0.2), r"'parts' must be finite and above 0 \(got -0.2\)"),
+        ((float("nan"), 1.0), r"'parts' must be finite and above 0 \(got nan\)"),
         ((0.001, 0.999), "too few"),
         ((), "must be positive"),
     ],
@@ -148,7 +198,7 @@ def test_wrong_axis_order_is_named() -> None:
         ({"times": np.array(["2024-01-01", "2024-01-02"], dtype="M8[m]")}, r"\[T\] = \[10\]"),
         ({"times": np.full(10, np.datetime64("2024-01-01"))}, "must rise by 5 minutes"),
         ({"step_minutes": 0}, "at least 1"),
-        ({"days_per_week": 6}, "5 or 7"),
+        ({"days_per_week": 6}, "'days_per_week' must be one of 5, 7"),
     ],
 )
 def test_refuses(kwargs: dict[str, object], message: str) -> None:

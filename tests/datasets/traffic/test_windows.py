@@ -306,6 +306,24 @@ def test_loaders(loader_class: type, workers: int) -> None:
         assert torch.equal(y[i], window.y)
 
 
+def test_a_stride_beyond_the_series_leaves_one_window() -> None:
+    assert len(WindowDataset(make(30), 12, 6, stride=10**30)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"series": torch.ones(40, 3, 2)}, "'series' must be a TrafficSeries"),
+        ({"scaler": 1.0}, "'scaler' must be a StandardScaler"),
+        ({"input_steps": 1.5}, "'input_steps' must be an integer"),
+        ({"days": None}, "'days' must be an integer"),
+    ],
+)
+def test_refuses_other_kinds(kwargs: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        WindowDataset(**{"series": make(), **kwargs})  # type: ignore[arg-type]
+
+
 def test_index_and_pickle() -> None:
     windows = WindowDataset(make(30), 12, 6)
     assert torch.equal(windows[-1].x, windows[12].x)
@@ -324,6 +342,8 @@ def test_index_and_pickle() -> None:
     [
         ({"input_steps": 0}, r"'input_steps' must be at least 1 \(got 0\)"),
         ({"output_steps": -1}, "'output_steps' must be at least 1"),
+        ({"days": 10**12}, r"'days' must lie within the 0 days of 'series' \(got 1000000000000\)"),
+        ({"weeks": 9}, "'weeks' must lie within the 0 days of 'series'"),
         ({"stride": 0}, "'stride' must be at least 1"),
         ({"days": -1}, r"'days' must be at least 0 \(got -1\)"),
         ({"weeks": -2}, r"'weeks' must be at least 0 \(got -2\)"),
