@@ -28,7 +28,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH ?= $(wildcard benchmarks/[a-z]*.py)
-FUZZ ?= $(basename $(notdir $(wildcard tests/fuzz/readers.py tests/fuzz/functions.py)))
+FUZZ ?= $(basename $(notdir $(wildcard tests/fuzz/readers.py tests/fuzz/series.py tests/fuzz/functions.py)))
 FUZZ_SECONDS ?= 600
 FUZZ_INPUTS ?= 100000
 
