@@ -191,13 +191,12 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Return a row for each method; gains are paired by seed."""
     final = by_method(results)
     scores = {method: [100 * run["f1"] for run in runs] for method, runs in final.items()}
-    seeds = len(scores["student"])
     teacher = final["teacher"][0]
     rows = []
     for method, runs in final.items():
         row = {"gain over alone": "", "gap closed": ""}
         if method not in ("teacher", "student"):
-            row = compare(scores["teacher"] * seeds, scores["student"], scores[method])
+            row = compare(scores["teacher"], scores["student"], scores[method])
         rows.append(
             {
                 "model": NAMES[method],

@@ -131,6 +131,18 @@ def train(
     return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
 
 
+def turns(labelled: int, unlabelled: int = 0) -> list[tuple[bool, int]]:
+    """Return the batches of an epoch in a random order: whether labelled, and which.
+
+    There are as many steps as labelled batches. Where there are unlabelled ones, half of the steps
+    are on them.
+    """
+    theirs = min(labelled // 2, unlabelled)
+    order = [(True, i) for i in torch.randperm(labelled).tolist()[: labelled - theirs]]
+    order += [(False, i) for i in torch.randperm(unlabelled).tolist()[:theirs]]
+    return [order[i] for i in torch.randperm(len(order)).tolist()] if theirs else order
+
+
 class _Help(argparse.RawTextHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """The text as it is written, and each option's default where its help does not say it."""
 

@@ -8,11 +8,13 @@
         --points 512 --teacher-width 32 --student-width 16 --epochs 10 --patience 8 \\
         --teacher-epochs 8 --one-teacher --seeds 3 --trials 2 --kernels
 
-A teacher (4 edge convolutions, k = 20), the student alone (3, k = 10), and the student with KD,
-FitNet, AT and LSP over the union of the two dynamic graphs; with --kernels LSP with each kernel
+A teacher (4 edge convolutions, k = 20), the student alone (3, k = 10), and the student with the
+recipe (logits compared as numbers, half of the steps on shapes without labels, if there are any),
+KD, FitNet, AT and LSP over the union of the two dynamic graphs; with --kernels LSP with each kernel
 (Table 5), with --variants larger students with and without LSP (Table 6). The paper's widths are
-64 and 32. Each method is tuned on validation by the same number of trials, then run from each
-seed. Finished runs are kept in --out: an interrupted experiment goes on where it was.
+64 and 32. Of the generated shapes a student has the labels of 160, its teacher those of all. Each
+method is tuned on validation by the same number of trials, then run from each seed. Finished runs
+are kept in --out: an interrupted experiment goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +26,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from experiment import Run, Store, argument_parser, at_least_one, latency, train, tune_and_run
+from experiment import (
+    Run,
+    Store,
+    argument_parser,
+    at_least_one,
+    latency,
+    train,
+    tune_and_run,
+    turns,
+)
 from modelnet_report import present
 from modelnet_task import LOADERS, Clouds, Task, load
 from presentation import conclude
@@ -35,6 +46,7 @@ from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import (
     AttentionTransferLoss,
     HintLoss,
+    LogitLoss,
     LSPLoss,
     SoftTargetLoss,
     TeacherCache,
@@ -55,6 +67,7 @@ def structure(kernel: Kernel) -> Callable[[Taps, float], LSPLoss]:
 
 # What a method is, given its layers and its weight.
 LOSSES: dict[str, Callable[[Taps, float], Any]] = {
+    "recipe": lambda at, w: LogitLoss(weight=w),
     "KD": lambda at, w: SoftTargetLoss(temperature=4.0, weight=w),
     "FitNet": lambda at, w: HintLoss(*at, weight=w),
     "AT": lambda at, w: AttentionTransferLoss(*at, p=2, weight=w),
@@ -78,6 +91,7 @@ RATES = {
 }
 # The first two: a gradient about a tenth of, and as large as, that of the cross entropy.
 WEIGHTS = {
+    "recipe": (1.0, 0.1, 3.0, 0.3),
     "KD": (0.1, 1.0, 0.3, 3.0),
     "FitNet": (1.0, 10.0, 0.1, 3.0),
     "AT": (0.3, 3.0, 1.0, 10.0),
@@ -138,7 +152,8 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
     torch.manual_seed(run.seed)
     config = run.config
     model = build(config, task)
-    batches = task.train_batches(run.seed)
+    batches = task.train_batches(run.seed, "train" if run.method == "teacher" else "labelled")
+    extra = task.train_batches(run.seed, "unlabelled") if run.method == "recipe" else []
     module: torch.nn.Module = model
     cache: TeacherCache | None = None
     if teacher is not None:
@@ -157,16 +172,19 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
         for group in optimizer.param_groups:
             group["lr"] = config["lr"] * max(decay, 0.01)
         total = 0.0
-        for i in torch.randperm(len(batches)).tolist():
-            clouds: Clouds = task.augmented(batches[i])
+        for labelled, i in turns(len(batches), len(extra)):
+            clouds: Clouds = task.augmented((batches if labelled else extra)[i])
             given = clouds.pos, clouds.batch
             optimizer.zero_grad()
             with task.autocast():
                 if teacher is None:
-                    out, extra = module(*given), {}
+                    out, losses = module(*given), {}
                 else:
-                    out, extra = module(*given, teacher=None if cache is None else cache(i, *given))
-            loss = cross_entropy(out.float(), clouds.y) + sum(extra.values())
+                    known = None if cache is None else cache((labelled, i), *given)
+                    out, losses = module(*given, teacher=known)
+            loss = sum(losses.values())
+            if labelled:
+                loss = loss + cross_entropy(out.float(), clouds.y)
             loss.backward()
             optimizer.step()
             total += loss.item()
@@ -199,6 +217,7 @@ class Experiment:
         names = ("dataset", "points", "epochs", "patience", "batch_size", "shapes_per_class")
         self.common = {name: getattr(args, name) for name in names}
         self.common |= {"shapes": args.shapes} if args.dataset == "synthetic" else {}
+        self.common |= {} if args.labelled is None else {"labelled": args.labelled}
         self.common |= {name: True for name in ("amp", "augment") if getattr(args, name)}
         self.teachers: dict[int, tuple[Run, DGCNN]] = {}
         self.chosen: dict[str, Run] = {}  # the last run of each method from the first seed
@@ -267,9 +286,13 @@ class Experiment:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options = argument_parser(__doc__, ("synthetic", *LOADERS), "runs/modelnet")
-    options.set_defaults(epochs=20, patience=20)
-    options.add_argument("--points", type=at_least_one, default=256, help="of each cloud, at most")
-    options.add_argument("--shapes", type=at_least_one, default=300, help="of the synthetic set")
+    options.set_defaults(epochs=40, patience=40, seeds=3)
+    options.add_argument(
+        "--labelled", type=at_least_one,
+        help="training shapes whose labels students have (default: all; of synthetic ones 160)",
+    )  # fmt: skip
+    options.add_argument("--points", type=at_least_one, default=128, help="of each cloud, at most")
+    options.add_argument("--shapes", type=at_least_one, default=1000, help="of the synthetic set")
     options.add_argument(
         "--shapes-per-class", type=at_least_one, help="at most, to train and validate on"
     )
@@ -290,7 +313,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="LSP with these kernels too, without a name with those of Table 5",
     )  # fmt: skip
     options.add_argument("--variants", action="store_true", help="larger students (Table 6)")
-    return options.parse_args(argv)
+    args = options.parse_args(argv)
+    if args.dataset == "synthetic" and args.labelled is None:
+        args.labelled = 160
+        args.teacher_epochs = args.teacher_epochs or 12  # of five times as many steps
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ import presentation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from modelnet_page import page
-from presentation import spread, typical_latency
+from presentation import compare, spread, typical_latency
 
 from pyg_stkd.report import write_atomic
 
@@ -52,14 +52,9 @@ def row(method: str, variant: str, runs: Runs, latency: dict[int, float]) -> dic
     }
 
 
-def gap_closed(runs: dict[tuple[str, str], Runs], method: str) -> str:
-    """Return the share of the gap between teacher and student that a method closes."""
-    acc = {name: [r["acc"] for r in runs[name, ""]] for name in (*BASE, method)}
-    mean = {name: statistics.fmean(values) for name, values in acc.items()}
-    noise = max(statistics.stdev(acc[name]) if len(acc[name]) > 1 else 0.0 for name in BASE)
-    gap = mean["teacher"] - mean["student"]
-    # A share of a gap that is within the noise would be noise.
-    return f"{(mean[method] - mean['student']) / gap:.0%}" if gap > noise else "n/a"
+def compared(runs: dict[tuple[str, str], Runs], method: str) -> dict[str, str]:
+    """Return what a method gains over the student alone, and the share of the teacher's lead."""
+    return compare(*([100 * r["acc"] for r in runs[name, ""]] for name in (*BASE, method)))
 
 
 def tables(results: Results) -> dict[str, list[dict[str, str]]]:
@@ -67,8 +62,8 @@ def tables(results: Results) -> dict[str, list[dict[str, str]]]:
     runs, latency = final(results), typical_latency(results["runs"])
     rows = {key: row(*key, group, latency) for key, group in runs.items()}
     for method, variant in rows:
-        share = "" if method in BASE or variant else gap_closed(runs, method)
-        rows[method, variant]["gap closed"] = share
+        known = compared(runs, method)
+        rows[method, variant] |= dict.fromkeys(known, "") if method in BASE or variant else known
     kernels = [key for key in rows if key[0].startswith("LSP ")]
     variants = [key for key in rows if key[1]]
     found = {"Methods": [rows[key] for key in rows if key not in kernels + variants]}
@@ -78,7 +73,8 @@ def tables(results: Results) -> dict[str, list[dict[str, str]]]:
     if variants:
         shown = [("teacher", ""), ("student", ""), ("LSP", ""), *variants]
         found["Larger students"] = [
-            {key: value for key, value in rows[k].items() if key != "gap closed"} for k in shown
+            {key: rows[k][key] for key in rows[k] if key not in compared(runs, "student")}
+            for k in shown
         ]
     return found
 

@@ -65,16 +65,23 @@ class Task:
             "val": [shapes[i] for i in held],
             "test": _clouds(test, args.points),
         }
+        count = len(kept) if args.labelled is None else args.labelled
+        self.parts |= _with_labels(self.parts["train"], count)
         self.parts["scene"] = self._scene_shapes()
         self._batches: dict[str, list[Clouds]] = {}
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.amp)
 
-    def train_batches(self, seed: int) -> list[Clouds]:
-        """Deal the training shapes to batches: what a teacher says of one can then be kept."""
-        shapes = self.parts["train"]
+    def train_batches(self, seed: int, part: str = "train") -> list[Clouds]:
+        """Deal the training shapes to batches: what a teacher says of one can then be kept.
+
+        The part is :obj:`"train"`, or what of it has labels for students, or what has none.
+        """
+        shapes = self.parts[part]
         order = torch.randperm(len(shapes), generator=torch.Generator().manual_seed(seed))
+        if not shapes:
+            return []
         # As even as can be: batch normalisation refuses a batch of one shape.
         parts = order.tensor_split(-(-len(shapes) // self.batch_size))
         return [self._collate([shapes[i] for i in part.tolist()]) for part in parts]
@@ -153,7 +160,9 @@ class Task:
     def about(self) -> dict[str, Any]:
         """Describe the data in numbers."""
         sizes = {part: len(self.parts[part]) for part in ("train", "val", "test")}
-        return {"name": self.name, "classes": self.num_classes, **sizes}
+        labelled = len(self.parts["labelled"])
+        more = {"labelled": labelled} if labelled < sizes["train"] else {}
+        return {"name": self.name, "classes": self.num_classes, **sizes, **more}
 
 
 def _clouds(dataset: Any, points: int) -> list[tuple[Tensor, Tensor]]:
@@ -182,6 +191,23 @@ def _deal(y: Tensor, per_class: int | None) -> tuple[list[int], list[int]]:
         held += index[:count]
         kept += index[count:]
     return sorted(kept), sorted(held)
+
+
+def _with_labels(shapes: list[Any], count: int) -> dict[str, list[Any]]:
+    """Split training shapes into those whose labels students have, of each class alike, and not."""
+    shuffle = torch.Generator().manual_seed(1)
+    y = torch.stack([y for _, y in shapes])
+    order = torch.randperm(len(shapes), generator=shuffle)
+    rank = torch.empty(len(shapes))  # of each shape within its class
+    for label in y.unique():
+        members = order[y[order] == label]
+        rank[members] = torch.arange(members.numel(), dtype=rank.dtype)
+    chosen = rank[order].argsort(stable=True)[:count]
+    known = set(order[chosen].tolist())
+    return {
+        "labelled": [shape for i, shape in enumerate(shapes) if i in known],
+        "unlabelled": [shape for i, shape in enumerate(shapes) if i not in known],
+    }
 
 
 def load(args: argparse.Namespace) -> Task:

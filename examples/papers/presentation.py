@@ -117,6 +117,7 @@ def compare(
     Each has its 95 % interval over the seeds. A gain that this cannot tell from 0 is marked, and
     there is no share of a lead that it cannot tell from 0.
     """
+    teacher = teacher * len(alone) if len(teacher) == 1 else teacher
     if len(alone) < 2:
         return {"gain over alone": "", "gap closed": ""}
     found = gap(teacher, alone, method)

@@ -2,7 +2,7 @@
 
     python examples/papers/prune_traffic.py                                  # synthetic, in minutes
     python examples/papers/prune_traffic.py --seeds 10 --epochs 30 --stage-epochs 2 1 1 \\
-        --teacher-epochs 20 --methods KDIS "KDIS without distillation"
+        --steps 2016 --stride 2 --teacher-epochs 20 --methods KDIS "KDIS without distillation"
     python examples/papers/prune_traffic.py --dataset metr-la-week --root data/metr_la_week \\
         --seeds 3 --trials 3 --epochs 60 --stage-epochs 2 1 1 --teacher-epochs 30 --patience 10 \\
         --methods KDIS magnitude random "KDIS at once" "KDIS without distillation" \\
@@ -240,7 +240,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options = argument_parser(__doc__, names, "runs/prune")
     options.set_defaults(epochs=16, patience=10)
     options.add_argument("--nodes", type=int, default=24, help="sensors of the synthetic set")
-    options.add_argument("--steps", type=int, default=2016, help="time steps of the synthetic set")
+    options.add_argument("--steps", type=int, default=8064, help="time steps of the synthetic set")
     options.add_argument(
         "--teacher-width", type=int, default=64,
         help="channels of the temporal convolutions; a quarter of them in the graph's",
@@ -250,7 +250,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     options.add_argument("--teacher-lr", type=float, default=4e-3, help="its learning rate")
     options.add_argument("--batch-size", type=int, default=16, help="training windows of a step")
-    options.add_argument("--stride", type=int, default=2, help="steps between training windows")
+    options.add_argument("--stride", type=int, default=6, help="steps between training windows")
     options.add_argument(
         "--keep", type=float, nargs="+", default=[0.4, 0.15, 0.06, 0.03],
         help="share of the teacher's parameters after each stage",

@@ -11,7 +11,7 @@ import presentation
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from presentation import by_method, spread, typical_latency
+from presentation import by_method, compare, spread, typical_latency
 
 Results = dict[str, Any]
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE (%)"}
@@ -25,6 +25,8 @@ def label(method: str) -> str:
 def models(results: Results) -> list[dict[str, str]]:
     """Return a row for each model: its size, speed and what was tuned."""
     rows = []
+    # Errors: what falls is a gain.
+    error = {m: [-r["mae/mean"] for r in runs] for m, runs in by_method(results["runs"]).items()}
     latency = typical_latency(results["runs"])
     for method, runs in by_method(results["runs"]).items():
         config = runs[0]["config"]
@@ -36,10 +38,18 @@ def models(results: Results) -> list[dict[str, str]]:
                 "latency of a window (ms)": f"{latency[runs[0]['parameters']]:.1f}",
                 "epochs to the best": spread([r["best_epoch"] + 1 for r in runs], 0, scale=1),
                 "MAE on validation": spread([-r["val"] for r in runs], scale=1),
+                **_columns(error, method),
                 "tuned": ", ".join(f"{key} {config[key]:g}" for key in tuned),
             }
         )
     return rows
+
+
+def _columns(error: dict[str, list[float]], method: str) -> dict[str, str]:
+    alone = "teacher", "student"
+    known = compare(error["teacher"], error["student"], error[method])
+    known = dict.fromkeys(known, "") if method in alone else known
+    return {"MAE below alone": known["gain over alone"], "gap closed": known["gap closed"]}
 
 
 def errors(results: Results, measure: str) -> list[dict[str, str]]:

@@ -36,6 +36,8 @@ LOADERS: dict[str, Callable[[Any], TrafficSeries]] = {
     "pemsd4": lambda root: PeMSD4(root, drop_dead=True),
     "pemsd8": lambda root: PeMSD8(root, drop_dead=True),
 }
+# Of a generated month: with a week each, validation has as many incidents as test.
+MONTH, MONTH_SHARES = 4 * 2016, (0.5, 0.25, 0.25)
 SCENE = 72  # steps that the plotted forecast covers
 
 
@@ -43,8 +45,9 @@ class Task:
     """A series cut in time, its windows, and scores in original units."""
 
     def __init__(
-        self, name: str, series: TrafficSeries, shares: Any, stride: int, device: str, amp: bool
-    ) -> None:
+        self, name: str, series: TrafficSeries, shares: Any, stride: int, device: str, amp: bool,
+        val_stride: int = 1,
+    ) -> None:  # fmt: skip
         self.name, self.device, self.amp = name, device, amp
         self.plain = series
         self.series = with_calendar(series)
@@ -53,10 +56,11 @@ class Task:
         # The inputs of the first windows of a part reach back; no target is in two parts.
         parts = self.series.split(*shares, overlap=STEPS)
         self.scaler = StandardScaler.fit(parts[0])
+        strides = {"train": stride, "val": val_stride, "test": 1}
         self.windows = {
             split: WindowDataset(
                 part, STEPS, STEPS, self.scaler,
-                scale_target=split == "train", stride=stride if split == "train" else 1,
+                scale_target=split == "train", stride=strides[split],
             )
             for split, part in zip(("train", "val", "test"), parts, strict=True)
         }  # fmt: skip
@@ -163,8 +167,10 @@ def load(args: argparse.Namespace) -> Task:
         series = LOADERS[args.dataset](args.root)
     name = args.dataset if args.dataset == "synthetic" else args.dataset.upper()
     name = {"METR-LA-WEEK": "METR-LA-week", "PEMSD7M": "PeMSD7(M)"}.get(name, name)
-    shares = SHARES[args.dataset]
-    return Task(name, series, shares, args.stride, args.device, args.amp)
+    month = args.dataset == "synthetic" and args.steps >= MONTH
+    shares = MONTH_SHARES if month else SHARES[args.dataset]
+    val_stride = args.stride if month else 1  # what a month leaves is enough to choose by
+    return Task(name, series, shares, args.stride, args.device, args.amp, val_stride)
 
 
 def calendar(series: TrafficSeries) -> tuple[Tensor, Tensor]:

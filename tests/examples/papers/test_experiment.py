@@ -122,3 +122,16 @@ def test_options_refuse_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) 
         with pytest.raises(SystemExit):
             parser.parse_args([wrong])
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(5, 0), (6, 10), (5, 1), (1, 4)])
+def test_half_of_the_steps_are_on_what_has_no_labels(labelled: int, unlabelled: int) -> None:
+    import experiment
+
+    for _ in range(5):
+        order = experiment.turns(labelled, unlabelled)
+        assert len(order) == len(set(order)) == labelled
+        theirs = [i for known, i in order if not known]
+        assert len(theirs) == min(labelled // 2, unlabelled)
+        assert set(theirs) <= set(range(unlabelled))
+        assert {i for known, i in order if known} <= set(range(labelled))

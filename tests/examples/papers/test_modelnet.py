@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-METHODS = ["teacher", "student", "KD", "FitNet", "AT", "LSP"]
+METHODS = ["teacher", "student", "recipe", "KD", "FitNet", "AT", "LSP"]
 SIZES = {
     "points": 24,
     "shapes": 40,
+    "labelled": 16,
+    "seeds": 1,
     "epochs": 1,
+    "teacher-epochs": 1,
     "teacher-width": 4,
     "student-width": 2,
     "batch-size": 8,
@@ -200,8 +203,21 @@ def test_agreement_and_gap(modelnet: ModuleType) -> None:
         acc = {"teacher": teacher, "student": 0.6, "KD": 0.7}
         return {(m, ""): [{"acc": v}, {"acc": v + 0.02}] for m, v in acc.items()}
 
-    assert report.gap_closed(runs(0.8), "KD") == "50%"
-    assert report.gap_closed(runs(0.61), "KD") == "n/a"  # within the spread of the seeds
+    columns = report.compared(runs(0.8), "KD")
+    assert columns["gap closed"].startswith("50% (")
+    assert columns["gain over alone"] == "10.00 (10.00 to 10.00)"
+
+
+def test_students_have_labels_of_a_part_of_the_shapes(modelnet: ModuleType) -> None:
+    data = task(modelnet, "--labelled", "13")
+    labelled, unlabelled, train = (data.parts[p] for p in ("labelled", "unlabelled", "train"))
+    assert (len(labelled), len(labelled) + len(unlabelled)) == (13, len(train))
+    counts = torch.stack([y for _, y in labelled]).bincount(minlength=10)
+    assert int(counts.max() - counts.min()) <= 1
+    assert data.about()["labelled"] == 13
+    whole = task(modelnet, "--labelled", "1000")
+    assert len(whole.parts["labelled"]) == len(train)
+    assert whole.train_batches(0, "unlabelled") == []
 
 
 def test_a_real_set_needs_its_folder(modelnet: ModuleType) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LOSSES = ("KD", "FitNet", "AT", "LSP", "LSP-raw")
+LOSSES = ("recipe", "KD", "FitNet", "AT", "LSP", "LSP-raw")
 METHODS = ("teacher", "student", *LOSSES)
 
 
@@ -23,7 +23,18 @@ def test_every_method_runs_resumes_and_is_drawn(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    args = ("--scale", "0.02", "--epochs", "1", "--out", str(tmp_path), "--methods", *LOSSES)
+    args = (
+        "--scale",
+        "0.02",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--out",
+        str(tmp_path),
+        "--methods",
+        *LOSSES,
+    )
     run(examples, monkeypatch, *args)
     first = capsys.readouterr().out
     folder = tmp_path / "synthetic"
@@ -64,14 +75,17 @@ def test_the_share_of_a_gap_that_is_noise_is_not_given(
         f1 = {"teacher": teacher, "student": 0.6}
         return [
             {
-                "method": m, "seed": s, "f1": f1.get(m, 0.7) + 0.01 * s, "ap": 0.5,
+                "method": m, "seed": s, "f1": f1.get(m, 0.7) + 0.01 * s * (m == "teacher"),
+                "ap": 0.5,
                 "latency_ms": 1.0, "parameters": 10,
                 "config": {"lr": 0.1, "dropout": 0.0, "weight": 1.0},
             }
             for m in METHODS for s in (0, 1)
         ]  # fmt: skip
 
-    share = {row["model"]: row["gap closed"] for row in ppi["summarize"](results(0.8))}
-    assert share["student + LSP"] == "50%"
-    share = {row["model"]: row["gap closed"] for row in ppi["summarize"](results(0.605))}
-    assert share["student + LSP"] == "n/a"
+    columns = {row["model"]: row for row in ppi["summarize"](results(0.8))}
+    assert columns["student + LSP"]["gap closed"] == "49% (34% to 64%)"
+    assert columns["student + LSP"]["gain over alone"].startswith("10.00 (")
+    assert columns["teacher"]["gap closed"] == columns["student"]["gap closed"] == ""
+    columns = {row["model"]: row for row in ppi["summarize"](results(0.605))}
+    assert columns["student + LSP"]["gap closed"] == "no clear gap"

@@ -15,10 +15,11 @@ pytest.importorskip("torchmetrics")
 pytest.importorskip("tqdm")
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "papers"
-METHODS = ["teacher", "student", "imitation", "FitNet", "L_SCD", "L_TCD", "L_STCD"]
+METHODS = ["teacher", "student", "recipe", "imitation", "FitNet", "L_SCD", "L_TCD", "L_STCD"]
 SIZES = {
     "nodes": 5,
     "steps": 400,
+    "seeds": 1,
     "epochs": 1,
     "stride": 16,
     "teacher-width": 8,
