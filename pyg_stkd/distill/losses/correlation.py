@@ -12,10 +12,7 @@ from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.sequences import align_steps
 from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, SelfLoops
 from pyg_stkd.distill.recording.capture import Capture
-from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.functional.structures.spatial import rows, spatial_correlation
 from pyg_stkd.functional.structures.temporal import temporal_correlation, temporal_structure
-from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.kernels import RBF, Kernel, state_of
 
 __all__ = ["SpatialCorrelationLoss", "TemporalCorrelationLoss"]
@@ -98,25 +95,9 @@ class SpatialCorrelationLoss(LSPLoss):
             normalize=normalize,
             **tap,
         )
-        # Copies of a graph for each slice are large: keep few, not some for every capture.
-        self._graphs = GraphCache()
 
-    def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
-        s, t = align_steps(student, teacher)
-        student = student.at(student.nodes, self._graphs)
-        graph = self.edges(student, teacher.at(teacher.nodes, self._graphs))
-        blocks = slice_blocks(graph, s.size(0) * s.size(1))
-        known = self._known_structure(teacher, rows(t), blocks)
-        return spatial_correlation(
-            s,
-            t if known is None else None,
-            graph,
-            self.kernel,
-            self.direction,
-            normalize=self.normalize,
-            nodes=student.node_index,
-            teacher_structure=known,
-        )
+    def _aligned(self, student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
+        return align_steps(student, teacher)
 
 
 class TemporalCorrelationLoss(DistillationLoss):

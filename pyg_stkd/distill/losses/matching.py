@@ -91,15 +91,23 @@ def restrict(pairs: list[Pair], nodes: Any) -> list[Pair]:
                 f"{parts} (got one tensor): give one, or choose a part with select="
             )
         return pairs
-    lost = [pair.part for pair in pairs if pair.part not in nodes]
+    kinds = {pair.part: _of_nodes(pair.part, nodes) for pair in pairs}
+    lost = [part for part, kind in kinds.items() if kind not in nodes]
     if lost:
         raise ValueError(
             f"'nodes' must name each part that is compared (got {list(nodes)} without {lost})"
         )
+    chosen = [nodes[kinds[pair.part]] for pair in pairs]
     return [
-        Pair(p.part, p.student.at(nodes[p.part]), p.teacher.at(nodes[p.part]), p.weight)
-        for p in pairs
+        Pair(pair.part, pair.student.at(rows), pair.teacher.at(rows), pair.weight)
+        for pair, rows in zip(pairs, chosen, strict=True)
     ]
+
+
+def _of_nodes(part: Hashable, nodes: Mapping[Any, Any]) -> Hashable:
+    """Return the key that nodes of a part are given by: that of a type of edge is its target."""
+    typed = part not in nodes and isinstance(part, tuple) and len(part) == 3
+    return part[2] if typed else part  # type: ignore[index]
 
 
 def _warn_of_unlike(parts: Mapping[Hashable, Capture], student: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -12,9 +13,12 @@ from pyg_stkd.distill.losses.base import DistillationLoss, align, until_epoch
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.inputs import is_edge_index
+from pyg_stkd.distill.recording.typed import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
+from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
 from pyg_stkd.graph.loops import add_loops, drop_loops
+from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.graph.union import same_edges
 from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian, state_of
 
@@ -36,7 +40,9 @@ class LSPLoss(DistillationLoss):
         \mathrm{SIM}(\mathbf{z}_i, \mathbf{z}_j)
 
     The edges are those **given to** the layers, without the self-loops that a layer adds inside;
-    where the two layers see different graphs, the union of both (Section 3.5). The math is in
+    where the two layers see different graphs, the union of both (Section 3.5). Of features by type
+    of node, with edges by type (:obj:`edge_index_dict`, :obj:`HeteroData`), each type of edge is a
+    part of its own: its targets are told its sources apart. The math is in
     :func:`pyg_stkd.functional.lsp`. Presets: :meth:`paper`, :meth:`official`,
     :meth:`efficient_gnns`.
 
@@ -60,8 +66,8 @@ class LSPLoss(DistillationLoss):
         **tap (optional): All else that :class:`~pyg_stkd.distill.DistillationLoss` takes.
 
     Shapes:
-        - **student:** :math:`(N, F_s)`
-        - **teacher:** :math:`(N, F_t)`
+        - **student:** :math:`(N, F_s)`, or :math:`(B, N, F_s)` of one graph
+        - **teacher:** :math:`(N, F_t)`, or :math:`(B, N, F_t)`
         - **output:** a scalar
 
     Raises:
@@ -112,6 +118,8 @@ class LSPLoss(DistillationLoss):
         self.direction = direction
         self.normalize = normalize
         self.reduction = reduction
+        # Copies of a graph for each slice are large: keep few, not some for every capture.
+        self._graphs = GraphCache()
 
     @classmethod
     def paper(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
@@ -157,11 +165,19 @@ class LSPLoss(DistillationLoss):
         return cls(teacher_layer, student_layer, **{**preset, **kwargs})
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
-        s, t = align(student, teacher, rows=False)
-        if s.dim() != 2:
-            raise ValueError(f"The {student.where} must be [N, F] (got {list(s.shape)})")
-        graph = self.edges(student, teacher)
-        lasting = teacher.graphs.holds(graph)  # others, of dynamic graphs, are never seen again
+        s, t = self._aligned(student, teacher)
+        nodes = student.node_index
+        if s.dim() == 2:
+            graph = self.edges(student, teacher)
+            lasting = teacher.graphs.holds(graph)  # others, of dynamic graphs, are not seen again
+        else:  # one graph of as many copies as there are slices
+            student = student.at(student.nodes, self._graphs)
+            graph = self.edges(student, teacher.at(teacher.nodes, self._graphs))
+            slices, lasting = s.shape[:-2].numel(), True
+            if nodes is not None:
+                nodes = in_all_slices(nodes, slices, graph.num_nodes)
+            graph = slice_blocks(graph, slices)
+            s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
         structure = self._known_structure(teacher, t, graph) if lasting else None
         return lsp(
             s,
@@ -171,9 +187,25 @@ class LSPLoss(DistillationLoss):
             self.direction,
             normalize=self.normalize,
             reduction=self.reduction,
-            nodes=student.node_index,
+            nodes=nodes,
             teacher_structure=structure,
         )
+
+    def _aligned(self, student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
+        s, t = align(student, teacher, rows=False)
+        if s.dim() not in (2, 3):
+            raise ValueError(
+                f"The {student.where} must be [N, F] or [B, N, F] (got {list(s.shape)}): for "
+                f"sequences take SpatialCorrelationLoss, for other orders of axes layout="
+            )
+        return s, t
+
+    def parts_of_student(self, student: Capture) -> Mapping[Hashable, Capture]:
+        return by_edge_type(student, student.parts(self.select, self.layout), self.weights)
+
+    def parts_of_teacher(self, teacher: Capture) -> Mapping[Hashable, Capture]:
+        parts = teacher.parts(self.teacher_select, self.teacher_layout)
+        return by_edge_type(teacher, parts, self.weights)
 
     def edges(self, student: Capture, teacher: Capture) -> Graph:
         """Return the graph on which the two structures are compared."""

@@ -29,6 +29,7 @@ from pyg_stkd.distill.recording.parts import (
     select_part,
     versions_of,
 )
+from pyg_stkd.distill.recording.typed import edges_within, targets, typed_edges
 from pyg_stkd.graph import Graph
 
 __all__ = ["Call", "Capture", "Owner"]
@@ -123,6 +124,7 @@ class Capture:
         self.choices = choices
         self.frozen = False
         self.restricted: Tensor | None = None
+        self.centres: tuple[int, int] | None = None
         self.part: Hashable = ""
         self.layout = "BTNC"
         self.memo: dict[Any, Any] = {}
@@ -199,6 +201,12 @@ class Capture:
     @cached_property
     def node_index(self) -> Tensor | None:
         """The index of the nodes that the losses of this forward are restricted to, if any."""
+        if self.centres is not None:
+            chosen = self.nodes
+            if chosen is not None:
+                of = f"targets of the {self.where}"
+                chosen = node_index("nodes", chosen, self.centres[1], of=of)
+            return targets(chosen, self.centres, self.value.device)
         if self.nodes is None:
             return None
         return node_index("nodes", self.nodes, self.num_nodes, of=f"rows of the {self.where}")
@@ -221,7 +229,12 @@ class Capture:
     def edge_index(self) -> Any | None:
         """The graph as the module was given it (or built it), :obj:`None` if there is none."""
         own = self.own_edge_index
-        return find_edge_index(self.context, self.inputs) if own is None else own
+        found = find_edge_index(self.context, self.inputs) if own is None else own
+        if found is None:  # edges by type: those among the nodes of this type
+            kind = self.part if self.part != "" else self.layer.split(".")[-1]
+            among = edges_within(self.inputs, kind)
+            found = edges_within(self.context, kind) if among is None else among
+        return found
 
     @cached_property
     def graph(self) -> Graph:
@@ -246,6 +259,14 @@ class Capture:
     def bipartite(self) -> bool:
         """Whether the module was called on two sets of nodes, be they as many."""
         return has_two_sets(self.inputs)
+
+    def joined(
+        self, part: Hashable, value: Tensor, edges: Any, centres: tuple[int, int] | None
+    ) -> Capture:
+        """Return a capture of the two ends of a type of edge: so many sources, then targets."""
+        known = {"edge_index": edges, "own_edge_index": edges, "bipartite": False, "_value": value}
+        memo = self.memo.setdefault(("of edges", part), {})
+        return self._copy(**known, part=part, layout="BTNC", centres=centres, memo=memo)
 
     def only(self, rows: Tensor, nodes: Tensor) -> Capture:
         """Return the same capture of some of its rows, which are these nodes of the model.
@@ -316,6 +337,9 @@ class Capture:
         kept = {
             name: usable(getattr(self, name)) for name in ("edge_index", "edge_weight", "batch")
         }
+        typed = typed_edges(self.inputs) or typed_edges(self.context)
+        if typed:
+            kept["edge_index_dict"] = {kind: usable(edges) for kind, edges in typed.items()}
         sources = num_sources(self.inputs)
         if sources is not None:
             kept["size"] = sources, self.num_nodes

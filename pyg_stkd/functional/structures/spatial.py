@@ -86,7 +86,7 @@ def spatial_correlation(
     num_slices = batch * steps
     blocks = slice_blocks(Graph.of(edge_index, num_nodes), num_slices)
     if nodes is not None:
-        nodes = _in_all_slices(nodes, num_slices, num_nodes)
+        nodes = in_all_slices(nodes, num_slices, num_nodes)
     return lsp(
         rows(h_student),
         None if h_teacher is None else rows(h_teacher),
@@ -104,7 +104,8 @@ def rows(h: Tensor) -> Tensor:
     return h.flatten(0, 2)  # which an empty batch has too
 
 
-def _in_all_slices(nodes: Tensor, num_slices: int, num_nodes: int) -> Tensor:
+def in_all_slices(nodes: Tensor, num_slices: int, num_nodes: int) -> Tensor:
+    """Return nodes of one slice, as indices or as a mask, in each of several."""
     checks.nodes("nodes", nodes, num_nodes)
     if nodes.dtype == torch.bool:
         return nodes.repeat(num_slices)

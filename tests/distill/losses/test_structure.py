@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 
 from pyg_stkd import kernels
 from pyg_stkd.distill import Capture, LSPLoss, TeacherCaptures
+from pyg_stkd.functional import lsp
 from pyg_stkd.graph import Graph
 
 # Small random features are nearly alike to these kernels, which is not the point here.
@@ -218,8 +219,8 @@ def test_bad_features(features):
     s, t = features
     with pytest.raises(ValueError, match=r"same nodes.*\[4, 3\] and \[3, 5\]"):
         LSPLoss("a", "b")(*captures(s, t[:3]))
-    with pytest.raises(ValueError, match=r"must be \[N, F\] \(got \[1, 4, 3\]\)"):
-        LSPLoss("a", "b")(*captures(s[None], t[None]))
+    with pytest.raises(ValueError, match=r"must be \[N, F\] or.*\(got \[1, 1, 4, 3\]\).*Spatial"):
+        LSPLoss("a", "b")(*captures(s[None, None], t[None, None]))
     with pytest.raises(ValueError, match="'z_student' must be finite"):
         LSPLoss("a", "b")(*captures(s * math.nan, t))
     with pytest.raises(IndexError, match="'edge_index'"):
@@ -229,3 +230,24 @@ def test_bad_features(features):
 def test_graph_object_of_another_size(features):
     with pytest.raises(ValueError, match=r"must be \(4, 4\)"):
         LSPLoss("a", "b", graph=Graph(EDGES, 9))(*captures(*features))
+
+
+@pytest.mark.parametrize("reduction", ["node", "edge"])
+@pytest.mark.parametrize("nodes", [None, [0, 2], [True, False, True, False]])
+def test_batches_of_features_on_one_graph(reduction, nodes):
+    edges = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]])
+    s, t = torch.randn(3, 4, 2, requires_grad=True), torch.randn(3, 4, 5)
+    given = {"edge_index": edges}
+    chosen = None if nodes is None else torch.tensor(nodes)
+    loss = LSPLoss("a", "b", kernels.Linear(), reduction=reduction)
+    teacher = Capture(t, given).freeze()
+    for _ in range(3):
+        student = Capture(s, given, nodes=chosen)
+        value = loss(student, teacher.at(chosen))
+        each = [
+            lsp(a, b, edges, kernels.Linear(), reduction=reduction, nodes=chosen)
+            for a, b in zip(s, t, strict=True)
+        ]
+        torch.testing.assert_close(value, sum(each) / 3)
+    value.backward()
+    assert s.grad.any()
