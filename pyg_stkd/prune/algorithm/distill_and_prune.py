@@ -16,6 +16,7 @@ from pyg_stkd.prune.algorithm.parallel import inner
 from pyg_stkd.prune.algorithm.stage import Algorithm, MakeOptimizer, Stage, Validate
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.pruner import Pruner
+from pyg_stkd.prune.structure.example import unwrap
 
 __all__ = ["distill_and_prune"]
 
@@ -101,7 +102,7 @@ def distill_and_prune(
         1 True ['loss', 'soft_target', 'task']
         2 True ['loss', 'soft_target', 'task']
     """
-    if inner(distiller).student is not pruner.model:
+    if unwrap(inner(distiller).student) is not pruner.model:
         raise ValueError("'pruner' must be one of the distiller's student (got another model)")
     stages = len(pruner.keep)
     per_stage = [epochs] * stages if isinstance(epochs, int) else list(epochs)

@@ -13,6 +13,7 @@ from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.importance import KDIS, Importance, Magnitude
 from pyg_stkd.prune.pruner import Pruner
+from pyg_stkd.prune.structure.example import unwrap
 
 __all__ = ["start_from"]
 
@@ -82,7 +83,7 @@ def start_from(
             "'calibration' and 'criterion' must be given for KDIS, which differentiates a loss "
             f"(got {'no calibration' if calibration is None else 'no criterion'})"
         )
-    student = plain_copy(teacher).requires_grad_()
+    student = plain_copy(unwrap(teacher)).requires_grad_()
     pruner = Pruner(student, importance, keep=keep, example=example, **options)
     for _ in pruner.keep:
         if calibration is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
-from torch_geometric.nn import GAT, GCN, GIN, GraphSAGE
+from torch_geometric.nn import GAT, GCN, GIN, GCNConv, GraphSAGE
 
 from pyg_stkd.distill import Distiller, HintLoss, LSPLoss, SoftTargetLoss, TeacherCache
 from pyg_stkd.distill.training import unpack
@@ -428,3 +428,53 @@ def test_unlabelled_batches_are_checked_at_once(kwargs: Any, error: Any, message
     with pytest.raises(error, match=message):
         distill_and_prune(distiller, pruner, batches(), F.cross_entropy, optimizer=adam, **kwargs)
     assert pruner.share == 1
+
+
+class Own(nn.Module):
+    """A model without a rule, which joins its layers by code of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = GCNConv(4, width), GCNConv(width, width)
+        self.norm, self.lin = nn.BatchNorm1d(width), nn.Linear(2 * width, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        first = self.norm(self.conv1(x, edge_index)).relu()
+        return self.lin(torch.cat([first, self.conv2(first, edge_index).tanh()], dim=-1))
+
+
+def test_models_of_ones_own(tmp_path: Path) -> None:
+    def build() -> tuple[Distiller, Pruner]:
+        torch.manual_seed(0)
+        teacher, student = Own(24), Own(16)
+        losses = [
+            SoftTargetLoss(),
+            HintLoss("conv1", "conv1", in_channels=16, out_channels=24),
+            HintLoss("lin", "lin", name="logits", projection=False),
+        ]
+        example = batches()[0][:2]
+        return Distiller(teacher, student, losses), Pruner(
+            student, KDIS(), keep=(0.7, 0.4), rho=0.3, example=example
+        )
+
+    path = tmp_path / "stages.pt"
+    distiller, pruner = build()
+    stages = run(distiller, pruner, checkpoint=path)
+    assert [stage.share <= stage.target for stage in stages] == [True, True]
+    student = pruner.model
+    assert distiller.losses["hint"].projection.in_features == student.conv1.out_channels < 16
+    assert student.lin.in_features == student.conv1.out_channels + student.conv2.out_channels
+    again = build()
+    assert run(*again, checkpoint=path) == stages
+    assert torch.equal(output(again[1]), output(pruner))
+
+
+def test_wrapped_students_are_looked_through() -> None:
+    torch.manual_seed(0)
+    student = nn.DataParallel(GCN(4, 16, 2, 3))
+    distiller = Distiller(GCN(4, 16, 2, 3), student, [SoftTargetLoss()])
+    pruner = Pruner(student, Magnitude(), keep=0.5)
+    assert pruner.model is student.module
+    (stage,) = run(distiller, pruner, epochs=1)
+    assert stage.share <= 0.5
+    assert student.module.convs[0].out_channels < 16

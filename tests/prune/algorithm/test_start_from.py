@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import GCN
+from torch_geometric.nn import GCN, GCNConv
 
 from pyg_stkd import Distiller
 from pyg_stkd.distill import SoftTargetLoss
@@ -165,3 +165,38 @@ def test_what_does_not_fit_is_refused(kwargs: Any, error: Any, message: str) -> 
 def test_the_teacher_must_be_a_module() -> None:
     with pytest.raises(TypeError, match=r"'teacher' must be a torch.nn.Module \(got str\)"):
         start_from("teacher")  # type: ignore[arg-type]
+
+
+class Net(nn.Module):
+    """A model without a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = GCNConv(4, 24), GCNConv(24, 24)
+        self.lin = nn.Linear(48, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        first = self.conv1(x, edge_index).relu()
+        return self.lin(torch.cat([first, self.conv2(first, edge_index).relu()], dim=-1))
+
+
+def test_models_of_ones_own_need_inputs_alone() -> None:
+    torch.manual_seed(0)
+    teacher = Net().double()
+    x, edge_index, _ = batches()[0]
+    with pytest.raises(ValueError, match="'example' must be given for a model class without a r"):
+        start_from(teacher, 0.5)
+    student = start_from(teacher, 0.5, example=(x, edge_index))
+    assert type(student) is Net
+    assert size(student) <= 0.5 * size(teacher)
+    scored = start_from(teacher, 0.5, calibration=batches(), criterion=F.cross_entropy)
+    assert scored.lin.in_features == scored.conv1.out_channels + scored.conv2.out_channels < 48
+
+
+def test_teachers_in_wrappers_are_looked_through() -> None:
+    teacher = gcn()
+    expected = start_from(teacher, 0.4)
+    student = start_from(nn.DataParallel(teacher), 0.4)
+    x = batches()[0][0]
+    assert type(student) is GCN
+    assert torch.equal(student(x, EDGES), expected(x, EDGES))
