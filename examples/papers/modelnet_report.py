@@ -53,8 +53,12 @@ def row(method: str, variant: str, runs: Runs, latency: dict[int, float]) -> dic
 
 
 def compared(runs: dict[tuple[str, str], Runs], method: str) -> dict[str, str]:
-    """Return what a method gains over the student alone, and the share of the teacher's lead."""
-    return compare(*([100 * r["acc"] for r in runs[name, ""]] for name in (*BASE, method)))
+    """Return what a method gains over the student alone, and the share of the teacher's lead.
+
+    Methods may have been run from the first seeds only: these are compared.
+    """
+    seeds = len(runs[method, ""])
+    return compare(*([100 * r["acc"] for r in runs[m, ""]][:seeds] for m in (*BASE, method)))
 
 
 def tables(results: Results) -> dict[str, list[dict[str, str]]]:
