@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCN, MLP, global_mean_pool
@@ -21,6 +21,7 @@ from pyg_stkd.distill import (
     fit,
     until_epoch,
 )
+from pyg_stkd.nn import DGCNN, STGCN
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
 
@@ -224,6 +225,31 @@ def test_graphs():
         unpack=lambda data: ((data.x, data.edge_index, data.batch), {}, data.y), **options(),
     )  # fmt: skip
     assert run(epochs)[-1].step == 7
+
+
+def test_sequences():
+    torch.manual_seed(0)
+    teacher, student = (STGCN(1, 4, 2, temporal_channels=c) for c in (8, 4))
+    edge_index = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    windows = [(torch.randn(2, 12, 3, 1), edge_index, torch.randn(2, 2, 3)) for _ in range(3)]
+    epochs = fit(
+        Distiller(teacher, student, [OutputLoss("mae")]), windows[:1], windows[1:],
+        **options(criterion=l1_loss, validate=lambda m: l1_loss(m(*windows[0][:2]), windows[0][2])),
+    )  # fmt: skip
+    last = run(epochs)[-1]
+    assert last.step == 7
+    assert last.metric > 0
+
+
+def test_shapes():
+    torch.manual_seed(0)
+    teacher, student = (DGCNN(3, 4, (c, c, 8), (8,), k=3) for c in (6, 4))
+    clouds = [(torch.randn(24, 3), torch.arange(24) // 8, torch.tensor([0, 1, 2])) for _ in "123"]
+    epochs = fit(
+        Distiller(teacher, student, [LogitLoss()]), clouds[:1], [c[:2] for c in clouds[1:]],
+        **options(),
+    )  # fmt: skip
+    assert sorted(run(epochs)[0].unlabelled) == ["logit", "loss"]
 
 
 def test_a_student_without_edges():
