@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pyg_stkd.prune.following.reasons import FREED_BY, Reason
 from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.reasons import FREED_BY, Reason
 
 __all__ = ["Explanation", "Row", "explain", "tell"]
 

@@ -16,10 +16,10 @@ from pyg_stkd.prune.following.function import FunctionTrial
 from pyg_stkd.prune.following.known import follow_known
 from pyg_stkd.prune.following.labels import Axis, Labels
 from pyg_stkd.prune.following.leaves import Leaf, leaf_of
-from pyg_stkd.prune.following.reasons import Reason, caller
 from pyg_stkd.prune.following.removal import Line
 from pyg_stkd.prune.following.widths import Width
 from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.reasons import Reason, caller
 
 __all__ = ["Follower"]
 
@@ -138,11 +138,12 @@ class Follower(TorchFunctionMode):
     def mark_natural(self) -> None:
         """Say nothing of the inputs' and other dimensions of parameters that shrink in another."""
         ports = self.ports
+        outputs = {ports.find(unit) for _, channels in ports.axes for unit in channels}
         natural: set[int] = set()
         for dims in ports.owned.values():
             if any(ports.is_free(channels) for channels in dims.values()):
                 for channels in dims.values():
-                    natural.update(map(ports.find, channels))
+                    natural.update({ports.find(unit) for unit in channels} - outputs)
         for i, reason in enumerate(self.reasons):
             if reason.kind != "natural" and all(ports.find(u) in natural for u in reason.channels):
                 self.reasons[i] = replace(reason, kind="natural")

@@ -6,9 +6,9 @@ from torch import nn
 
 from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.following.follower import Follower
-from pyg_stkd.prune.following.reasons import Reason
 from pyg_stkd.prune.structure.example import Example, evaluating
 from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.reasons import Reason
 
 __all__ = ["follow"]
 

@@ -23,12 +23,12 @@ from pyg_stkd.prune.masked.model import (
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
 from pyg_stkd.prune.masked.trust import Trial, keep_what_fails
-from pyg_stkd.prune.masked.verify import in_float64
+from pyg_stkd.prune.masked.verify import check_copy, in_float64
 from pyg_stkd.prune.masks.hooks import original_of, set_mask
 from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Group, Layout, floor_width, named_originals
-from pyg_stkd.prune.structure.prunable import check_example
+from pyg_stkd.prune.structure.prunable import check_as_written, check_example
 
 __all__ = ["MaskedChannels"]
 
@@ -55,8 +55,12 @@ class MaskedChannels(MaskedModel):
         verify: bool = True,
     ) -> None:
         super().__init__(model)
-        if example is not None:
+        if example is None:
+            check_as_written(model)
+        else:
             check_example(plain_copy(model), example.run)
+            if verify:
+                check_copy(model, example)
         self._example = example if verify else None
         self.ports = find_ports(model, plain_copy(model), ignore, heads, example)
         if self._example is not None and self.ports.is_followed:

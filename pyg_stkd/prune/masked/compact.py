@@ -133,7 +133,7 @@ def narrow(model: nn.Module, ports: Ports, layout: Layout, kept: Tensor) -> None
     for prefix, counted, rescale in ports.rescales:
         flags = kept[layout.places(counted)]
         if not bool(flags.all()):
-            rescale(modules[prefix], float(flags.float().mean()))
+            rescale(modules[prefix], int(flags.sum()) / flags.numel())
 
 
 def _count(layout: Layout, kept: Tensor, channels: Any, old: Any) -> Any:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.following.find import sharpened
-from pyg_stkd.prune.following.reasons import Reason
 from pyg_stkd.prune.masked.compact import narrow
 from pyg_stkd.prune.masked.verify import Difference, difference
 from pyg_stkd.prune.masks.hooks import original_of
@@ -17,6 +16,7 @@ from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import Example, with_its_parameters
 from pyg_stkd.prune.structure.layout import Group, Layout, named_originals
 from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.reasons import Reason
 
 __all__ = ["Trial", "keep_what_fails"]
 

@@ -14,7 +14,7 @@ from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
 
-__all__ = ["Difference", "difference", "in_float64", "is_deterministic"]
+__all__ = ["Difference", "check_copy", "difference", "in_float64", "is_deterministic"]
 
 
 class Difference(NamedTuple):
@@ -66,6 +66,34 @@ def in_float64(masked: nn.Module, small: nn.Module, example: Example) -> Differe
     except Exception:  # whatever a model of one type raises
         return difference(masked, small, example)
     return difference(doubles[0], doubles[1], inputs)
+
+
+def check_copy(model: nn.Module, example: Example) -> None:
+    """Raise if a model computes something else than its copy without hooks, as hooks make it."""
+    names = [
+        name
+        for name, module in model.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks
+    ]
+    if not names:
+        return
+    modes = {module: module.training for module in model.modules()}
+    state = torch.get_rng_state()
+    outs = []
+    try:
+        for each in (model.eval(), plain_copy(model, skipping=True).eval()):
+            with evaluating():
+                torch.set_rng_state(state)
+                outs.append(tensors_of(example.run(each)))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    for x, y in zip(*outs, strict=True):
+        if x.shape != y.shape or not _gap(x, y) <= _tolerance(x, None):
+            raise ValueError(
+                "'model' must compute the same without its hooks, which compact() leaves behind "
+                f"(got hooks at {', '.join(repr(name or 'the model') for name in names)})"
+            )
 
 
 def is_deterministic(model: nn.Module, example: Example) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -18,6 +19,7 @@ from pyg_stkd.prune.structure.prunable import (
     has_parameters,
     keeps_channels,
 )
+from pyg_stkd.prune.structure.reasons import Reason
 from pyg_stkd.prune.structure.registry import find_rule
 
 __all__ = ["Channels", "Ports", "Several"]
@@ -85,13 +87,16 @@ class Ports:
         self._visited: set[str] = set()
         self._unknown: list[str] = []
         self._ignored = check_ignored(self._names, ignore)
-        self.reasons: list[Any] = []
+        self.reasons: list[Reason] = []
         self.told: list[str] = []  # modules that a rule of the user's speaks for
         self.is_followed = follow is not None
         if follow is None:
             check_parameters(model)
-            self.freeze(self(model, None))
+            out = self(model, None)
+            self.freeze(out)
             self._check_visited()
+            if out is None and self.reasons:  # what mixes the model's outputs
+                self.reasons[-1] = replace(self.reasons[-1], kind="natural")
         else:
             self.reasons = follow(self, model)
         self._freeze_ignored()
@@ -101,20 +106,21 @@ class Ports:
         if not isinstance(module, nn.Module):
             if not isinstance(x, Several) and keeps_channels(module):
                 return x
-            self.freeze(x)
+            self.keep(x, f"what {_named(module)} makes of channels is not known by trial")
             return None
         name = self.name_of(module)
         rule = find_rule(type(module))
         if rule is None:
             self._see(module)
-            self.freeze(x)
-            if not self._is_ignored(name):
+            self.keep(x, f"no rule speaks for {class_name(module)}")
+            if not self._is_ignored(name) and any(map(has_parameters, module.modules())):
                 self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
             return None
         if isinstance(x, Several) and not isinstance(module, JumpingKnowledge):
             raise ValueError(
                 f"No rule says what a function of several inputs, before {name!r}, makes of their "
-                "channels: make it a module with a rule (pyg_stkd.prune.register)"
+                "channels: make it a module with a rule (pyg_stkd.prune.register), or give "
+                "'example', inputs on which they are followed"
             )
         self._visited.add(name)
         if not rule.__module__.startswith("pyg_stkd."):
@@ -261,6 +267,14 @@ class Ports:
             for item in x:
                 self.freeze(item)
 
+    def keep(self, x: Any, why: str) -> None:
+        """Keep channels, and note why."""
+        units = tuple(_flat(x))
+        self.freeze(units)
+        if units:
+            module = self._stack[-1] if self._stack else ""
+            self.reasons.append(Reason(module, "", "", units, why))
+
     def skip(self, norm: nn.Module, channels: Channels) -> None:
         """Say that a norm takes statistics over channels: masked ones must not count."""
         name = self.name_of(norm)
@@ -374,10 +388,21 @@ class Ports:
             raise ValueError(
                 "No rule says what belongs to which channel in: "
                 f"{', '.join(dict.fromkeys(self._unknown))}. Either register a rule for the class "
-                "(pyg_stkd.prune.register), or leave the module as it is (ignore=[name])"
+                "(pyg_stkd.prune.register), or leave the module as it is (ignore=[name]), or give "
+                "'example', inputs on which channels are followed"
             )
 
     def _freeze_ignored(self) -> None:
         for name, dims in self.owned.items():
             if self._is_ignored(name.rpartition(".")[0]):
                 self.freeze(list(dims.values()))
+
+
+def _flat(x: Any) -> list[int]:
+    if x is None:
+        return []
+    return [x] if isinstance(x, int) else [unit for item in x for unit in _flat(item)]
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__name__", repr(function))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 __all__ = [
+    "check_as_written",
     "check_example",
     "check_ignored",
     "check_parameters",
@@ -40,6 +41,26 @@ def check_example(model: nn.Module, run: Callable[[nn.Module], Any]) -> None:
             "'example' must be inputs that the model runs on, as a tuple of arguments or a mapping "
             f"of keyword arguments (got {type(error).__name__}: {error})"
         ) from error
+
+
+def check_as_written(model: nn.Module) -> None:
+    """Raise where no rule can hold: for hooks that may change outputs, and a set forward."""
+    for name, module in model.named_modules():
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        strange = [hook for hook in hooks if not _is_known(hook)]
+        own = vars(module).get("forward")
+        if strange or not (own is None or type(own).__module__.startswith("pyg_stkd.")):
+            what = "hooks" if strange else "a forward of its own"
+            raise ValueError(
+                f"'example' must be given where a module has {what}, so that outputs are compared "
+                f"with those of a copy without (got None and {name or 'the model'!r})"
+            )
+
+
+def _is_known(hook: Any) -> bool:
+    """Tell whether a hook is of this package or of torch's masks and norms."""
+    module = getattr(hook, "__module__", None) or type(hook).__module__
+    return module.startswith(("pyg_stkd.", "torch.nn.utils."))
 
 
 def check_parameters(model: nn.Module) -> None:

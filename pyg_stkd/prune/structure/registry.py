@@ -13,7 +13,15 @@ Rule: TypeAlias = Callable[..., Any]
 R = TypeVar("R", bound=Rule)
 
 # What computes a layer's output: its own method, and the steps of PyG's message passing.
-_STEPS = ("forward", "message", "edge_update", "message_and_aggregate", "aggregate", "update")
+_STEPS = (
+    "forward",
+    "propagate",
+    "message",
+    "edge_update",
+    "message_and_aggregate",
+    "aggregate",
+    "update",
+)
 # Classes that this package must not import are known by their full name.
 _RULES: dict[type | str, Rule] = {}
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.nn import (
     BatchNorm,
     GATConv,
@@ -22,6 +23,7 @@ from torch_geometric.nn import (
     global_max_pool,
     global_mean_pool,
 )
+from torch_geometric.nn import Sequential as Chain
 
 from pyg_stkd.prune import Pruner, Random
 
@@ -231,3 +233,146 @@ def test_models_without_a_forward() -> None:
 
     pruner = pruned(Coder(), (x, edge_index), call=call)
     assert set(pruner.widths) == {"conv1", "conv2"}
+
+
+class Scores(nn.Module):
+    """Dot products over two dimensions of heads, divided by the root of the width."""
+
+    def __init__(self, scaled: bool) -> None:
+        super().__init__()
+        self.heads, self.channels, self.scaled = 2, 6, scaled
+        self.query, self.value = nn.Linear(6, 12), nn.Linear(6, 12)
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).view(-1, self.heads, self.channels)
+        score = (q * q).sum(-1, keepdim=True)
+        if self.scaled:
+            score = score / self.channels**0.5
+        value = self.value(x).view(-1, self.heads, self.channels)
+        return self.out((score.tanh() * value).reshape(-1, self.heads * self.channels))
+
+
+def test_attributes_that_code_reads_follow_the_width() -> None:
+    x, _ = graph()
+    pruner = pruned(Scores(scaled=False), (x,))
+    assert set(pruner.widths) == {"query+value"}
+    assert pruner.compact().channels == pruner.widths["query+value"] < 6
+    assert pruner.compact().heads == 2
+
+
+def test_a_scale_by_the_width_keeps_it_and_says_so() -> None:
+    x, _ = graph()
+    pattern = r"a number is made of self\.channels"
+    with pytest.raises(ValueError, match=pattern):
+        Pruner(Scores(scaled=True), Random(0), example=(x,))
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6), Scores(scaled=True))
+    with pytest.warns(UserWarning, match=pattern):
+        pruner = Pruner(model, Random(0), keep=0.9, example=(x,))
+    assert set(pruner.widths) == {"0", "2"}
+    row = next(row for row in pruner.explain() if "number" in row.why)
+    assert "width" in row.freed_by
+    assert "number" in str(pruner.explain())
+    with pytest.raises(ValueError, match=f"'strict' allows no .*{pattern}"):
+        Pruner(copy.deepcopy(model), Random(0), example=(x,), strict=True)
+
+
+class Unknown(nn.Module):
+    """A function of numpy, which nothing sees, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        h = torch.from_numpy(h.detach().numpy().cumsum(-1)).to(x)
+        return self.c(self.b(h).relu())
+
+
+def test_what_leaves_torch_is_kept_and_blocks_nothing_else() -> None:
+    x, _ = graph()
+    with pytest.warns(UserWarning, match=r"kept.*a \(its values are read as numbers"):
+        pruner = pruned(Unknown(), (x,), share=0.7)
+    assert set(pruner.widths) == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("norm", "groups", "why"),
+    [
+        ("weight_norm", {"0"}, "channels of zeros give values that are not finite"),
+        ("spectral_norm", {"0", "2", "4.parametrizations.weight.original"}, ""),
+    ],
+)
+def test_norms_of_weights_are_followed(norm: str, groups: set[str], why: str) -> None:
+    torch.manual_seed(0)
+    x, _ = graph()
+    wrap = getattr(nn.utils.parametrizations, norm)
+    layers = [nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), wrap(nn.Linear(12, 12))]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "These channels are kept")
+        pruner = pruned(nn.Sequential(*layers, nn.Linear(12, 3)), (x,), share=0.8)
+    assert set(pruner.widths) == groups
+    assert why in str(pruner.explain())
+
+
+def test_functions_in_a_sequential_are_followed() -> None:
+    x, edge_index = graph()
+    model = Chain(
+        "x, edge_index",
+        [
+            (GCNConv(6, 8), "x, edge_index -> x1"),
+            (GCNConv(8, 8), "x1, edge_index -> x2"),
+            (lambda a, b: torch.cat([a, b], dim=-1), "x1, x2 -> x"),
+            nn.Linear(16, 3),
+            nn.LogSoftmax(dim=-1),
+        ],
+    )
+    assert set(pruned(model, (x, edge_index)).widths) == {"module_0", "module_1"}
+    with pytest.raises(ValueError, match=r"function of several inputs.*or give 'example'"):
+        Pruner(model.cpu(), Random(0))
+
+
+def test_a_class_without_a_rule_is_refused_with_the_line_to_write() -> None:
+    with pytest.raises(ValueError, match=r"Pruner\(model, example=\(x, edge_index\)\).*Tutorial"):
+        Pruner(Tutorial(), Random(0))
+    with pytest.raises(ValueError, match=r"'example' must be inputs that the model runs on.*Error"):
+        Pruner(Tutorial(), Random(0), example=(graph()[0],))
+
+
+class Louder(GCNConv):
+    def propagate(self, edge_index: Any, size: Any = None, **kwargs: Any) -> Tensor:
+        return super().propagate(edge_index, size=size, **kwargs).softmax(dim=-1)
+
+
+def test_steps_of_ones_own_are_no_longer_the_rules() -> None:
+    class Net(Tutorial):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = Louder(6, 16)
+
+    with pytest.raises(ValueError, match=r"must have channels.*softmax"):
+        Pruner(Net(), Random(0), example=graph())
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_are_looked_through(wrap: Any) -> None:
+    model = Tutorial()
+    pruner = Pruner(wrap(model), Random(0), keep=0.5, example=graph())
+    assert pruner.model is model
+    pruner.step()
+    assert type(pruner.compact()) is Tutorial
+
+
+def test_inputs_by_name_and_as_data() -> None:
+    x, edge_index = graph()
+
+    class OnData(Tutorial):
+        def forward(self, data: Data) -> Tensor:  # type: ignore[override]
+            data.x = super().forward(data.x, data.edge_index)
+            return data.x
+
+    assert set(pruned(Tutorial(), {"x": x, "edge_index": edge_index}).widths) == {"conv1"}
+    data = Data(x=x, edge_index=edge_index)
+    assert set(pruned(OnData(), data).widths) == {"conv1"}
+    assert data.x is x

@@ -1,0 +1,124 @@
+"""Nothing unproved leaves the house: masked and compacted are compared on the example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCN, TransformerConv
+from torch_geometric.nn import Sequential as Chain
+
+from pyg_stkd.prune import Magnitude, Pruner, Random, register
+from pyg_stkd.prune.masked.verify import difference
+from pyg_stkd.prune.structure import registry
+from pyg_stkd.prune.structure.example import Example
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.cat([self.b(x).relu(), self.a(x).relu()], dim=-1))
+
+
+@pytest.fixture
+def rules() -> Iterator[None]:
+    before = dict(registry._RULES)
+    yield
+    registry._RULES.clear()
+    registry._RULES.update(before)
+
+
+@pytest.mark.usefixtures("rules")
+def test_a_wrong_rule_raises_with_the_first_layer_that_differs() -> None:
+    @register(Branches)
+    def branches(ports: Any, module: Any, x: Any) -> Any:
+        return ports(module.out, ports(module.a, None) + ports(module.b, None))  # b is first
+
+    torch.manual_seed(0)
+    x = torch.randn(20, 8)
+    pruner = Pruner(Branches(), Magnitude(), keep=0.5, example=(x,))
+    before = {key: value.clone() for key, value in pruner.model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"must compute the same on 'example' .*first at 'out'"):
+        pruner.step()
+    after = pruner.model.state_dict()
+    assert list(after) == list(before)  # nothing was masked
+    assert pruner.stage == 0
+    unchecked = Pruner(Branches(), Magnitude(), keep=0.5, example=(x,), verify=False)
+    unchecked.step()
+    assert (unchecked.model(x) - unchecked.compact()(x)).abs().max() > 1e-3
+
+
+@pytest.mark.usefixtures("rules")
+def test_a_division_by_the_width_is_seen() -> None:
+    @register(TransformerConv)
+    def transformer(ports: Any, conv: Any, x: Any) -> Any:
+        x, out = ports.sized(x, conv.lin_key.in_channels), ports.fresh(conv.out_channels)
+        for name in ("lin_key", "lin_query", "lin_value", "lin_skip"):
+            lin = getattr(conv, name)
+            ports.own(lin, "weight", 0, out), ports.own(lin, "weight", 1, x)
+            ports.own(lin, "bias", 0, out)
+        ports.attribute(conv, "out_channels", out)
+        return out
+
+    torch.manual_seed(0)
+    x, edge_index = torch.randn(20, 8), torch.randint(20, (2, 60))
+    layers = [(TransformerConv(8, 32), "x, e -> x"), (TransformerConv(32, 4), "x, e -> x")]
+    pruner = Pruner(Chain("x, e", layers), Magnitude(), keep=0.5, example=(x, edge_index))
+    with pytest.raises(ValueError, match=r"must compute the same on 'example'.*'module_0"):
+        pruner.step()
+
+
+def test_hooks_that_change_outputs_are_refused() -> None:
+    x, edge_index = torch.randn(20, 8), torch.randint(20, (2, 60))
+    model = GCN(8, 16, 3, 4)
+    model.convs[0].register_forward_hook(lambda module, args, out: out.softmax(-1))
+    with pytest.raises(ValueError, match=r"'example' must be given .* hooks.*'convs\.0'"):
+        Pruner(model, Magnitude())
+    with pytest.raises(ValueError, match=r"the same without its hooks.*'convs\.0'"):
+        Pruner(model, Magnitude(), example=(x, edge_index))
+    quiet = GCN(8, 16, 3, 4)
+    quiet.convs[0].register_forward_hook(lambda module, args, out: None)
+    assert Pruner(quiet, Magnitude(), example=(x, edge_index)).groups
+
+
+def test_a_forward_set_on_an_instance_is_refused_or_followed() -> None:
+    model = GCN(8, 16, 3, 4)
+    model.convs[0].forward = lambda x, edge_index, **kwargs: torch.ones(x.size(0), 16)
+    with pytest.raises(ValueError, match=r"'example' must be given .* forward of its own"):
+        Pruner(model, Magnitude())
+
+
+def test_differences_of_two_models_are_named() -> None:
+    torch.manual_seed(0)
+    a, b = (nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)) for _ in range(2))
+    example = Example((torch.randn(5, 2),))
+    assert difference(a, a, example) is None
+    b.load_state_dict(a.state_dict())
+    with torch.no_grad():
+        b[2].bias += 1.0
+    found = difference(a, b, example)
+    assert found is not None
+    assert found.layer == "2"
+    assert "in eval mode outputs differ by" in str(found)
+    short = difference(a, nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(2, 1)), example)
+    assert short is not None
+    assert "RuntimeError" in short.what
+
+
+def test_random_state_and_modes_stay() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    model[1].eval()
+    state, before = torch.get_rng_state(), model[2].running_mean.clone()
+    pruner = Pruner(model, Random(0), keep=0.6, example=(torch.randn(5, 2),))
+    pruner.step()
+    pruner.compact()
+    assert [module.training for module in model] == [True, False, True, True]
+    torch.set_rng_state(state)
+    assert torch.equal(model[2].running_mean, before)
