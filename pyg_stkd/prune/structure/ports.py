@@ -112,7 +112,8 @@ class Ports:
         rule = find_rule(type(module))
         if rule is None:
             self._see(module)
-            self.keep(x, f"no rule speaks for {class_name(module)}")
+            kind = "natural" if self._is_ignored(name) else "rule"
+            self.keep(x, f"no rule speaks for {class_name(module)}", kind)
             if not self._is_ignored(name) and any(map(has_parameters, module.modules())):
                 self._unknown.append(f"{name or 'the model'} ({class_name(module)})")
             return None
@@ -267,13 +268,13 @@ class Ports:
             for item in x:
                 self.freeze(item)
 
-    def keep(self, x: Any, why: str) -> None:
+    def keep(self, x: Any, why: str, kind: str = "mixes") -> None:
         """Keep channels, and note why."""
         units = tuple(_flat(x))
         self.freeze(units)
         if units:
             module = self._stack[-1] if self._stack else ""
-            self.reasons.append(Reason(module, "", "", units, why))
+            self.reasons.append(Reason(module, "", "", units, why, kind))
 
     def skip(self, norm: nn.Module, channels: Channels) -> None:
         """Say that a norm takes statistics over channels: masked ones must not count."""

@@ -75,8 +75,9 @@ def test_the_masked_model_is_left_alone(prune_at_random: Any) -> None:
 
 def test_hooks_stay_behind(prune_at_random: Any) -> None:
     model = GCN(3, 8, 3, 2)
+    pruner = prune_at_random(model, 0, 0.5)
     model.convs[0].register_forward_hook(lambda module, args, out: out * 0)
-    small = prune_at_random(model, 0, 0.5).compact()
+    small = pruner.compact()
     assert not any(module._forward_hooks for module in small.modules())
 
 
@@ -138,7 +139,7 @@ def test_hooks_need_no_copy_but_those_that_compute_stay() -> None:
     model[2].register_full_backward_hook(partial(lambda lock, *args: None, lock))
     x = torch.randn(3, 2)
     model(x)
-    pruner = Pruner(model, Random(0), keep=1.0, ignore=["1"])
+    pruner = Pruner(model, Random(0), keep=1.0, ignore=["1"], example=(x,))
     pruner.mask({"2": torch.tensor([1, 0, 0, 1])})
     small = pruner.compact()
     assert small[2].out_features == 2

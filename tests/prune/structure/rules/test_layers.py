@@ -224,10 +224,20 @@ def test_what_mixes_channels_without_a_rule_is_refused() -> None:
     for layer, pattern in (
         (pyg.SAGEConv(4, 4, aggr="lstm"), "SAGEConv|LSTM"),
         (pyg.JumpingKnowledge("lstm", 4, 2), "JumpingKnowledge|LSTM"),
-        (nn.Flatten(), "Flatten"),
     ):
         with pytest.raises(ValueError, match=f"(?s)(No rule says.*({pattern}))"):
             Ports(nn.Sequential(nn.Linear(2, 4), layer))
+
+
+def test_what_has_no_parameters_and_no_rule_keeps_channels_and_blocks_nothing() -> None:
+    layers = [nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 5), nn.Flatten(), nn.Linear(5, 3)]
+    ports = Ports(nn.Sequential(*layers, nn.LogSoftmax(-1)))
+    free = {name: ports.is_free(channels) for name, channels in ports.axes}
+    assert free == {"0": True, "2": False, "4": False}
+    assert [(reason.kind, reason.why.rpartition(".")[2]) for reason in ports.reasons] == [
+        ("rule", "Flatten"),
+        ("natural", "LogSoftmax"),
+    ]
 
 
 def test_functions_of_several_inputs_are_refused_where_one_is_taken() -> None:
