@@ -168,10 +168,10 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random(state: dict[str, Any]) -> None:
-    """Set what :func:`random_state` returned."""
+    """Set what :func:`random_state` returned, of the CUDA devices those that there are here."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for device, own in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(own, device)
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]

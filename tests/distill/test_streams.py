@@ -109,3 +109,12 @@ def test_bad_input():
     for call in (Stream([], "labelled").first, Stream([], "labelled").next):
         with pytest.raises(ValueError, match=r"'labelled' must give .*got none"):
             call()
+
+
+def test_states_of_more_devices_are_set_as_far_as_there_are_such() -> None:
+    state = random_state()
+    first = torch.rand(3)
+    more = torch.zeros(16, dtype=torch.uint8)
+    state["cuda"] = [*state["cuda"], more, more]
+    set_random(state)
+    assert torch.equal(torch.rand(3), first)
