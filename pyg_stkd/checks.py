@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import operator
-import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -102,8 +101,11 @@ def number(
         raise TypeError(f"'{name}' must be a number (got {_shown(value)})")
     given = {"at least": least, "above": above, "at most": most, "below": below}
     bounds = {rule: bound for rule, bound in given.items() if bound is not None}
-    size: Any = abs(value)
-    sound = size <= sys.float_info.max or (size == math.inf and not finite)
+    try:
+        size = abs(float(value))
+    except OverflowError:  # an integer that no float can be
+        size = math.inf
+    sound = size < math.inf or (size == math.inf and not finite)
     if not sound or not all(_BOUNDS[rule](value, bound) for rule, bound in bounds.items()):
         said = finite and len(bounds) < 2  # two bounds say it
         rules = ["finite"] * said + [f"{rule} {bound}" for rule, bound in bounds.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
 import hypothesis
 import pytest
@@ -32,6 +33,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("full", deadline=None, database=None, max_examples=500)
 hypothesis.settings.load_profile("full" if FULL_TEST else "fast")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Takes test modules for what they are alone: as modules with doctests they would be skipped,
+    tests and all, where an import fails.
+    """
+    found = yield
+    return [collector for collector in found if type(collector) is pytest.Module]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd import checks
-from pyg_stkd.distill import Capture, Distiller, FeatureLoss, LSPLoss, ResponseLoss, STCDLoss
+from pyg_stkd.distill import Capture, Distiller, HintLoss, LSPLoss, ResponseLoss, STCDLoss
 from pyg_stkd.functional import (
     lsp,
     spatial_correlation,
@@ -109,8 +109,10 @@ def test_number_may_be_infinite() -> None:
             checks.number("t", value, above=0, finite=False)
 
 
-def test_a_number_beyond_floats_is_finite() -> None:
-    assert checks.number("p", 10**400, above=0) == 10**400
+def test_a_number_beyond_floats_is_not_finite() -> None:
+    for value in (10**400, Fraction(10**400, 3)):
+        with pytest.raises(ValueError, match=r"^'p' must be finite and above 0 \(got "):
+            checks.number("p", value, above=0)
 
 
 def test_instance() -> None:
@@ -232,17 +234,19 @@ EDGES = torch.tensor([[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]])
 class Steps(nn.Module):
     """A model of sequences [B, T, N, C]."""
 
-    def __init__(self) -> None:
+    def __init__(self, forecast: bool) -> None:
         super().__init__()
         self.layer = nn.Linear(2, 2)
+        self.forecast = forecast  # [B, T, N], without the axis of channels
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.layer(x)
+        out = self.layer(x)
+        return out[..., 0] if self.forecast else out
 
 
 def distil(x: Tensor, nodes: Any, *losses: nn.Module, target: Tensor | None = None) -> Tensor:
     torch.manual_seed(0)
-    distiller = Distiller(Steps(), Steps(), list(losses))
+    distiller = Distiller(*(Steps(target is not None) for _ in range(2)), list(losses))
     return sum(distiller(x, EDGES, target=target, nodes=nodes)[1].values(), torch.zeros(()))
 
 
@@ -258,10 +262,12 @@ TAKE_NODES: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
         Capture(s[..., 0], nodes=nodes), Capture(t[..., 0], owner="teacher"), t[..., 0] + 1
     ),
     "rows": lambda s, t, nodes: Capture(s, nodes=nodes).rows.sum().abs(),
-    "distil lsp": lambda s, t, nodes: distil(s[0, 0], nodes, LSPLoss()),
-    "distil feature": lambda s, t, nodes: distil(s, nodes, FeatureLoss()),
-    "distil response": lambda s, t, nodes: distil(s, nodes, ResponseLoss(), target=t[..., :2]),
-    "distil stcd": lambda s, t, nodes: distil(s, nodes, STCDLoss()),
+    "distil lsp": lambda s, t, nodes: distil(s[0, 0], nodes, LSPLoss("layer", "layer")),
+    "distil feature": lambda s, t, nodes: distil(s, nodes, HintLoss("layer", "layer")),
+    "distil response": lambda s, t, nodes: distil(s, nodes, ResponseLoss(), target=t[..., 0]),
+    "distil stcd": lambda s, t, nodes: distil(
+        s, nodes, STCDLoss("layer", "layer"), target=t[..., 0]
+    ),
 }
 
 
