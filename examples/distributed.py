@@ -43,7 +43,9 @@ def make_graph(num_nodes: int) -> Data:
     edge_index = to_undirected(torch.stack([source, target]))
     x = torch.randn(CLASSES, FEATURES)[y] + 4 * torch.randn(len(y), FEATURES)
     order = torch.randperm(len(y))
-    return Data(x=x, edge_index=edge_index, y=y, train=order[: len(y) // 10], test=order[-2000:])
+    return Data(
+        x=x, edge_index=edge_index, y=y, train=order[: len(y) // 10], test=order[-len(y) // 4 :]
+    )
 
 
 def train_teacher(data: Data, steps: int) -> GraphSAGE:
@@ -62,9 +64,9 @@ def train_teacher(data: Data, steps: int) -> GraphSAGE:
 def main() -> None:
     """Train and report; run by torchrun."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=int, default=16_000)
+    parser.add_argument("--nodes", type=int, default=8_000)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--teacher-steps", type=int, default=60)
+    parser.add_argument("--teacher-steps", type=int, default=40)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/distributed"))
     parser.add_argument("--resume", action="store_true")
