@@ -118,6 +118,7 @@ def main() -> None:
             right = (out.argmax(-1) == data.y)[data.test].float().mean()
             size = sum(p.numel() for p in model.parameters())
             print(f"{name}: {size:,} parameters, accuracy {100 * right:.1f} %")
+    dist.barrier()  # gloo may wait for ever for a process that left
     dist.destroy_process_group()
 
 

@@ -4,6 +4,7 @@ from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.check import CheckReport, LossReport, TapReport, TeacherReport
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.fit import Epoch, fit
+from pyg_stkd.distill.global_mean import global_mean
 from pyg_stkd.distill.losses import (
     AttentionTransferLoss,
     ContrastiveLoss,
@@ -49,5 +50,6 @@ __all__ = [
     "Teachers",
     "TemporalCorrelationLoss",
     "fit",
+    "global_mean",
     "until_epoch",
 ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyg_stkd.distill.global_mean import several_processes, share_of_process
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.copies import loss_of
 from pyg_stkd.distill.losses.matching import match, restrict
@@ -48,6 +49,7 @@ class Comparison:
         graphs (GraphCache): Where the graphs of this distiller are kept.
         target (Any): The labels, if there are any.
         nodes (Any): The nodes that the losses are restricted to, if they are.
+        everywhere (bool): Whether means are taken over all processes of torch.distributed.
     """
 
     student: Run
@@ -56,6 +58,7 @@ class Comparison:
     graphs: GraphCache
     target: Any = None
     nodes: Any = None
+    everywhere: bool = False
 
     def weighted(self, losses: Mapping[str, DistillationLoss], epoch: int) -> dict[str, Tensor]:
         """Return each loss times its factor of the epoch, 0 without a look where that is 0."""
@@ -72,7 +75,7 @@ class Comparison:
         """Return the values of losses, each the weighted sum over the teachers."""
         device = _device_of(self.student.output)
         with torch.autocast(device.type, enabled=False):
-            nodes = as_nodes(self.nodes, device)
+            nodes = as_nodes(self.nodes, device, empty=self._shared())
             student, teacher = self._captures(nodes)
             weights = self._teacher_weights(teacher)
             values: dict[str, Tensor] = {}
@@ -100,11 +103,35 @@ class Comparison:
             if isinstance(target, Mapping) and pair.part in target:
                 target = target[pair.part]
             own = loss_of(loss, 0, pair.part)
-            values.append(_computed(name, own, *both, target))
+            values.append(self._computed(name, own, *both, target))
         if len(values) == 1:
             return values[0]
         weights = torch.tensor([pair.weight for pair in pairs], dtype=values[0].dtype)
         return torch.stack(values) @ weights.to(values[0].device)
+
+    def _computed(
+        self,
+        name: str,
+        loss: DistillationLoss,
+        student: Capture,
+        teacher: Capture,
+        target: Any,
+    ) -> Tensor:
+        """Return the value of one part, in training weighted by this process's share of terms."""
+        if not self._shared():
+            return _computed(name, loss, student, teacher, target)
+        nobody = student.num_nodes == 0 or (student.nodes is not None and len(student.nodes) == 0)
+        count = 0 if nobody else loss.count(student, teacher, target)
+        if count == 0:
+            value = _zero(loss, student.value.device) + student.value.sum() * 0
+        else:
+            value = _computed(name, loss, student, teacher, target)
+        return value * share_of_process(count, value.device).to(value.dtype)
+
+    def _shared(self) -> bool:
+        """Whether the means are those of all processes, some of which may have no nodes."""
+        # Without gradients nothing is averaged, and the others may not be here.
+        return self.everywhere and several_processes() and torch.is_grad_enabled()
 
     def _captures(self, nodes: Any) -> tuple[Calls, Calls]:
         """Return the calls of both sides, at the nodes, with the graphs that are kept for them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,12 @@ class Distiller(nn.Module):
             that is not its :obj:`forward`: such as :obj:`lambda model, x, e, pairs:
             model.decode(model.encode(x, e), pairs)`. A pair is for the teacher and for the
             student. (default: their :obj:`forward`)
+        reduction (str): :obj:`"global"`: where several processes of :mod:`torch.distributed` train
+            together, each loss is the mean over the nodes (edges, graphs, labels) of all of them,
+            once their gradients are averaged; every process must then take every step, also one
+            without nodes. :obj:`"process"`: over those of each process. Losses over pairs of nodes
+            (:class:`GSPLoss`, :class:`ContrastiveLoss`) pair those of one process.
+            (default: :obj:`"global"`)
 
     Attributes:
         losses: The losses by name.
@@ -102,8 +108,10 @@ class Distiller(nn.Module):
         student: nn.Module,
         losses: Losses | None = None,
         call: How | tuple[How, How] = None,
+        reduction: Literal["global", "process"] = "global",
     ) -> None:
         super().__init__()
+        self.reduction = checks.choice("reduction", reduction, ("global", "process"))
         teachers = Teachers.of(teacher)
         calls = check_calls(call)
         check_models(list(teachers), student, calls, _own_names())
@@ -345,7 +353,8 @@ class Distiller(nn.Module):
     # The models compile; what looks at graphs, versions and epochs stays eager.
     @torch.compiler.disable
     def _weighted_losses(self, ours: Run, known: Any, target: Any, nodes: Any) -> dict[str, Tensor]:
-        seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes)
+        everywhere = self.reduction == "global"
+        seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes, everywhere)
         return seen.weighted(self._named_losses(), self.epoch)
 
 

@@ -149,6 +149,14 @@ class DistillationLoss(nn.Module):
         copies = ("of_teacher", "of_part")  # those for further teachers and parts answer themselves
         return [module for name, module in self.named_children() if name not in copies]
 
+    def count(self, student: Capture, teacher: Capture, target: Any = None) -> int:
+        """Return how many terms :meth:`forward` is a mean over, by default the student's rows.
+
+        Where several processes train together, the distiller takes the mean over the terms of all.
+        """
+        rows = student.rows
+        return rows.numel() // max(1, rows.size(-1)) if rows.dim() > 1 else rows.numel()
+
     def factor(self, epoch: int) -> float:
         """Return :obj:`weight * schedule(epoch)`."""
         return self.weight * (1.0 if self.schedule is None else self.schedule(epoch))

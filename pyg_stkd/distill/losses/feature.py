@@ -172,6 +172,14 @@ class AttentionTransferLoss(DistillationLoss):
         gap = attention_map(s, self.p, batch) - attention_map(t, self.p, batch)
         return _norm(gap, batch).mean()
 
+    def count(self, student: Capture, teacher: Capture, target: Any = None) -> int:
+        rows = student.rows  # one norm for each graph, or for all rows
+        if rows.dim() > 2:
+            return rows[..., 0, 0].numel()
+        if student.batch is None:
+            return 1
+        return int(_graph_of_row(student.batch, student).max()) + 1
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p}"
 

@@ -116,6 +116,14 @@ class ResponseLoss(DistillationLoss):
             huber_delta=self.huber_delta,
         )
 
+    def count(self, student: Capture, teacher: Capture, target: Any = None) -> int:
+        if not isinstance(target, Tensor):
+            return 1  # forward says what is missing
+        if student.nodes is not None:
+            index = node_index("nodes", student.nodes, target.size(self.node_dim))
+            target = target.index_select(self.node_dim, index)
+        return int((~target.isnan()).sum())
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, alpha={self.alpha}, gate={self.gate!r}"
 

@@ -93,6 +93,15 @@ class OutputLoss(DistillationLoss):
             error = F.huber_loss(s, t, reduction="none", delta=self.huber_delta)
         return error.sum() / max(1, error.numel())
 
+    def count(self, student: Capture, teacher: Capture, target: Any = None) -> int:
+        if self.node_dim is None:
+            return super().count(student, teacher, target)
+        num_nodes = student.features.size(self.node_dim)
+        if student.nodes is None:
+            return student.features.numel()
+        index = checks.node_index("nodes", student.nodes, num_nodes)
+        return student.features.numel() // num_nodes * index.numel()
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, kind={self.kind!r}"
 

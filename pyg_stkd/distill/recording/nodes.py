@@ -12,9 +12,9 @@ from pyg_stkd import checks
 __all__ = ["as_nodes"]
 
 
-def as_nodes(nodes: Any, device: torch.device) -> Any:
+def as_nodes(nodes: Any, device: torch.device, empty: bool = False) -> Any:
     """Return an index or a mask of nodes, checked, on the device of the features; in a dictionary
-    by part, each of them.
+    by part, each of them. They may be none if :obj:`empty` is set.
 
     Example:
         >>> as_nodes([2, 0], torch.device("cpu"))
@@ -23,7 +23,9 @@ def as_nodes(nodes: Any, device: torch.device) -> Any:
     if nodes is None:
         return None
     if isinstance(nodes, Mapping):
-        return {part: as_nodes(chosen, device) for part, chosen in nodes.items()}
+        return {part: as_nodes(chosen, device, empty) for part, chosen in nodes.items()}
     nodes = torch.as_tensor(nodes, device=device)
-    checks.nodes("nodes", nodes)
+    if empty and not bool((nodes >= 0).any() if nodes.dtype != torch.bool else nodes.any()):
+        nodes = nodes.new_empty(0, dtype=torch.int64)
+    checks.nodes("nodes", nodes, num_nodes=0 if empty and nodes.numel() == 0 else None)
     return nodes
