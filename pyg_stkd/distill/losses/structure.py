@@ -191,7 +191,6 @@ class LSPLoss(DistillationLoss):
             teacher_structure=structure,
         )
 
-<<<<<<< HEAD
     def _aligned(self, student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
         s, t = align(student, teacher, rows=False)
         if s.dim() not in (2, 3):
@@ -207,14 +206,14 @@ class LSPLoss(DistillationLoss):
     def parts_of_teacher(self, teacher: Capture) -> Mapping[Hashable, Capture]:
         parts = teacher.parts(self.teacher_select, self.teacher_layout)
         return by_edge_type(teacher, parts, self.weights)
-=======
+
     def count(self, student: Capture, teacher: Capture, target: Any = None) -> int:
         if self.reduction == "node":
             return super().count(student, teacher, target)
         degree = self.edges(student, teacher).rowptr.diff()
         index = student.node_index
-        return int((degree if index is None else degree.index_select(0, index)).sum())
->>>>>>> aed70b4 (Losses of several processes are means over all of them)
+        total = int((degree if index is None else degree.index_select(0, index)).sum())
+        return total * student.features.shape[:-2].numel()
 
     def edges(self, student: Capture, teacher: Capture) -> Graph:
         """Return the graph on which the two structures are compared."""

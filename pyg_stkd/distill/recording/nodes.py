@@ -25,7 +25,7 @@ def as_nodes(nodes: Any, device: torch.device, empty: bool = False) -> Any:
     if isinstance(nodes, Mapping):
         return {part: as_nodes(chosen, device, empty) for part, chosen in nodes.items()}
     nodes = torch.as_tensor(nodes, device=device)
-    if empty and not bool((nodes >= 0).any() if nodes.dtype != torch.bool else nodes.any()):
-        nodes = nodes.new_empty(0, dtype=torch.int64)
+    if empty and nodes.dtype == torch.bool and nodes.dim() == 1 and not nodes.any():
+        nodes = nodes.nonzero().view(-1)
     checks.nodes("nodes", nodes, num_nodes=0 if empty and nodes.numel() == 0 else None)
     return nodes
