@@ -50,8 +50,8 @@ NAMES = {
     "student": f"student alone, labels of {LABELLED} graphs",
     "labelled": f"distilled on these {LABELLED}",
     "unlabelled": f"distilled on these and {UNLABELLED} without labels",
-    "LSP": "the same with LSP",
-    "pruned": "the same, starting as the pruned teacher",
+    "LSP": f"distilled on these and {UNLABELLED}, with LSP",
+    "pruned": f"distilled on these and {UNLABELLED}, from the pruned teacher",
     "all labels": "student alone, labels of all 20",
 }
 NEED_NO_TEACHER = ("teacher", "student", "all labels")
@@ -194,7 +194,6 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Return a row for each method; gains are paired by seed."""
     final = by_method(results)
     scores = {method: [100 * run["f1"] for run in runs] for method, runs in final.items()}
-    teacher = final["teacher"][0]
     rows = []
     for method, runs in final.items():
         row = {"gain over alone": "", "gap closed": ""}
@@ -209,8 +208,6 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
                 "CPU s": f"{statistics.fmean(run['seconds'] for run in runs):.0f}",
             }
         )
-    rows[0]["model"] += f" ({teacher['latency_ms']:.1f} ms a graph)"
-    rows[1]["model"] += f" ({final['student'][0]['latency_ms']:.1f} ms)"
     return rows
 
 
