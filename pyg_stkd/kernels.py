@@ -24,6 +24,7 @@ __all__ = [
     "Polynomial",
     "RBF",
     "SquaredEuclidean",
+    "state_of",
 ]
 
 Measure = Literal["inner", "cosine", "squared_distance", "manhattan"]

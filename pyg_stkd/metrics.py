@@ -23,7 +23,7 @@ __all__ = [
 
 
 def masked_mae(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""The mean absolute error over the observed readings.
+    r"""Return the mean absolute error over the observed readings.
 
     .. math::
         \frac{1}{\sum m} \sum m \, |\hat{y} - y|
@@ -53,7 +53,7 @@ def masked_mae(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tens
 
 
 def masked_rmse(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""The root of the mean squared error over the observed readings.
+    r"""Return the root of the mean squared error over the observed readings.
 
     .. math::
         \sqrt{\frac{1}{\sum m} \sum m \, (\hat{y} - y)^2}
@@ -79,7 +79,7 @@ def masked_rmse(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Ten
 
 
 def masked_mape(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""The mean absolute error as a percentage of the truth, over observed readings but zero.
+    r"""Return the mean absolute error as a percentage of the truth, where that was seen and not 0.
 
     .. math::
         \frac{100}{\sum m} \sum m \, \left| \frac{\hat{y} - y}{y} \right|
@@ -154,7 +154,7 @@ class _MaskedMetric(Metric):
         self.add_state("count", zeros.clone(), dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
-        """Adds a batch: forecast, truth and where it was observed, `[B, T_out, N]`."""
+        """Add a batch: forecast, truth and where it was observed, `[B, T_out, N]`."""
         if pred.dim() != 3 or pred.size(1) != self.output_steps:
             raise ValueError(
                 f"`pred` must be [B, T_out, N] with T_out = {self.output_steps} steps on axis 1 "
@@ -165,7 +165,7 @@ class _MaskedMetric(Metric):
         self.count += mask.sum(dim=(0, 2))
 
     def compute(self) -> dict[str, Tensor]:
-        """The metric at each horizon (`mae/15`, in minutes) and over all steps (`mae/mean`)."""
+        """Return the metric at each horizon (`mae/15`, in minutes) and of all (`mae/mean`)."""
         at = {f"{self._name}/{h}": h // self.step_minutes - 1 for h in self.horizons}
         out = {key: self._finish(self.total[i] / self.count[i]) for key, i in at.items()}
         out[f"{self._name}/mean"] = self._finish(self.total.sum() / self.count.sum())

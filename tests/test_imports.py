@@ -243,6 +243,8 @@ def test_public_names_exist_and_are_documented(name: str) -> None:
     assert len(set(names)) == len(names), f"{name}.__all__ names something twice"
     for public in names:
         value = getattr(module, public)
+        if not str(getattr(value, "__module__", "pyg_stkd")).startswith("pyg_stkd"):
+            continue  # another name for what is another package's
         if inspect.isclass(value) or inspect.isfunction(value) or inspect.ismodule(value):
             assert value.__doc__, f"{name}.{public} has no docstring"
         if not inspect.isclass(value):

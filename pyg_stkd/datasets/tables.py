@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["read_table"]
+
 # In lower case; the empty field is one of them.
 MISSING = ("", "-", "na", "nan", "null")
 _ABSENT = re.compile(r"(?<![^,])\s*(?:-|na|nan|null)?\s*(?![^,])", re.IGNORECASE | re.ASCII)

@@ -23,7 +23,7 @@ from pyg_stkd.distill.fit_file import load_fit, save_fit
 from pyg_stkd.distill.streams import on_unlabelled
 from pyg_stkd.distill.training import Criterion, Unpack, total_loss
 
-__all__ = ["Epoch", "fit"]
+__all__ = ["Epoch", "fit", "Run"]
 
 MakeOptimizer: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 MakeScheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]

@@ -15,6 +15,8 @@ from pyg_stkd.datasets.points.point_archive import (
 from pyg_stkd.datasets.points.point_clouds import MODELNET10, PointClouds, Transform, check_split
 from pyg_stkd.files import read_npz
 
+__all__ = ["ModelNet149"]
+
 FILE = "modelnet10_149x2048.npz"
 SOURCE = (
     "sampling 2,048 points on each of the 149 meshes ModelNet10/<class>/test/*.off of "

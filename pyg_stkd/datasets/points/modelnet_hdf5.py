@@ -18,6 +18,8 @@ from pyg_stkd.datasets.points.point_archive import (
 )
 from pyg_stkd.datasets.points.point_clouds import Float, Int, PointClouds, Transform, check_split
 
+__all__ = ["ModelNetHDF5"]
+
 FOLDER = "modelnet40_ply_hdf5_2048"
 _DEFLATE = 1032  # times as much as it takes in the file, an array can be at most
 NEEDS = "shape_names.txt, train_files.txt, test_files.txt, ply_data_train*.h5, ply_data_test*.h5"

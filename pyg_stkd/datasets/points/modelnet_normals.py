@@ -22,6 +22,8 @@ from pyg_stkd.datasets.points.point_clouds import (
 )
 from pyg_stkd.datasets.tables import read_table
 
+__all__ = ["ModelNetNormals"]
+
 FOLDER = "modelnet40_normal_resampled"
 SOURCE = f"https://shapenet.cs.stanford.edu/media/{FOLDER}.zip"
 

@@ -21,6 +21,8 @@ from pyg_stkd.datasets.points.point_clouds import (
     unit_sphere,
 )
 
+__all__ = ["ModelNetOFF"]
+
 SOURCES = {
     "10": "http://3dvision.princeton.edu/projects/2014/3DShapeNets/ModelNet10.zip",
     "40": "http://modelnet.cs.princeton.edu/ModelNet40.zip",

@@ -27,6 +27,8 @@ from pyg_stkd.datasets.points.point_clouds import (
 )
 from pyg_stkd.files import read_npz
 
+__all__ = ["ModelNetVoxels"]
+
 SOURCE = "https://github.com/guoguo12/modelnet-cnn (data/modelnet10.npz)"
 NEEDS = "modelnet10.npz or modelnet10_vox24_packed.npz"
 SIDE, PAD = 24, 3  # voxels of a side, and the empty ones around them in the original file

@@ -9,6 +9,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.io.off import parse_off
 
+__all__ = ["read_mesh"]
+
 
 def read_mesh(path: Path) -> Data:
     """A mesh with `pos` `[V, 3]` and triangles `face` `[3, T]`.

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pyg_stkd.files import read_text
 
+__all__ = ["check_finite", "check_labels", "check_points", "find_root", "missing", "read_names"]
+
 
 def find_root(root: str | os.PathLike[str], needs: str, source: str) -> Path:
     """Return the folder itself.

@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
+__all__ = [
+    "check_split",
+    "Float",
+    "Int",
+    "MODELNET10",
+    "MODELNET40",
+    "PointClouds",
+    "Transform",
+    "unit_sphere",
+]
+
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 Transform = Callable[[Data], Data]

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+__all__ = ["RandomScaleTranslate", "UnitSphere"]
+
 
 class UnitSphere(BaseTransform):
     r"""Shift a cloud to mean 0 and scale it to a largest norm of 1, as PointNet and DGCNN do.

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["Array", "SURFACES"]
+
 Array = NDArray[np.float64]
 Rng = np.random.Generator
 TAU = 2 * np.pi

@@ -15,6 +15,8 @@ from pyg_stkd.datasets.points.point_clouds import (
 )
 from pyg_stkd.datasets.points.shape_surfaces import SURFACES, Array
 
+__all__ = ["SyntheticShapes"]
+
 CANDIDATES = 4  # points drawn for each point kept
 STRETCH = 0.5  # log of the largest stretch or squeeze of an axis
 CHUNK = 64  # solids made at once

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["interactome"]
+
 # PPI has 1,587,264 directed edges over 56,944 nodes.
 MEAN_DEGREE = 27.87
 SPREAD = 1.1  # sigma of the log-normal propensity

@@ -15,6 +15,8 @@ from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from pyg_stkd.files import read_json, read_npy
 
+__all__ = ["load_ppi"]
+
 URL = "https://data.dgl.ai/dataset/ppi.zip"
 PREFIX = {"train": "train", "val": "valid", "test": "test"}
 SUFFIXES = ("feats.npy", "labels.npy", "graph_id.npy", "graph.json")

@@ -15,6 +15,8 @@ from torch_geometric.utils import index_to_mask, to_undirected
 
 from pyg_stkd.files import read_npz
 
+__all__ = ["Proteins"]
+
 SOURCE = "https://github.com/Tianqi-py/MLGNC"
 NUM_SPLITS = {"pcg": 3, "humloc": 1, "eukloc": 1}
 _LARGEST = np.finfo(np.float32).max

@@ -15,6 +15,8 @@ from torch_geometric.data import Data, InMemoryDataset
 from pyg_stkd import checks
 from pyg_stkd.datasets.proteins.interactome import interactome
 
+__all__ = ["SyntheticProteins"]
+
 Array = NDArray[np.float64]
 
 # Nodes of the 24 tissue graphs of PPI: counts of its `{train,valid,test}_graph_id.npy`.

@@ -11,6 +11,15 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.datasets.traffic.series_checks import as_numbers
 
+__all__ = [
+    "adjacency_to_edges",
+    "check_distances",
+    "distances_to_edges",
+    "GaussianAdjacency",
+    "in_float32",
+    "links_to_edges",
+]
+
 # In units of the kernel: 500 m of STGCN's. A road network that is not even as long as that, or
 # links that are not even as long as 20 m, are in another unit.
 _LEAST_EXTENT = 0.05

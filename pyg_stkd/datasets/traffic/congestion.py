@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pyg_stkd.datasets.traffic.road_network import RoadNetwork, upstream
 
+__all__ = ["Events", "spread"]
+
 _CHUNK = 4_000_000  # readings touched at once: bounds memory at a few hundred MiB
 
 

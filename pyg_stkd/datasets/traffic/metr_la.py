@@ -17,6 +17,8 @@ from pyg_stkd.datasets.traffic.series_checks import (
 from pyg_stkd.datasets.traffic.traffic_files import find_file
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
+__all__ = ["METRLAWeek"]
+
 
 class METRLAWeek(TrafficSeries):
     r"""METR-LA-week: one week of METR-LA, speeds in mph of 207 detectors in Los Angeles County

@@ -12,6 +12,8 @@ from pyg_stkd.datasets.traffic.series_checks import check_range, number_stations
 from pyg_stkd.datasets.traffic.traffic_files import find_file, read_ids, read_links, read_signal
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
+__all__ = ["PeMSD4", "PeMSD8"]
+
 _FEATURES = {
     1: (("flow",), ("vehicles / 5 min",)),
     3: (("flow", "occupancy", "speed"), ("vehicles / 5 min", "share of time", "mph")),

@@ -27,6 +27,8 @@ from pyg_stkd.datasets.traffic.series_checks import (
 from pyg_stkd.datasets.traffic.traffic_files import find_file, read_sparse, read_stations
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
+__all__ = ["PeMSD7"]
+
 Values = Literal["metres", "weights"] | None
 
 

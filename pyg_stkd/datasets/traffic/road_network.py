@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+__all__ = ["freeway_grid", "RoadNetwork", "upstream"]
+
 
 class RoadNetwork(NamedTuple):
     """Sensors on freeways and the links between them in driving direction."""

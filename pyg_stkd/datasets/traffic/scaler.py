@@ -9,6 +9,8 @@ from pyg_stkd import checks
 from pyg_stkd.datasets.traffic.series_checks import as_numbers
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
+__all__ = ["StandardScaler"]
+
 
 class StandardScaler:
     r"""Gives each channel mean zero and variance one over the observed readings of a series.

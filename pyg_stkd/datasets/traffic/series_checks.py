@@ -11,6 +11,21 @@ from torch import Tensor
 
 from pyg_stkd import checks
 
+__all__ = [
+    "as_numbers",
+    "axis_hint",
+    "check_distance_matrix",
+    "check_graph",
+    "check_matrix",
+    "check_range",
+    "check_values",
+    "check_weights",
+    "number_stations",
+    "of_file",
+    "speed_readings",
+    "time_stamps",
+]
+
 
 def as_numbers(name: str, value: Tensor | np.ndarray) -> Tensor:
     """Return a tensor or an array as floating point numbers; whole ones are not divided as such.

@@ -16,6 +16,8 @@ from pyg_stkd.datasets.traffic.congestion import Events, spread
 from pyg_stkd.datasets.traffic.road_network import RoadNetwork, freeway_grid
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
+__all__ = ["SyntheticTraffic"]
+
 _METRES_PER_MILE = 1609.344
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from pyg_stkd.datasets.tables import read_table
 from pyg_stkd.files import read_npz, read_text
 
+__all__ = ["find_file", "read_ids", "read_links", "read_signal", "read_sparse", "read_stations"]
+
 _LARGEST_ID = 2**53  # beyond, a number of a table may be another one
 
 

@@ -21,6 +21,8 @@ from pyg_stkd.datasets.traffic.series_checks import (
     time_stamps,
 )
 
+__all__ = ["TrafficSeries"]
+
 
 class TrafficSeries:
     r"""Readings of :math:`N` sensors on a road graph over :math:`T` equal time steps.

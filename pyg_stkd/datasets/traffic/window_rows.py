@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from pyg_stkd.datasets.traffic.traffic_series import TrafficSeries
 
+__all__ = ["on_one_day", "rows_before", "rows_follow", "without_gap"]
+
 
 def rows_before(series: TrafficSeries, days: int, weeks: int) -> NDArray[np.int64]:
     """Return for each step the rows of the steps so many weeks, and days, before it.

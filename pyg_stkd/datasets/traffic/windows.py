@@ -20,6 +20,8 @@ from pyg_stkd.datasets.traffic.window_rows import (
     without_gap,
 )
 
+__all__ = ["Window", "WindowDataset"]
+
 
 class Window(NamedTuple):
     r"""One example, or a batch of them with a leading axis `B`.

@@ -177,7 +177,7 @@ class _UntilEpoch:
 
 
 def until_epoch(epochs: int) -> Schedule:
-    r"""A schedule that is 1 for the first epochs and 0 from then on.
+    r"""Return a schedule that is 1 for the first epochs and 0 from then on.
 
     The epoch is that of :meth:`Distiller.set_epoch`, which the training loop must call.
 

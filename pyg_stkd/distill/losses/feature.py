@@ -185,7 +185,7 @@ class AttentionTransferLoss(DistillationLoss):
 
 
 def attention_map(x: Tensor, p: int, batch: Tensor | None = None) -> Tensor:
-    r"""The attention :math:`\sum_c |x_{ic}|^p` of every node, of unit length in each graph.
+    r"""Return the attention :math:`\sum_c |x_{ic}|^p` of every node, of unit length in each graph.
 
     Args:
         x (Tensor): Features :math:`(*, N, F)`.

@@ -22,7 +22,7 @@ from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.graph.union import same_edges
 from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian, state_of
 
-__all__ = ["LSPLoss"]
+__all__ = ["Direction", "LSPLoss", "Normalize", "SelfLoops"]
 
 Direction: TypeAlias = Literal["student", "teacher"]
 Normalize: TypeAlias = Literal["l2", "layer"] | None
@@ -123,7 +123,7 @@ class LSPLoss(DistillationLoss):
 
     @classmethod
     def paper(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
-        """The loss as printed: RBF kernel with width 1, KL(s||t), mean over nodes.
+        """Return the loss as printed: RBF kernel with width 1, KL(s||t), mean over nodes.
 
         Example:
             >>> LSPLoss.paper("convs.1", "convs.2", weight=100.0).kernel
@@ -133,7 +133,7 @@ class LSPLoss(DistillationLoss):
 
     @classmethod
     def official(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
-        """The authors' code: Laplacian kernel of scale 100, KL(t||s), off after 30 epochs.
+        """Return that of the authors' code: Laplacian kernel of scale 100, KL(t||s), for 30 epochs.
 
         The epoch is what :meth:`~pyg_stkd.distill.Distiller.set_epoch` was told last, 0 at first:
         without that call the loss is never off.

@@ -18,7 +18,7 @@ from pyg_stkd.distill.recording.inputs import is_edge_index
 from pyg_stkd.distill.recording.parts import copied, tensors_of, versions_of
 from pyg_stkd.distill.recording.signature import Signatures
 
-__all__ = ["Record", "Recorder", "named_layers"]
+__all__ = ["named_layers", "Record", "Recorder", "unknown_layer"]
 
 _LAYERS = ("torch_geometric.nn.conv.", "torch_geometric.nn.pool.", "torch_geometric.nn.dense.")
 
@@ -123,7 +123,11 @@ class Recorder:
 
 
 class _Notes:
-    """What hooks write down, and whether they do; it outlives its recorder in copies of a model."""
+    """What hooks write down, and whether they do.
+
+    A copy of a model has copies of its hooks: they find this object, also when its recorder is
+    gone, and write nothing.
+    """
 
     def __init__(self, layers: Iterable[str]) -> None:
         # Whether a layer's output is rewritten in place by what follows it, in either mode.

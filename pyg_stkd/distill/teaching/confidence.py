@@ -19,8 +19,8 @@ _UNLABELLED = -100  # the class number that torch's cross entropy passes over
 
 
 def confidence(errors: Tensor) -> Tensor:
-    r"""The weights of teachers by their errors :math:`[K]`, from `"Confidence-Aware Multi-Teacher
-    Knowledge Distillation" <https://arxiv.org/abs/2201.00007>`_.
+    r"""Return the weights of teachers by their errors :math:`[K]`, from `"Confidence-Aware
+    Multi-Teacher Knowledge Distillation" <https://arxiv.org/abs/2201.00007>`_.
 
     .. math::
         w_k = \frac{1}{K - 1} \left( 1 - \frac{\exp(e_k)}{\sum_j \exp(e_j)} \right)
@@ -35,7 +35,7 @@ def confidence(errors: Tensor) -> Tensor:
 
 
 def error_of(output: Capture, target: Any = None, error: Error | None = None) -> Tensor:
-    r"""The error of a teacher's output, a scalar; its entropy where there is no target.
+    r"""Return the error of a teacher's output, a scalar; its entropy where there is no target.
 
     Which error it is, :class:`~pyg_stkd.distill.Teachers` tells.
 

@@ -34,6 +34,8 @@ from pyg_stkd.functional.neighbours.knn_cloud import (
 )
 from pyg_stkd.functional.neighbours.largest import largest, largest_by_groups, num_groups
 
+__all__ = []
+
 # Distances that are alive at once, about: 2**19 floats stay in the cache of a CPU core.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
 # pyg-lib searches a k-d tree: it wins in low dimensions, the more points the more.

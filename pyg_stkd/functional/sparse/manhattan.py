@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pyg_stkd.graph import Graph
 
+__all__ = ["chunks", "difference", "manhattan"]
+
 # Elements of the two gathered blocks that are alive at once; 2**16 floats stay in the L2 cache.
 _CHUNK = 1 << 16
 

@@ -10,7 +10,7 @@ from pyg_stkd.functional.sparse.plain import plain_max
 from pyg_stkd.functional.sparse.sparse_ops import csr_matrix
 from pyg_stkd.graph import Graph, is_exporting
 
-__all__ = ["neighbour_max"]
+__all__ = ["neighbour_max", "scatter_to_argmax"]
 
 # A float32 leaves the last 29 bits of a float64 free: room for the number of a node.
 _FREE = (1 << 29) - 1

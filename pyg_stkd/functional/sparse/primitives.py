@@ -1,4 +1,4 @@
-r"""The three sparse primitives: every operator of this package is made of them.
+r"""The sparse primitives; attention, maxima, distances and searches have kernels of their own.
 
 None builds an :math:`(|\mathcal{E}|, F)` array. They are operators of torch's dispatcher, so that
 :func:`torch.compile` sees each as one node; each is differentiated in terms of the others, so

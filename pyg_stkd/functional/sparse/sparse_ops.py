@@ -6,6 +6,7 @@ Each is an operator of torch's dispatcher, and each derivative is made of the ot
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
 import torch
 import torch_geometric.typing
@@ -56,17 +57,17 @@ def _has_kernel(x: Tensor) -> bool:
 
 def csr_matrix(pointer: Tensor, index: Tensor, value: Tensor, num_cols: int) -> Tensor:
     """Make a CSR matrix without torch's checks and its announcement."""
-    global _warned
+    _hear_announcement()
     size = (pointer.numel() - 1, num_cols)
-    if _warned:
-        return torch.sparse_csr_tensor(pointer, index, value, size, check_invariants=False)
-    with warnings.catch_warnings():  # torch announces once that its CSR layout is in beta
+    return torch.sparse_csr_tensor(pointer, index, value, size, check_invariants=False)
+
+
+@cache
+def _hear_announcement() -> None:
+    """Let torch say, once a process and to nobody, that its CSR layout is in beta."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _warned = True
-        return torch.sparse_csr_tensor(pointer, index, value, size, check_invariants=False)
-
-
-_warned = False
+        torch.empty(0, 0).to_sparse_csr()
 
 
 def sampled_dot(pointer: Tensor, index: Tensor, row: Tensor, a: Tensor, b: Tensor) -> Tensor:

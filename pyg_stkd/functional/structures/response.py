@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pyg_stkd import checks
 
-__all__ = ["response"]
+__all__ = ["check_options", "Error", "Gate", "response"]
 
 Gate = Literal["outlier", "bounded"] | None
 Error = Literal["mse", "mae", "huber"]

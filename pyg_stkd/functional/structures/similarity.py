@@ -16,7 +16,7 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.kernels import Kernel
 
-__all__ = ["similarity"]
+__all__ = ["graph_of", "Normalize", "similarity"]
 
 Normalize = Literal["l2", "layer"] | None
 
@@ -139,6 +139,7 @@ def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
 
 
 def graph_of(z: Tensor, edge_index: Any) -> Graph:
+    """Return the graph on the rows of features, which must be on its device."""
     graph = Graph.of(edge_index, z.size(0))
     if graph.device != z.device:
         raise ValueError(

@@ -15,7 +15,7 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.kernels import RBF, Kernel
 
-__all__ = ["spatial_correlation"]
+__all__ = ["in_all_slices", "rows", "spatial_correlation"]
 
 _DEFAULT_KERNEL = RBF()
 

@@ -12,7 +12,7 @@ from pyg_stkd.functional.neighbours.knn import knn_graph
 from pyg_stkd.functional.neighbours.knn_pair import knn_pair
 from pyg_stkd.nn.scripting import refuse_script
 
-__all__ = ["KNNGraph"]
+__all__ = ["KNNGraph", "pair_of"]
 
 
 class KNNGraph(torch.nn.Module):

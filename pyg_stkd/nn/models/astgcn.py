@@ -20,7 +20,7 @@ from pyg_stkd.nn.sequence.st_attention import (
     TemporalAttention,
 )
 
-__all__ = ["ASTGCN"]
+__all__ = ["ASTBlock", "ASTGCN", "ASTStack"]
 
 _PARTS = ("recent", "daily", "weekly")
 

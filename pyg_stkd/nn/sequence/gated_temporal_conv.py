@@ -12,7 +12,7 @@ from pyg_stkd import checks
 from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.time_conv import TimeConv, apply_gate, keeps_digits
 
-__all__ = ["GatedTemporalConv"]
+__all__ = ["Gate", "GatedTemporalConv"]
 
 Gate = Literal["glu", "gtu", "pgt", "relu", "sigmoid", "linear"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyg_stkd import checks
 from pyg_stkd.nn.scripting import refuse_script
 
-__all__ = ["ChebAttentionConv", "SpatialAttention", "TemporalAttention"]
+__all__ = ["ChebAttentionConv", "Recursion", "SpatialAttention", "TemporalAttention"]
 
 Recursion = Literal["matrix", "elementwise", "propagated"]
 

@@ -34,7 +34,7 @@ from pyg_stkd.prune.masked.pruned import Pruned
 from pyg_stkd.prune.masked.snapshot import Snapshot
 from pyg_stkd.prune.pruner import Pruner
 
-__all__ = ["Algorithm", "Stage"]
+__all__ = ["Algorithm", "MakeOptimizer", "Stage", "Validate"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Validate = Callable[[nn.Module], float]

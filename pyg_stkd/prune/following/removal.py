@@ -12,7 +12,7 @@ from pyg_stkd.prune.following.call import Call
 from pyg_stkd.prune.following.trial import Place
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
-__all__ = ["Removal", "choices"]
+__all__ = ["choices", "Line", "Removal"]
 
 # For each index of a result's dimension its unit, or -1 where it has none.
 Line: TypeAlias = Tensor

@@ -14,7 +14,7 @@ from pyg_stkd.prune.following.codes import channel_codes, decode
 from pyg_stkd.prune.following.labels import Axis
 from pyg_stkd.prune.structure.ports import Ports
 
-__all__ = ["Place", "dependence", "spread"]
+__all__ = ["dependence", "differs", "Place", "spread"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masks.hooks import Refresh, masked_names, original_of, refresh
 from pyg_stkd.prune.structure.layout import Group, named_originals
 
-__all__ = ["LayerChannels", "Left", "MaskedModel"]
+__all__ = ["check_at_first", "check_mask", "LayerChannels", "Left", "MaskedModel"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class LayerChannels:
 
 
 class MaskedModel:
-    """A model, its masks and its first size. The pruner's methods of these names are its own.
+    """A model, its masks and its first size.
+
+    What it offers under the names of :class:`~pyg_stkd.prune.Pruner` is described there.
 
     Args:
         model (torch.nn.Module): The model.

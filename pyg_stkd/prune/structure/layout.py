@@ -15,7 +15,7 @@ from pyg_stkd.prune.masks.skipping import channel_mask
 from pyg_stkd.prune.structure.parametrized import unmasked_dims
 from pyg_stkd.prune.structure.ports import Ports
 
-__all__ = ["Group", "Layout", "floor_width"]
+__all__ = ["floor_width", "Group", "Layout", "named_originals"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the opera
 from pyg_stkd import checks
 from pyg_stkd.graph import Graph, is_exporting
 
-__all__ = ["GraphOperator", "propagate"]
+__all__ = ["GraphOperator", "propagate", "Propagation"]
 
 Propagation = Literal["auto", "dense", "sparse"]
 

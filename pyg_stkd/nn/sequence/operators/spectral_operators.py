@@ -34,7 +34,7 @@ def cheb_operator(
     lambda_max: float = 2.0,
     propagation: Propagation = "auto",
 ) -> GraphOperator:
-    r"""The scaled Laplacian of `"Convolutional Neural Networks on Graphs with Fast Localized
+    r"""Return the scaled Laplacian of `"Convolutional Neural Networks on Graphs with Fast Localized
     Spectral Filtering" <https://arxiv.org/abs/1606.09375>`_, as PyG's :obj:`ChebConv` defines it.
 
     .. math::
@@ -87,8 +87,8 @@ def gcn_operator(
     dtype: torch.dtype = torch.float32,
     propagation: Propagation = "auto",
 ) -> GraphOperator:
-    r"""The renormalised adjacency of `"Semi-Supervised Classification with Graph Convolutional
-    Networks" <https://arxiv.org/abs/1609.02907>`_, as PyG's :obj:`GCNConv` defines it:
+    r"""Return the renormalised adjacency of `"Semi-Supervised Classification with Graph
+    Convolutional Networks" <https://arxiv.org/abs/1609.02907>`_, as PyG's :obj:`GCNConv` has it:
     :math:`\tilde{\mathbf{D}}^{-1/2} (\mathbf{A} + \mathbf{I}) \tilde{\mathbf{D}}^{-1/2}`.
 
     A node that has a self-loop keeps its weight. The operator is kept as in :func:`cheb_operator`.
