@@ -63,7 +63,15 @@ def primitives(edges: Tensor, dtype: torch.dtype, wide: bool) -> Iterator[tuple[
 
 
 def distances(edges: Tensor, dtype: torch.dtype, wide: bool) -> Iterator[tuple[Any, list[Any]]]:
-    _, col, row = graph_of(edges, wide, square=True).csr()
+    graph = graph_of(edges, wide, square=True)
+    _, col, row = graph.csr()
+    if dtype != torch.bfloat16:  # which is compared in single precision
+        grad, lost = torch.randn(edges.size(1)).to(dtype), torch.tensor(True)
+        z, pairs = torch.randn(7, 4).to(dtype), torch.randn(2, 5, 4).to(dtype)
+        yield OPS.square_distance, [[*graph.csr(), *graph.csc()], z]
+        yield OPS.square_distance_backward, [[*graph.csr(), *graph.csc()], grad, z, lost]
+        yield OPS.squared_distances, [pairs]
+        yield OPS.squared_distances_backward, [torch.randn(2, 5, 5).to(dtype), pairs, lost]
     z, v = torch.randn(2, 7, 4).to(dtype)
     yield OPS.manhattan, [z, v, col, row]
     yield OPS.manhattan_backward, [torch.randn(edges.size(1)).to(dtype), z, col, row]

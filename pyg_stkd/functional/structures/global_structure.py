@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.functional.structures.pairwise import pairwise
+from pyg_stkd.functional.structures.prepared import prepared
 from pyg_stkd.kernels import Cosine, Kernel, Linear
 
 __all__ = ["gsp", "paired_rows"]
@@ -64,10 +66,11 @@ def gsp(
     if s.size(0) == 0:
         return s.sum()
     if not by_features:
-        return F.mse_loss(_similarities(s, kernel), _similarities(t, kernel))
+        return F.mse_loss(
+            kernel(pairwise(s, kernel)).to(s.dtype), kernel(pairwise(t, kernel)).to(s.dtype)
+        )
     s, t = s.double(), t.double()
-    if kernel.measure == "cosine":
-        s, t = F.normalize(s, dim=-1), F.normalize(t, dim=-1)
+    s, t = prepared(s, kernel), prepared(t, kernel)
     squares = (s.t() @ s).square().sum() + (t.t() @ t).square().sum()
     total = squares - 2 * (s.t() @ t).square().sum()
     return (total.clamp(min=0) / s.size(0) ** 2).to(z_student.dtype)
@@ -90,16 +93,3 @@ def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, 
     if s.dtype in (torch.float16, torch.bfloat16):
         s = s.float()
     return s, t.to(s.dtype)
-
-
-def _similarities(z: Tensor, kernel: Kernel) -> Tensor:
-    if kernel.measure == "manhattan":
-        return kernel(torch.cdist(z, z, p=1))
-    if kernel.measure == "squared_distance":
-        z = z - z.detach().mean(dim=0)  # changes no distance, and float32 keeps more digits
-        inner = z @ z.t()
-        square = inner.diagonal()
-        return kernel((square.unsqueeze(1) + square - 2 * inner).clamp(min=0))
-    if kernel.measure == "cosine":
-        z = F.normalize(z, dim=-1)
-    return kernel(z @ z.t())

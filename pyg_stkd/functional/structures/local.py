@@ -11,11 +11,8 @@ from pyg_stkd import checks
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
 from pyg_stkd.functional.sparse.sparse_ops import reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
-from pyg_stkd.functional.structures.similarity import (
-    Normalize,
-    graph_of,
-    similarity,
-)
+from pyg_stkd.functional.structures.prepared import Normalize
+from pyg_stkd.functional.structures.similarity import graph_of, similarity
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF, Kernel
 

@@ -6,15 +6,16 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.functional.sparse.sparse_ops import compute_dtype
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.structures.pairwise import pairwise
+from pyg_stkd.functional.structures.prepared import Normalize
 from pyg_stkd.functional.structures.sequences import (
     Direction,
     check_pair,
 )
-from pyg_stkd.functional.structures.similarity import Normalize
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["temporal_correlation", "temporal_structure"]
@@ -147,50 +148,13 @@ def temporal_correlation(
 
 def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
     """Similarity of each step to the others, [B, N, T, T - 1]."""
-    if h.dtype in (torch.float16, torch.bfloat16):
-        h = h.float()
     batch, steps, num_nodes, width = h.shape
-    if normalize == "l2":
-        h = F.normalize(h, dim=-1)
-    elif normalize == "layer":
-        h = F.layer_norm(h, h.shape[-1:])
-    elif normalize is not None:
-        raise ValueError(f"'normalize' must be None, 'l2' or 'layer' (got {normalize!r})")
-    if kernel.measure == "cosine":
-        h = F.normalize(h, dim=-1)
-    if kernel.measure == "squared_distance":
-        # Distances do not change when all steps move, but float32 keeps more digits near 0.
-        h = h - h.detach().mean(dim=1, keepdim=True)
     z = h.transpose(1, 2).reshape(batch * num_nodes, steps, width)  # [B * N, T, C]
-    if kernel.measure == "manhattan":
-        value = torch.cdist(z, z, p=1)
-    elif kernel.measure in ("inner", "cosine", "squared_distance"):
-        value = _Gram.apply(z)  # [B * N, T, T]
-    else:
-        raise ValueError(
-            "'kernel.measure' must be 'inner', 'cosine', 'squared_distance' or 'manhattan' "
-            f"(got {kernel.measure!r})"
-        )
-    if kernel.measure == "squared_distance":
-        norm = value.diagonal(dim1=1, dim2=2)
-        value = (norm[:, :, None] + norm[:, None] - 2 * value).clamp(min=0)
+    value = pairwise(z, kernel, normalize)  # [B * N, T, T]
     # Without the first element, each row of T + 1 ends in an element of the diagonal.
     value = value.flatten(1)[:, 1:].unflatten(1, (steps - 1, steps + 1))[..., :-1]
-    return kernel(value.reshape(batch, num_nodes, steps, steps - 1))
-
-
-class _Gram(torch.autograd.Function):
-    """All inner products of the rows of each matrix; one product fewer in the backward."""
-
-    @staticmethod
-    def forward(ctx, z):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(z)
-        return z @ z.mT
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (z,) = ctx.saved_tensors
-        return (grad + grad.mT) @ z
+    value = kernel(value.reshape(batch, num_nodes, steps, steps - 1))
+    return value.to(compute_dtype(h.dtype))
 
 
 def _warn_if_blind(structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:

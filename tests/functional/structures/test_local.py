@@ -41,7 +41,7 @@ NORMALIZE: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda z: z,
     "l2": lambda z: z / z.norm(dim=-1, keepdim=True),
     "layer": lambda z: (
-        (z - z.mean(-1, keepdim=True)) / (z.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        (z - z.mean(-1, keepdim=True)) / z.var(-1, unbiased=False, keepdim=True).sqrt()
     ),
 }
 # Small random features on small graphs may well have nearly uniform structures.

@@ -1,0 +1,87 @@
+"""Features as kernels compare them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyg_stkd import checks
+from pyg_stkd.kernels import Kernel
+
+__all__ = ["Normalize", "lost_digits", "prepared"]
+
+Normalize = Literal["l2", "layer"] | None
+
+# Below this part of both squared norms, in units of rounding, a squared distance that comes from
+# them has lost too many digits.
+_LOST = 1e4
+# Squares of numbers from here to its reciprocal are far from the ends of the range.
+_SMALL = 1e-15
+
+
+def prepared(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
+    """Return features [*, F] in single precision at least, normalised as is asked for.
+
+    For kernels of the cosine they are unit vectors.
+    """
+    checks.choice("normalize", normalize, (None, "l2", "layer"))
+    checks.choice(
+        "kernel.measure", kernel.measure, ("inner", "cosine", "squared_distance", "manhattan")
+    )
+    if z.dtype in (torch.float16, torch.bfloat16):
+        z = z.float()
+    if normalize == "layer":
+        z = _standardised(z)
+    if normalize == "l2":
+        z = _unit(z)
+    return _unit(z) if kernel.measure == "cosine" else z
+
+
+def lost_digits(square: Tensor, norms: Tensor) -> Tensor:
+    """Tell which squared distances are too small a part of the sums of their squared norms."""
+    return square < norms * (_LOST * torch.finfo(norms.dtype).eps)
+
+
+def _unit(z: Tensor) -> Tensor:
+    """Return unit vectors, 0 for 0; in float64 where all point about the same way, as from afar.
+
+    There the gradient is the small part of a large sum that is across the vectors.
+    """
+    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    if torch.compiler.is_compiling():
+        z = _near_one(z)
+        norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    elif norm.numel() > 0:
+        rows, mean = norm.detach(), z.detach().flatten(0, -2).mean(dim=0)
+        low, high = rows.aminmax()
+        usual = bool((low > _SMALL) & (high < 1 / _SMALL))
+        far = bool(mean.square().sum() * rows.numel() > (1 - 1e-3) * rows.square().sum())
+        if far and usual and z.dtype == torch.float32 and z.device.type != "mps":
+            z = z.double()
+        if far or not usual:
+            z = _near_one(z)
+            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    return z / norm.clamp(min=torch.finfo(z.dtype).tiny)
+
+
+def _near_one(z: Tensor) -> Tensor:
+    """Scale each row by a power of 2, a constant to autograd: for what no scale changes."""
+    size = z.detach().abs().amax(dim=-1, keepdim=True)
+    size = torch.where(size > 0, size, 1.0)
+    half = torch.exp2(torch.log2(size).floor() / 2)  # the power itself may be out of range
+    return z / half / half
+
+
+def _standardised(z: Tensor) -> Tensor:
+    """Return features of mean 0 and variance 1, of any scale; 0 where all of a row are equal."""
+    if z.numel() == 0:
+        return z
+    z = _near_one(z)
+    out, mean, scale = torch.native_layer_norm(
+        z, z.shape[-1:], None, None, torch.finfo(z.dtype).tiny
+    )
+    spread = scale.detach().reciprocal()
+    equal = spread <= 8 * torch.finfo(z.dtype).eps * mean.detach().abs()
+    return out.masked_fill(equal | (spread < _SMALL), 0)

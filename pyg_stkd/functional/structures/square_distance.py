@@ -1,0 +1,144 @@
+"""Squared distance of both ends of each edge: without doctests, for its operator.
+
+pytest imports a file with doctests anew where that file alone is given, and an operator can be
+defined only once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.functional.sparse.manhattan import chunks, difference
+from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
+from pyg_stkd.functional.structures.prepared import lost_digits
+from pyg_stkd.graph import Graph
+from pyg_stkd.graph.both_ways import both_ways
+
+__all__ = ["square_distance"]
+
+
+def square_distance(graph: Graph, z: Tensor) -> Tensor:
+    """Return the squared distances of both ends of the edges, from nodes of single precision."""
+    # A compiler traces tensors only; it does the sums of the backward pass by itself.
+    reused = None if torch.compiler.is_compiling() else graph
+    return _SquareDistance.apply(z, reused, *graph_index(graph, z)).clamp(min=0)
+
+
+_library = torch.library.Library("pyg_stkd", "FRAGMENT")
+_library.define("square_distance(Tensor[] index, Tensor z) -> (Tensor, Tensor)")
+_library.define(
+    "square_distance_backward(Tensor[] index, Tensor grad, Tensor z, Tensor lost) -> Tensor"
+)
+
+
+@torch.library.impl(_library, "square_distance", "CompositeExplicitAutograd")
+def _square_distance(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    out, lost = _measure(index, z, _centre(z))
+    return out, torch.tensor(lost)
+
+
+@torch.library.register_fake("pyg_stkd::square_distance", lib=_library)
+def _(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    return z.new_empty(index[1].size(0)), torch.empty((), dtype=torch.bool)
+
+
+@torch.library.impl(_library, "square_distance_backward", "CompositeExplicitAutograd")
+def _square_distance_backward(index: list[Tensor], grad: Tensor, z: Tensor, lost: Tensor) -> Tensor:
+    return _gradient(index, grad, z, bool(lost))
+
+
+@torch.library.register_fake("pyg_stkd::square_distance_backward", lib=_library)
+def _(index: list[Tensor], grad: Tensor, z: Tensor, lost: Tensor) -> Tensor:
+    return z.new_empty(z.shape)
+
+
+def _centre(z: Tensor) -> Tensor:
+    """Move all nodes, which changes no distance, to where float32 keeps more digits of them."""
+    mean = z.detach().mean(dim=0)
+    if z.device.type == "cpu":
+        # The copy is a large part of the whole time, and spares no digit of features that already
+        # are about the origin: then the mean is a small part of their length.
+        length = torch.linalg.vector_norm(z.detach())
+        if 2 * z.size(0) * mean.square().sum() < length.square():
+            return z
+    return z - mean
+
+
+def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
+    """Return distances from norms and products, and whether these have lost digits of some.
+
+    Those are measured by differences.
+    """
+    _, col, row = index[:3]
+    # Norms by the kernel of the products, so that equal nodes are at distance 0 exactly.
+    pointer = torch.arange(z.size(0) + 1, dtype=col.dtype, device=z.device)
+    norm = torch.ops.pyg_stkd.sddmm([pointer, pointer[:-1], pointer[:-1]], moved, moved)
+    out = torch.ops.pyg_stkd.sddmm(list(index), moved, moved).mul_(-2)
+    norms = norm.index_select(0, row).add_(norm.index_select(0, col))
+    out.add_(norms)
+    edge = lost_digits(out, norms).nonzero().view(-1)
+    edge = edge[row.index_select(0, edge) != col.index_select(0, edge)]  # loops are exact
+    if edge.numel() == 0:
+        return out, False
+    row, col = row.index_select(0, edge), col.index_select(0, edge)
+    exact = [difference(z, *ends).square_().sum(-1) for _, *ends in chunks(z, col, row)]
+    out.index_copy_(0, edge, torch.cat(exact))
+    return out, True
+
+
+class _SquareDistance(torch.autograd.Function):
+    """The distance from norms and products, in place on few arrays."""
+
+    @staticmethod
+    def forward(ctx, z, graph, *index):  # type: ignore[no-untyped-def]
+        ctx.graph = graph
+        if graph is None:
+            out, lost = torch.ops.pyg_stkd.square_distance(list(index), z)
+            ctx.save_for_backward(z, lost, *index)
+        else:
+            moved = _centre(z)
+            out, ctx.lost = _measure(index, z, moved)
+            ctx.save_for_backward(z, moved, *index)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        z, other, *index = ctx.saved_tensors
+        if ctx.graph is None:
+            out = torch.ops.pyg_stkd.square_distance_backward(index, grad, z, other)
+        elif torch.is_grad_enabled():
+            out = _gradient(index, grad, z, ctx.lost)  # which can be derived again
+        elif ctx.lost:
+            wide = _wide(z)
+            out = _pull(ctx.graph, -2 * grad.to(wide.dtype), wide - wide.mean(dim=0)).to(z.dtype)
+        else:
+            out = _pull(ctx.graph, -2 * grad, other)
+        return out, *[None] * (1 + len(index))
+
+
+def _wide(z: Tensor) -> Tensor:
+    return z if z.device.type == "mps" else z.double()
+
+
+def _gradient(index: Any, grad: Tensor, z: Tensor, lost: bool) -> Tensor:
+    """Return sum_e 2 w_e (z_i - z_j) at each node, in float64 if digits are lost."""
+    dtype = z.dtype
+    z = _wide(z) if lost else z
+    z, grad = z - z.detach().mean(dim=0), -2 * grad.to(z.dtype)
+    out = SpMM.apply(grad, z, False, *index).add_(SpMM.apply(grad, z, True, *index))
+    of_node = SegmentSum.apply(grad, *index[:3:2]).index_add(0, index[1], grad)
+    return out.addcmul_(of_node[:, None], z, value=-1).to(dtype)
+
+
+def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
+    """Return sum_e w_e (z_j - z_i) over the edges at each node, in and out, in one sweep."""
+    if z.numel() == 0 or weight.numel() == 0:
+        return torch.zeros_like(z)
+    pointer, node, place = both_ways(graph)
+    col = graph.csr()[1]
+    total = torch.ops.pyg_stkd.segment_sum(graph.csr()[0], weight).index_add_(0, col, weight)
+    weight = torch.cat([weight, total.neg_()]).index_select(0, place)
+    return weighted_sum(pointer, node, weight, z.contiguous())

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyg_stkd import kernels
+from pyg_stkd.functional import gsp, lsp, temporal_correlation
+from pyg_stkd.functional.structures import pairwise as module
+from pyg_stkd.functional.structures.pairwise import pairwise
+
+KERNELS = [kernels.RBF(), kernels.Cosine(), kernels.Linear(), kernels.Laplacian(2.0)]
+NAIVE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "inner": lambda a, b: (a * b).sum(-1),
+    "cosine": lambda a, b: torch.cosine_similarity(a, b, dim=-1),
+    "squared_distance": lambda a, b: (a - b).square().sum(-1),
+    "manhattan": lambda a, b: (a - b).abs().sum(-1),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3), (1, 3), (0, 3)], ids=str)
+def test_equals_naive(kernel: kernels.Kernel, shape: tuple[int, ...]) -> None:
+    z = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    a, b = z.unsqueeze(-2), z.unsqueeze(-3)
+    expected = NAIVE[kernel.measure](*torch.broadcast_tensors(a, b))
+    torch.testing.assert_close(pairwise(z, kernel), expected)
+    torch.testing.assert_close(pairwise(z.float(), kernel).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS[:3], ids=str)
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_gradients_of_any_order(kernel: kernels.Kernel, far: float) -> None:
+    z = torch.randn(2, 4, 3, dtype=torch.float64)
+    if far and kernel.measure == "squared_distance":
+        z[:, :2] += far
+        z.mul_(torch.tensor([1.0, 1.0, 1.0]))
+        # Only differences count: numeric derivatives would see nothing of them this far out.
+        (grad,) = torch.autograd.grad(pairwise(z.requires_grad_(), kernel)[:, :2, :2].sum(), z)
+        gap = z[:, None, :2] - z[:, :2, None]
+        torch.testing.assert_close(grad[:, :2], -4 * gap.sum(2))
+        return
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: pairwise(z, kernel), z)
+    assert torch.autograd.gradgradcheck(lambda z: pairwise(z, kernel), z)
+
+
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
+def test_far_groups_keep_their_digits(
+    far: float, many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 50)
+    z = torch.randn(2, 40, 6)
+    z[:, 20:] -= far
+    z[:, : (20 if many else 3)] += far
+    wide = z.double()
+    expected = (wide[:, :, None] - wide[:, None]).square().sum(-1)
+    given = pairwise(z, kernels.RBF()).double()
+    torch.testing.assert_close(given, expected, rtol=2e-4, atol=0)
+
+
+def losses(s: Tensor, t: Tensor, kernel: kernels.Kernel, edges: Tensor) -> dict[str, Tensor]:
+    sequences = (x.view(2, 10, 10, -1) for x in (s, t))
+    return {
+        "lsp": lsp(s, t, edges, kernel),
+        "gsp": gsp(s, t, kernel),
+        "temporal": temporal_correlation(*sequences, kernel),
+    }
+
+
+@pytest.mark.parametrize("kernel", [kernels.RBF(), kernels.RBF("median")], ids=str)
+@pytest.mark.parametrize("far", [1e3, 1e4, 1e5])
+def test_losses_and_gradients_of_two_far_groups(kernel: kernels.Kernel, far: float) -> None:
+    torch.manual_seed(0)
+    s, t = torch.randn(200, 16), torch.randn(200, 8)
+    first = torch.arange(200) % 100 < 50  # of the ten steps, half
+    s[first] += far
+    s[~first] -= far
+    group = torch.where(first)[0], torch.where(~first)[0]
+    edges = torch.cat([g[torch.randint(0, 100, (2, 500))] for g in group], dim=1)
+    x, wide = s.clone().requires_grad_(), s.double().requires_grad_()
+    given = losses(x, t, kernel, edges)
+    expected = losses(wide, t.double(), kernel, edges)
+    for name, loss in given.items():
+        torch.testing.assert_close(loss.double(), expected[name], rtol=1e-3, atol=1e-9, msg=name)
+        (grad,) = torch.autograd.grad(loss, x, retain_graph=True)
+        (truth,) = torch.autograd.grad(expected[name], wide, retain_graph=True)
+        assert (grad.double() - truth).norm() < 1e-4 * truth.norm(), name
+
+
+@pytest.mark.parametrize("far", [1e3, 1e5])
+def test_the_gradient_of_the_cosine_far_from_the_origin(far: float) -> None:
+    torch.manual_seed(0)
+    s, t = torch.randn(200, 16) + far, torch.randn(200, 8)
+    edges = torch.randint(0, 200, (2, 1000))
+    x, wide = s.clone().requires_grad_(), s.double().requires_grad_()
+    kernel = kernels.Polynomial(2, cosine=True)
+    given = losses(x, t, kernel, edges)
+    for name, expected in losses(wide, t.double(), kernel, edges).items():
+        (grad,) = torch.autograd.grad(given[name], x, retain_graph=True)
+        (truth,) = torch.autograd.grad(expected, wide, retain_graph=True)
+        assert (grad.double() - truth).norm() < 1e-4 * truth.norm(), name
+
+
+@pytest.mark.full
+def test_compiled_code_keeps_the_digits_too() -> None:
+    z = torch.randn(60, 6)
+    z[30:] += 1e4
+    edges = torch.randint(0, 30, (2, 200))
+    for loss in (
+        lambda z: lsp(z, z.detach() * 2, edges, kernels.RBF(6.0)),
+        lambda z: gsp(z, z[:, :2] + 0, kernels.RBF()),
+    ):
+        x, y = (z.clone().requires_grad_() for _ in range(2))
+        loss(x).backward()
+        torch.compile(loss, backend="aot_eager")(y).backward()
+        assert x.grad is not None
+        assert y.grad is not None
+        torch.testing.assert_close(y.grad, x.grad, rtol=1e-3, atol=1e-7)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_stkd import kernels
+from pyg_stkd.functional.structures.prepared import prepared
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1e-3, 1.0, 1e8, 1e20, 1e37])
+@pytest.mark.parametrize("normalize", ["layer", "l2"])
+def test_no_scale_changes_what_is_normalised(scale: float, normalize: str) -> None:
+    z = torch.randn(6, 5, generator=torch.manual_seed(0))
+    kernel = kernels.Linear()
+    given, expected = (prepared(x, kernel, normalize) for x in (z * scale, z))
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
+    if normalize == "layer":
+        torch.testing.assert_close(given.mean(1), torch.zeros(6), atol=1e-6, rtol=0)
+        torch.testing.assert_close(given.var(1, correction=0), torch.ones(6))
+
+
+def test_the_gradient_falls_as_the_scale_grows() -> None:
+    z = torch.randn(6, 5, dtype=torch.float64)
+    weight = torch.randn(6, 5, dtype=torch.float64)
+    for normalize in ("layer", "l2"):
+        grads = []
+        for scale in (1.0, 1e-6):
+            x = (z * scale).requires_grad_()
+            (prepared(x, kernels.Linear(), normalize) * weight).sum().backward()
+            assert x.grad is not None
+            grads.append(x.grad * scale)
+        torch.testing.assert_close(*grads)
+
+
+def test_equal_features_become_zero_and_get_no_gradient() -> None:
+    z = torch.tensor([[0.1, 0.1, 0.1], [0.0, 0.0, 0.0], [3e6, 3e6, 3e6]], requires_grad=True)
+    out = prepared(z, kernels.Linear(), "layer")
+    assert out.tolist() == [[0.0] * 3] * 3
+    (out * torch.randn(3, 3)).sum().backward()
+    assert z.grad is not None
+    assert z.grad.tolist() == [[0.0] * 3] * 3
+
+
+@pytest.mark.parametrize("normalize", ["layer", "l2"])
+def test_gradients_of_any_order(normalize: str) -> None:
+    z = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(z: torch.Tensor) -> torch.Tensor:
+        return prepared(z, kernels.Cosine(), normalize)
+
+    assert torch.autograd.gradcheck(run, z)
+    assert torch.autograd.gradgradcheck(run, z)
