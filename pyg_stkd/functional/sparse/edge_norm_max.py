@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pyg_stkd.functional.sparse.neighbour_max import scatter_to_argmax
 from pyg_stkd.graph import Graph
@@ -83,6 +82,7 @@ class _EdgeNormMax(torch.autograd.Function):
         count = transposed[0].diff() if transposed else torch.bincount(col, minlength=b.size(0))
         count = count.to(a.dtype)
         mean_a, mean_b = degree @ a / num_edges, count @ b / num_edges
+        given_a, given_b = a, b
         a, b = a - mean_a, b - mean_b
         sign = torch.where(weight < 0, -1.0, 1.0).to(a.dtype)
         top, index = torch.ops.pyg_stkd.neighbour_max(b * sign, pointer, col, bool(transposed))
@@ -98,20 +98,40 @@ class _EdgeNormMax(torch.autograd.Function):
         ctx.mark_non_differentiable(mean, var, parts)
         if transposed:
             ctx.save_for_backward(
-                a, b, weight, top, index, total, scale, degree, count, *transposed
-            )
-            ctx.num_edges = num_edges
+                given_a, given_b, weight, bias, top, index, total, scale, degree, count,
+                mean_a, mean_b, *transposed,
+            )  # fmt: skip
+            ctx.num_edges, ctx.eps = num_edges, eps
         return out, mean, var, parts
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
         with _full_precision(grad):
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                return _EdgeNormMax._differentiable(ctx, grad)
             return _EdgeNormMax._gradients(ctx, grad)
 
     @staticmethod
+    def _differentiable(ctx, grad):  # type: ignore[no-untyped-def]
+        """Derive the same function composed of gathers: for derivatives of higher order."""
+        a, b, weight, bias, _, index, *_, pointer_t, row_t = ctx.saved_tensors
+        count = pointer_t.diff().long()
+        source = torch.arange(b.size(0), device=b.device).repeat_interleave(count)
+        y = a.index_select(0, row_t) + b.index_select(0, source)
+        mean, var = y.mean(0), y.var(0, correction=0)
+        top = a + b.gather(0, index.long()) - mean
+        out = torch.addcmul(bias, top, weight * (var + ctx.eps).rsqrt())
+        inputs, needed = (a, b, weight, bias), ctx.needs_input_grad[:4]
+        wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+        grads = [next(found) if need else None for need in needed]
+        return *grads, *[None] * (len(ctx.needs_input_grad) - 4)
+
+    @staticmethod
     def _gradients(ctx, grad):  # type: ignore[no-untyped-def]
-        a, b, weight, top, index, total, scale, degree, count, *source = ctx.saved_tensors
+        a, b, weight, _, top, index, total, scale, degree, count, *rest = ctx.saved_tensors
+        mean_a, mean_b, *source = rest
+        a, b = a - mean_a, b - mean_b
         grad = grad.contiguous()
         grad_bias = grad.sum(0)
         grad_weight = (grad * top).sum(0) * scale

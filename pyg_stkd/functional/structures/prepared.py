@@ -49,11 +49,13 @@ def _unit(z: Tensor) -> Tensor:
 
     There the gradient is the small part of a large sum that is across the vectors.
     """
+    if z.numel() == 0:
+        return z
     norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     if torch.compiler.is_compiling():
         z = _near_one(z)
         norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    elif norm.numel() > 0:
+    else:
         rows, mean = norm.detach(), z.detach().flatten(0, -2).mean(dim=0)
         low, high = rows.aminmax()
         usual = bool((low > _SMALL) & (high < 1 / _SMALL))

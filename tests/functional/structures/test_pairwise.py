@@ -106,6 +106,7 @@ def test_the_gradient_of_the_cosine_far_from_the_origin(far: float) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiled_code_keeps_the_digits_too() -> None:
     z = torch.randn(60, 6)
     z[30:] += 1e4

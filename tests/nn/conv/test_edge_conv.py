@@ -312,3 +312,31 @@ def test_bad_input() -> None:
         DynamicEdgeConv(nn.Linear(2 * C, F), k=1, flow="target_to_source")
     with pytest.raises(IndexError, match="below the 4 source nodes"):
         EdgeConv(nn.Linear(2 * C, F))(torch.randn(4, C), torch.tensor([[4], [0]]))
+
+
+@pytest.mark.parametrize("norm", [None, True, False])
+def test_second_gradients_are_those_of_pyg(norm: bool | None) -> None:
+    torch.manual_seed(0)
+    edge_index = torch.randint(0, 6, (2, 15))
+    x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    layers = [torch.nn.Linear(6, 4), *([torch.nn.BatchNorm1d(4)] if norm is not None else [])]
+    theirs = pyg.EdgeConv(torch.nn.Sequential(*layers, torch.nn.Tanh())).double()
+    theirs.train(norm is not False)
+    ours = EdgeConv(copy.deepcopy(theirs.nn)).double().train(norm is not False)
+    seconds, hessians = [], []
+    for conv in (theirs, ours):
+
+        def loss(z: Tensor, conv: torch.nn.Module = conv) -> Tensor:
+            return conv(z, edge_index).sin().sum()
+
+        out = loss(x)
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        penalised = out + grad.square().sum()
+        seconds.append(torch.autograd.grad(penalised, x, retain_graph=True)[0])
+        conv.zero_grad()
+        penalised.backward(inputs=list(conv.parameters()))
+        seconds += [parameter.grad for parameter in conv.parameters()]
+        hessians.append(torch.autograd.functional.hessian(loss, x))
+    half = len(seconds) // 2
+    torch.testing.assert_close(seconds[:half], seconds[half:])
+    torch.testing.assert_close(*hessians)
