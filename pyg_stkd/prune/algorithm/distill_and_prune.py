@@ -105,11 +105,15 @@ def distill_and_prune(
     if unwrap(inner(distiller).student) is not pruner.model:
         raise ValueError("'pruner' must be one of the distiller's student (got another model)")
     stages = len(pruner.keep)
-    per_stage = [epochs] * stages if isinstance(epochs, int) else list(epochs)
-    if len(per_stage) != stages or any(n < 0 for n in per_stage):
+    per_stage = list(epochs) if isinstance(epochs, Iterable) else [epochs] * stages
+    per_stage = [checks.count("epochs", number, least=0) for number in per_stage]
+    if len(per_stage) != stages:
         raise ValueError(f"'epochs' must be a number, or one for each stage (got {per_stage})")
-    if guard is not None and (validate is None or guard < 0):
-        raise ValueError(f"'guard' must not be negative and needs 'validate' (got {guard})")
+    if guard is not None:
+        checks.number("guard", guard, least=0)
+        if validate is None:
+            raise ValueError(f"'guard' must come with 'validate' (got {guard})")
+    checks.count("max_rollbacks", max_rollbacks, least=0)
     checks.number("share", share, least=0, below=1)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -81,6 +82,8 @@ class Algorithm:
     def __post_init__(self) -> None:
         self.distiller = inner(self.wrapper)
         check_calibration(self.calibration)
+        if isinstance(self.calibration, Integral):
+            self.calibration = int(self.calibration)
         self._kinds: Batches | None = None
         if self.unlabelled is not None:
             own = None if self.unpack is unpack else self.unpack

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
 
+from pyg_stkd import checks
 from pyg_stkd.distill.training import Batch, Criterion, Unpack, batches_of, of_models, unpack
 from pyg_stkd.prune.algorithm.compensate import add_means
 from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate
@@ -65,10 +67,9 @@ def start_from(
         ...     p.numel() for p in teacher.parameters()) <= 0.1
         True
     """
-    if not isinstance(teacher, nn.Module):
-        raise TypeError(f"'teacher' must be a torch.nn.Module (got {type(teacher).__name__})")
+    checks.instance("teacher", teacher, nn.Module)
     check_calibration(calibration)
-    if isinstance(calibration, int):
+    if isinstance(calibration, Integral):
         raise TypeError(f"'calibration' must be batches, not their number (got {calibration})")
     batches = None if calibration is None else [*batches_of(calibration, unpack, 1)]
     if batches == []:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -340,7 +341,14 @@ def test_measures_products() -> None:
     ("kwargs", "message"),
     [
         ({"epochs": (1,)}, r"'epochs' must be a number, or one for each stage \(got \[1\]\)"),
-        ({"guard": 0.1}, r"'guard' must not be negative and needs 'validate' \(got 0.1\)"),
+        ({"epochs": (1, -1)}, r"'epochs' must be at least 0 \(got -1\)"),
+        ({"guard": 0.1}, r"'guard' must come with 'validate' \(got 0.1\)"),
+        ({"guard": -0.1, "validate": len}, r"'guard' must be finite and at least 0 \(got -0.1\)"),
+        (
+            {"guard": float("nan"), "validate": len},
+            r"'guard' must be finite and at least 0 \(got nan\)",
+        ),
+        ({"max_rollbacks": -1}, r"'max_rollbacks' must be at least 0 \(got -1\)"),
     ],
 )
 def test_options_are_checked_at_once(kwargs: dict[str, Any], message: str) -> None:
@@ -478,3 +486,10 @@ def test_wrapped_students_are_looked_through() -> None:
     (stage,) = run(distiller, pruner, epochs=1)
     assert stage.share <= 0.5
     assert student.module.convs[0].out_channels < 16
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    one, two = make(keep=(0.6, 0.4)), make(keep=(0.6, 0.4))
+    expected = run(*one, epochs=1, calibration=1)
+    stages = run(*two, epochs=np.int64(1), calibration=np.int32(1))
+    assert [replace(a, seconds=0.0) for a in stages] == [replace(b, seconds=0.0) for b in expected]

@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_refused(kwargs: Any, error: Any, message: str) -> 
 
 
 def test_the_teacher_must_be_a_module() -> None:
-    with pytest.raises(TypeError, match=r"'teacher' must be a torch.nn.Module \(got str\)"):
+    with pytest.raises(TypeError, match=r"'teacher' must be a Module \(got 'teacher'\)"):
         start_from("teacher")  # type: ignore[arg-type]
 
 
