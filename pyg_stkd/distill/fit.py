@@ -58,8 +58,8 @@ def fit(
     labelled: Iterable[Any],
     unlabelled: Iterable[Any] | None = None,
     *,
-    criterion: Criterion | None,
-    validate: Validate | None,
+    criterion: Criterion | None = None,
+    validate: Validate | None = None,
     steps: int,
     optimizer: torch.optim.Optimizer | MakeOptimizer | None = None,
     scheduler: MakeScheduler | None = None,
@@ -91,11 +91,11 @@ def fit(
             in random order.
         unlabelled (iterable, optional): Batches of the same kind without labels.
             (default: :obj:`None`)
-        criterion (callable, optional): The task's loss, of output and target; :obj:`None` only
-            with :obj:`alpha=1`.
+        criterion (callable, optional): The task's loss, of output and target, which only
+            :obj:`alpha=1` goes without. (default: :obj:`None`)
         validate (callable, optional): Returns a metric of the student, lower is better unless
             :obj:`mode="max"`. It runs before the first step and after each epoch, in eval mode
-            and without gradients. :obj:`None` keeps the last weights.
+            and without gradients. (default: the last weights stay)
         steps (int): Steps of the optimizer in all, at least 1.
         optimizer (callable or Optimizer, optional): Makes an optimizer of parameters, or is one
             that has those of the distiller. (default: Adam at 0.005)

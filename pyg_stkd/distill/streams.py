@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data.data import BaseData
 
 __all__ = ["Stream", "check_batches", "interleave", "on_unlabelled", "random_state", "set_random"]
 
@@ -24,7 +25,8 @@ def check_batches(name: str, batches: Any) -> None:
         TypeError: 'labelled' must give its batches again each time that it is run through, as a
         list or a DataLoader does (got list_iterator)
     """
-    if not isinstance(batches, Iterable) or isinstance(batches, (Iterator, Tensor, str, dict)):
+    one = (Iterator, Tensor, BaseData, str, dict)  # iterable, but a batch or gone after one pass
+    if not isinstance(batches, Iterable) or isinstance(batches, one):
         raise TypeError(
             f"'{name}' must give its batches again each time that it is run through, as a list or "
             f"a DataLoader does (got {type(batches).__name__})"

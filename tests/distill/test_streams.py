@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
+from torch_geometric.data import Data
 
 from pyg_stkd.distill.streams import (
     Stream,
@@ -103,7 +104,7 @@ def test_interleaving_gives_each_labelled_batch_once(share):
 
 
 def test_bad_input():
-    for bad in (iter([1]), 3, torch.ones(2), "ab", {"a": 1}):
+    for bad in (iter([1]), 3, torch.ones(2), "ab", {"a": 1}, Data(x=torch.ones(2, 1))):
         with pytest.raises(TypeError, match="'labelled' must give its batches again each time"):
             Stream(bad, "labelled")
     for call in (Stream([], "labelled").first, Stream([], "labelled").next):
