@@ -24,7 +24,6 @@ __all__ = [
     "Polynomial",
     "RBF",
     "SquaredEuclidean",
-    "state_of",
 ]
 
 Measure = Literal["inner", "cosine", "squared_distance", "manhattan"]

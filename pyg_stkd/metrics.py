@@ -42,7 +42,8 @@ def masked_mae(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tens
         - **output:** a scalar
 
     Raises:
-        ValueError: If the shapes differ or the mask is not boolean.
+        TypeError: If the mask is not boolean.
+        ValueError: If the shapes differ.
 
     Example:
         >>> masked_mae(torch.tensor([50.0, 60.0]), torch.tensor([52.0, float("nan")]))
@@ -68,7 +69,8 @@ def masked_rmse(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Ten
         - **output:** a scalar
 
     Raises:
-        ValueError: If the shapes differ or the mask is not boolean.
+        TypeError: If the mask is not boolean.
+        ValueError: If the shapes differ.
 
     Example:
         >>> masked_rmse(torch.tensor([50.0, 60.0]), torch.tensor([53.0, 56.0]))
@@ -94,7 +96,8 @@ def masked_mape(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Ten
         - **output:** a scalar, in per cent
 
     Raises:
-        ValueError: If the shapes differ or the mask is not boolean.
+        TypeError: If the mask is not boolean.
+        ValueError: If the shapes differ.
 
     Example:
         >>> masked_mape(torch.tensor([55.0, 3.0]), torch.tensor([50.0, 0.0]))
@@ -107,11 +110,11 @@ def masked_mape(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Ten
 def _error(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     if pred.shape != target.shape or (mask is not None and mask.shape != target.shape):
         shapes = [tuple(t.shape) for t in (pred, target, mask) if t is not None]
-        raise ValueError(f"`pred`, `target` and `mask` must have one shape (got {shapes})")
+        raise ValueError(f"'pred', 'target' and 'mask' must have one shape (got {shapes})")
     if mask is None:
         mask = ~target.isnan()
     elif mask.dtype != torch.bool:
-        raise ValueError(f"`mask` must be boolean (got {mask.dtype})")
+        raise TypeError(f"'mask' must be boolean (got {mask.dtype})")
     # Select before subtracting: the gradient of a masked NaN would be NaN.
     return pred.where(mask, 0.0) - target.where(mask, 0.0), mask
 
@@ -144,7 +147,7 @@ class _MaskedMetric(Metric):
         wrong = [h for h in horizons if h % step_minutes or not 0 < h <= last]
         if wrong:
             raise ValueError(
-                f"`horizons` must be multiples of {step_minutes} minutes up to the {last} of "
+                f"'horizons' must be multiples of {step_minutes} minutes up to the {last} of "
                 f"{output_steps} steps (got {wrong})"
             )
         self.output_steps, self.step_minutes = output_steps, step_minutes
@@ -157,7 +160,7 @@ class _MaskedMetric(Metric):
         """Add a batch: forecast, truth and where it was observed, `[B, T_out, N]`."""
         if pred.dim() != 3 or pred.size(1) != self.output_steps:
             raise ValueError(
-                f"`pred` must be [B, T_out, N] with T_out = {self.output_steps} steps on axis 1 "
+                f"'pred' must be [B, T_out, N] with T_out = {self.output_steps} steps on axis 1 "
                 f"(got {tuple(pred.shape)})"
             )
         error, mask = self._measure(pred.detach().double(), target.double(), mask)

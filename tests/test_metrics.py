@@ -79,7 +79,7 @@ def test_faults_are_not_hidden(function: object) -> None:
     assert function(truth, truth, torch.zeros(2, dtype=torch.bool)).isnan()  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"one shape \(got \[\(2,\), \(1,\)\]\)"):
         function(truth, truth[:1])  # type: ignore[operator]
-    with pytest.raises(ValueError, match=r"`mask` must be boolean \(got torch.float32\)"):
+    with pytest.raises(TypeError, match=r"'mask' must be boolean \(got torch.float32\)"):
         function(truth, truth, torch.ones(2))  # type: ignore[operator]
 
 
