@@ -59,4 +59,4 @@ def contrast(
         return s.sum() + t.sum()
     s, t = F.normalize(s, dim=-1), F.normalize(t, dim=-1)
     own = torch.arange(s.size(0), device=s.device)
-    return F.cross_entropy(s @ t.t() / temperature, own)
+    return F.cross_entropy(s @ t.t() / float(temperature), own)

@@ -58,6 +58,8 @@ def gsp(
     """
     kernel = Cosine() if kernel is None else kernel
     checks.instance("kernel", kernel, Kernel)
+    checks.floating("z_student", z_student)
+    checks.floating("z_teacher", z_teacher)
     z_teacher = z_teacher.detach()
     linear = type(kernel) in (Cosine, Linear)
     widths = z_student.size(-1) + z_teacher.size(-1)

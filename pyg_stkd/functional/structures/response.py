@@ -77,9 +77,13 @@ def response(
         1.0
     """
     check_options(alpha, gate, error, delta, margin, huber_delta)
+    for name, value in (("student", student), ("teacher", teacher)):
+        checks.floating(name, value)
+    checks.instance("target", target, Tensor)
     if mask is None:
         mask = ~target.isnan()
-    elif mask.dtype != torch.bool:
+    checks.instance("mask", mask, Tensor)
+    if mask.dtype != torch.bool:
         raise TypeError(f"'mask' must be boolean (got {mask.dtype})")
     shapes = [list(x.shape) for x in (student, teacher, target, mask)]
     if any(shape != shapes[0] for shape in shapes):
@@ -103,7 +107,7 @@ def response(
             width = width.clamp(min=torch.finfo(s.dtype).tiny)
             distance = distance / width
         else:
-            distance = distance / delta
+            distance = distance / float(delta)
         share = alpha - (1 - alpha) * torch.expm1(-distance.square())
     return ((1 - share) * to_label + share * to_teacher).sum() / count
 

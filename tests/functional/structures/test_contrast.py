@@ -54,3 +54,8 @@ def test_refuses_what_does_not_fit() -> None:
     for temperature in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="'temperature' must be finite and above 0"):
             contrast(z, z, temperature)
+
+
+def test_contrast_takes_whole_temperatures_of_any_size() -> None:
+    z = torch.rand(4, 3)
+    torch.testing.assert_close(contrast(z, z, 10**30), contrast(z, z, 1e30))

@@ -125,3 +125,11 @@ def test_refuses_what_does_not_fit() -> None:
         gsp(z.long(), z)
     with pytest.raises(TypeError, match="kernel"):
         gsp(z, z, "cosine")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [None, 1, [[0.5]], torch.ones(3, 2, dtype=torch.long)])
+@pytest.mark.parametrize("name", ["z_student", "z_teacher"])
+def test_gsp_refuses_what_holds_no_features(name: str, bad: object) -> None:
+    given: dict[str, object] = {"z_student": torch.ones(3, 2), "z_teacher": torch.ones(3, 2)}
+    with pytest.raises(TypeError, match=f"'{name}' must be a tensor of real floating point"):
+        gsp(**{**given, name: bad})  # type: ignore[arg-type]

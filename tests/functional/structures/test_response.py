@@ -160,3 +160,19 @@ def test_shapes_and_mask() -> None:
         response(ones, ones.t(), ones)
     with pytest.raises(TypeError, match=r"'mask' must be boolean \(got torch.float32\)"):
         response(ones, ones, ones, mask=ones)
+
+
+@pytest.mark.parametrize("bad", [None, 1, [0.5], {}])
+@pytest.mark.parametrize("name", ["student", "teacher", "target", "mask"])
+def test_response_refuses_what_is_no_tensor(name: str, bad: object) -> None:
+    given: dict[str, object] = dict.fromkeys(("student", "teacher", "target"), torch.ones(1, 2, 3))
+    if name == "mask" and bad is None:
+        return
+    with pytest.raises(TypeError, match=f"'{name}' must be a "):
+        response(**{**given, name: bad})  # type: ignore[arg-type]
+
+
+def test_response_takes_whole_numbers_of_any_size() -> None:
+    ones = torch.ones(1, 2, 3)
+    near, far = (response(ones, ones, ones + 1, delta=delta) for delta in (10**30, 1e30))
+    assert near == far
