@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -12,7 +14,7 @@ from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.prune.masked.processes import several
 
-__all__ = ["inner", "wrapped_alike"]
+__all__ = ["apart", "inner", "wrapped_alike"]
 
 _OPTIONS = (
     "device_ids",
@@ -41,6 +43,17 @@ def inner(distiller: nn.Module) -> Distiller:
             "processes (got a plain one)"
         )
     return own
+
+
+@contextmanager
+def apart(distiller: Distiller) -> Iterator[None]:
+    """Compute losses on what this process has, without waiting for others."""
+    reduction = distiller.reduction
+    distiller.reduction = "process"
+    try:
+        yield
+    finally:
+        distiller.reduction = reduction
 
 
 def wrapped_alike(model: nn.Module, distiller: nn.Module) -> nn.Module:

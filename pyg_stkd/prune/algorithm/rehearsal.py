@@ -16,6 +16,7 @@ from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.copies import copies_of
 from pyg_stkd.distill.training import Batch, of_models
 from pyg_stkd.prune.algorithm.adapters import StudentMaps, is_told, narrow_adapters, takers_of
+from pyg_stkd.prune.algorithm.parallel import apart
 from pyg_stkd.prune.pruner import Pruner
 
 __all__ = ["copied", "maps_by_trial", "needs_trial", "rehearse"]
@@ -34,7 +35,7 @@ def maps_by_trial(distiller: Distiller, batch: Batch) -> StudentMaps:
     Losses that are not computed now are left out.
     """
     asked = {loss: takers_of(loss) for loss in _untold(distiller)}
-    with _first_inputs(asked) as seen, dry(distiller), torch.enable_grad():
+    with _first_inputs(asked) as seen, dry(distiller), apart(distiller), torch.enable_grad():
         args, kwargs, target = batch
         distiller(*args, target=target, **kwargs)
     if not any(parameter.requires_grad for parameter in distiller.student.parameters()):
@@ -74,7 +75,7 @@ def rehearse(distiller: Distiller, pruner: Pruner, batch: Batch, maps: StudentMa
         cutter.mask(kept)
         narrow_adapters(smaller, cutter, maps)
         cutter.shrink()
-        with dry(smaller):
+        with dry(smaller), apart(smaller):
             smaller(*args, target=target, teacher=known, **rest)
     except Exception as error:  # whatever a loss raises
         raise ValueError(

@@ -25,7 +25,7 @@ from pyg_stkd.distill.training import (
 )
 from pyg_stkd.prune.algorithm.adapters import StudentMaps, check_adapters, narrow_adapters
 from pyg_stkd.prune.algorithm.compensate import add_means
-from pyg_stkd.prune.algorithm.parallel import inner, wrapped_alike
+from pyg_stkd.prune.algorithm.parallel import apart, inner, wrapped_alike
 from pyg_stkd.prune.algorithm.random_numbers import RandomNumbers
 from pyg_stkd.prune.algorithm.rehearsal import maps_by_trial, needs_trial, rehearse
 from pyg_stkd.prune.algorithm.steps import check_calibration, fine_tune, measure, recalibrate
@@ -183,7 +183,9 @@ class Algorithm:
 
     def _losses(self) -> Iterator[Tensor]:
         for batch in self._calibration():
-            yield total_loss(self.distiller, batch, self.criterion)[0]
+            with apart(self.distiller):  # the scores are averaged, not the losses
+                loss, _ = total_loss(self.distiller, batch, self.criterion)
+            yield loss
 
     def _batches(self, count: int | None = None) -> Iterator[Batch]:
         return batches_of(self.loader, self.unpack, count)
@@ -225,7 +227,7 @@ class Algorithm:
 
     def _snapshot(self) -> tuple[Snapshot, dict[str, Tensor]]:
         if any(is_lazy(parameter) for parameter in self.distiller.parameters()):
-            with torch.no_grad():  # adapters take their widths
+            with torch.no_grad(), apart(self.distiller):  # adapters take their widths
                 total_loss(self.distiller, next(self._calibration()), self.criterion)
         state = self.distiller.state_dict()
         values = {name: value.clone() for name, value in state.items() if not is_lazy(value)}

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pyg_stkd.distill import Distiller, HintLoss, SoftTargetLoss
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, distill_and_prune
-from pyg_stkd.prune.algorithm.parallel import inner, wrapped_alike
+from pyg_stkd.prune.algorithm.parallel import apart, inner, wrapped_alike
 from pyg_stkd.prune.masked.processes import gathered
 
 ROWS, WORLD = 6, 6  # rows of a process and a batch, enough for 2 and for 3 processes
@@ -169,6 +169,13 @@ def test_wrappers_keep_their_options(in_processes: Any) -> None:
         assert second.process_group is first.process_group
 
     in_processes(1, work)
+
+
+def test_losses_are_computed_apart() -> None:
+    distiller, _ = make()
+    with apart(distiller):
+        assert distiller.reduction == "process"
+    assert distiller.reduction == "global"
 
 
 def test_without_processes_nothing_is_wrapped() -> None:
