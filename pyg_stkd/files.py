@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import importlib
 import io
 import json
 import math
@@ -19,7 +20,15 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_json", "read_npy", "read_npz", "read_text", "remove_parts", "write_atomic"]
+__all__ = [
+    "read_json",
+    "read_npy",
+    "read_npz",
+    "read_text",
+    "remove_parts",
+    "safetensors",
+    "write_atomic",
+]
 
 # Deflate cannot shrink more than this: a larger claim is false, whatever the archive says.
 _DEFLATE = 1032
@@ -251,3 +260,21 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any],
     except Exception as error:  # numpy evaluates and tokenises the text: the kinds are many
         raise ValueError(f"a header that cannot be read: {error}") from error
     return shape, fortran, dtype, len(head) + len(prefix) + length
+
+
+def safetensors(user: str) -> tuple[Any, type[Exception]]:
+    """Return the module that reads and writes safetensors, and the exception that it raises.
+
+    Args:
+        user (str): Who needs it, for the text where it is not installed.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        library = importlib.import_module("safetensors.torch")
+        return library, importlib.import_module("safetensors").SafetensorError
+    except ImportError as error:
+        raise ImportError(
+            f"{user} needs the package safetensors: pip install 'pyg-stkd[safe]'"
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.files import write_atomic
+from pyg_stkd.files import safetensors, write_atomic
 from pyg_stkd.prune.following.find import find_ports
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masks.hooks import masked_names
@@ -63,7 +62,7 @@ def save_compact(
         >>> again[0]
         Linear(in_features=2, out_features=3, bias=True)
     """
-    library, broken = _safetensors("save_compact")
+    library, broken = safetensors("save_compact")
     if any(masked_names(module) for module in model.modules()):
         raise ValueError("'model' must be compacted before it is saved (got one with masks)")
     ignore = tuple(ignore)
@@ -153,17 +152,6 @@ def _widths(model: nn.Module, recipe: Mapping[str, Any]) -> list[Width] | None:
         return None
 
 
-def _safetensors(user: str) -> tuple[Any, type[Exception]]:
-    """Return the module that reads and writes the format, and the exception that it raises."""
-    try:
-        library = importlib.import_module("safetensors.torch")
-        return library, importlib.import_module("safetensors").SafetensorError
-    except ImportError as error:
-        raise ImportError(
-            f"{user} needs the package safetensors: pip install 'pyg-stkd[safe]'"
-        ) from error
-
-
 def _class_name(model: nn.Module) -> str:
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
@@ -194,7 +182,7 @@ def _in_form_of(old: Any, value: Any) -> Any:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the recipe and the tensors of a file."""
-    library, broken = _safetensors("load_compact")
+    library, broken = safetensors("load_compact")
     refusal = f"'path' must be a file of save_compact (got {path.name!r}"
     if not path.is_file():
         raise FileNotFoundError(f"'path' must be a file (got {str(path)!r})")

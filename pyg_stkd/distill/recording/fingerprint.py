@@ -1,0 +1,68 @@
+"""Fingerprints of tensors: whether a teacher or an input is what it was."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.distill.recording.parts import tensors_of
+from pyg_stkd.graph import Graph
+
+__all__ = ["Seen", "fingerprint"]
+
+
+def fingerprint(*values: Any) -> str:
+    """Return a hash of all tensors in some values: their types, shapes and numbers.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> fingerprint(x) == fingerprint([x.clone()]), fingerprint(x) == fingerprint(x + 1)
+        (True, False)
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in _tensors(values):
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        plain = tensor.detach().as_subclass(Tensor)
+        if plain.layout != torch.strided:
+            plain = plain.to_dense() if plain.numel() < 1 << 24 else plain.coalesce().values()
+        digest.update(plain.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Seen:
+    """Tensors as they were: whether they are the same, unwritten, is known without a look at them.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> seen = Seen(x)
+        >>> seen.same(x), seen.same(x.clone()), seen.same(x.add_(1))
+        (True, False, False)
+    """
+
+    def __init__(self, *values: Any) -> None:
+        self._known = [(weakref.ref(x), _version(x)) for x in _tensors(values)]
+
+    def same(self, *values: Any) -> bool:
+        """Return whether the tensors of these values are those, and no one has written to them."""
+        given = list(_tensors(values))
+        return len(given) == len(self._known) and all(
+            ref() is x and version is not None and version == _version(x)
+            for x, (ref, version) in zip(given, self._known, strict=True)
+        )
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
+    for value in values:
+        if isinstance(value, Graph):
+            yield from (value.rowptr, value.col)
+        else:
+            yield from tensors_of(value)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from pyg_stkd.distill.recording.fingerprint import Seen, fingerprint
+from pyg_stkd.graph import Graph
+
+X = torch.arange(6.0).view(2, 3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [X.double(), X.view(3, 2), X.t(), X + 1e-6, X.to(torch.bfloat16), torch.zeros(0), [X, X]],
+)
+def test_types_shapes_and_numbers_count(other: object) -> None:
+    assert fingerprint(other) != fingerprint(X)
+
+
+def test_equal_tensors_have_one() -> None:
+    wide = torch.stack([X, X + 1], dim=-1)[..., 0]  # not contiguous
+    assert fingerprint(wide) == fingerprint(X) == fingerprint({"x": X})
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    data = Data(x=X, edge_index=edge_index)
+    assert fingerprint(data) == fingerprint(data.clone())
+    assert fingerprint(Graph(edge_index, 2)) != fingerprint(Graph(edge_index, 3))
+
+
+def test_what_was_seen_is_the_same_tensor_unwritten() -> None:
+    x = X.clone()
+    seen = Seen(x)
+    assert seen.same(x)
+    assert not seen.same(x.clone())
+    assert not seen.same(x, x)
+    x[0, 0] = 5
+    assert not seen.same(x)
+    with torch.inference_mode():
+        y = torch.ones(2)
+    assert not Seen(y).same(y)  # whose writes nobody counts
+
+
+def test_another_tensor_in_the_place_of_a_dead_one() -> None:
+    seen = Seen(torch.ones(2))
+    assert not seen.same(torch.ones(2))

@@ -1,0 +1,161 @@
+"""A teacher's captures on disk: found again by another run, and refused where anything changed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCN
+
+from pyg_stkd import Distiller, kernels
+from pyg_stkd.distill import HintLoss, LogitLoss, LSPLoss, TeacherCache
+from pyg_stkd.graph import Graph
+from pyg_stkd.nn import STGCN
+
+EDGES = torch.tensor([[0, 1, 2, 3, 0, 2], [1, 2, 3, 0, 2, 1]])
+X = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+
+on_disk = pytest.mark.skipif(find_spec("safetensors") is None, reason="needs safetensors")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")
+
+
+class Counted(GCN):
+    runs = 0
+
+    def forward(self, *args, **kwargs):
+        type(self).runs += 1
+        return super().forward(*args, **kwargs)
+
+
+def build(layer: str = "convs.0", seed: int = 0) -> Distiller:
+    torch.manual_seed(seed)
+    Counted.runs = 0
+    losses = [LogitLoss(), LSPLoss(layer, "convs.0", kernels.Linear())]
+    return Distiller(Counted(5, 8, 2, 3), GCN(5, 6, 2, 3), losses)
+
+
+def losses_of(distiller: Distiller, cache: TeacherCache, x: Tensor = X) -> dict[str, float]:
+    _, losses = distiller(x, EDGES, teacher=cache(("train", 0), x, EDGES))
+    return {name: value.item() for name, value in losses.items()}
+
+
+@on_disk
+def test_another_run_does_not_ask_the_teacher(tmp_path: Path) -> None:
+    first = build()
+    expected = {name: value.item() for name, value in first(X, EDGES)[1].items()}
+    cache = TeacherCache(first, tmp_path / "cache")
+    assert losses_of(first, cache) == expected
+    assert len(cache) == 1
+    second = build()
+    assert losses_of(second, TeacherCache(second, tmp_path / "cache")) == expected
+    assert Counted.runs == 0
+    half = build()
+    cache = TeacherCache(half, tmp_path / "half", dtype=torch.float16)
+    losses_of(half, cache)  # written
+    near = losses_of(half, cache)  # read
+    assert near == pytest.approx(expected, rel=2e-3)
+    assert near != expected
+
+
+@on_disk
+def test_refuses_another_teacher_and_other_layers(tmp_path: Path) -> None:
+    TeacherCache(build(), tmp_path)
+    with pytest.raises(ValueError, match=r"must hold a teacher of this distiller"):
+        TeacherCache(build(seed=1), tmp_path)
+    with pytest.raises(ValueError, match=r"must hold layers of this distiller: \['', 'convs.1'\]"):
+        TeacherCache(build("convs.1"), tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, pytest.param("cache", marks=on_disk)])
+def test_refuses_a_teacher_that_changed(tmp_path: Path, path: str | None) -> None:
+    distiller = build()
+    cache = TeacherCache(distiller, path and tmp_path / path)
+    losses_of(distiller, cache)
+    weight = next(distiller.teacher.parameters())
+    before = weight.clone()
+    with torch.no_grad():
+        weight.add_(1.0)
+    with pytest.raises(ValueError, match="'teacher' must stay as it is"):
+        losses_of(distiller, cache)
+    with torch.no_grad():
+        weight.copy_(before)
+    cache.clear()
+    assert len(cache) == 0
+    losses_of(distiller, cache)
+    with torch.no_grad():
+        weight.copy_(before)  # written to, and the same
+    losses_of(distiller, cache)
+
+
+@pytest.mark.parametrize("path", [None, pytest.param("cache", marks=on_disk)])
+def test_refuses_another_input_under_a_known_key(tmp_path: Path, path: str | None) -> None:
+    distiller = build()
+    cache = TeacherCache(distiller, path and tmp_path / path)
+    losses_of(distiller, cache)
+    losses_of(distiller, cache, X.clone())  # equal
+    with pytest.raises(ValueError, match=r"another one for \('train', 0\)"):
+        losses_of(distiller, cache, X + 0.1)
+    if path is not None:  # in another run too
+        with pytest.raises(ValueError, match=r"another one for \('train', 0\)"):
+            losses_of(distiller, TeacherCache(distiller, tmp_path / path), X + 0.1)
+    careless = TeacherCache(distiller, path and tmp_path / f"{path}2", check_inputs=False)
+    losses_of(distiller, careless)
+    losses_of(distiller, careless, X + 0.1)
+
+
+@on_disk
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    distiller = build()
+    cache = TeacherCache(distiller, tmp_path, memory=2)
+    for i in range(4):
+        cache(i, X, EDGES)
+    assert Counted.runs == 4
+    assert len(cache) == 4
+    assert list(cache._captures) == [2, 3]
+    kept = cache(2, X, EDGES)
+    assert kept is cache(2, X, EDGES)
+    cache(0, X, EDGES)
+    assert list(cache._captures) == [2, 0]
+    assert Counted.runs == 4  # read, not asked
+
+
+@on_disk
+def test_keys_last(tmp_path: Path) -> None:
+    distiller = build()
+    cache = TeacherCache(distiller, tmp_path)
+    with pytest.raises(TypeError, match=r"'key' must be a string, a number or a tuple.*got object"):
+        cache(object(), X, EDGES)
+    cache("a/b:c", X, EDGES)
+    (file,) = tmp_path.glob("*.safetensors")
+    other = tmp_path / cache._file("d").name
+    file.rename(other)
+    with pytest.raises(ValueError, match=r"must be of the input 'd' \(got 'a/b:c'\)"):
+        cache("d", X, EDGES)
+
+
+@on_disk
+def test_a_graph_of_roads(tmp_path: Path) -> None:
+    graph = Graph(EDGES, 4)
+    weight = graph.sort_edges(torch.rand(6))
+    torch.manual_seed(0)
+    teacher, student = STGCN(1, 4, 3, num_blocks=1), STGCN(1, 3, 3, num_blocks=1)
+    distiller = Distiller(teacher, student, [HintLoss("blocks.0", "blocks.0")])
+    x = torch.randn(2, 12, 4, 1)
+    expected = distiller(x, graph, weight)[1]["hint"].item()
+    cache = TeacherCache(distiller, tmp_path)
+    for _ in range(2):
+        known = cache("a", x, graph, weight)
+        assert distiller(x, graph, weight, teacher=known)[1]["hint"].item() == expected
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    distiller = Distiller(nn.Linear(2, 3), nn.Linear(2, 3))
+    with pytest.raises(ValueError, match="must be given with a 'path' only"):
+        TeacherCache(distiller, memory=2)
+    with pytest.raises(TypeError, match="'dtype' must be a floating point type"):
+        TeacherCache(distiller, tmp_path, dtype=torch.int8)
+    with pytest.raises(ValueError, match="'memory' must be"):
+        TeacherCache(distiller, tmp_path, memory=-1)
