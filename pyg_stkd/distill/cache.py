@@ -126,7 +126,7 @@ class TeacherCache:
     def _open(self, path: Path) -> None:
         """Compare the folder's teacher and layers with ours, or say whose it is."""
         about = path / "teacher.json"
-        layers = sorted({loss.teacher_layer for loss in self._distiller.losses.values()})
+        layers = sorted({str(loss.teacher_layer) for loss in self._distiller.losses.values()})
         ours = {"format": _FORMAT, "teacher": self._hash(), "layers": layers}
         if not about.exists():
             write_atomic(about, json.dumps(ours).encode())
