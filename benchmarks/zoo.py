@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import time
 import warnings
 from pathlib import Path
@@ -88,12 +89,12 @@ def report(rows: list[dict[str, Any]]) -> str:
         f"{len(ran)} models ran, {len(pruned)} were pruned with an example alone, "
         f"{len(pruned) - len(wrong)} of them compacted equal to masked (1e-5 of the largest output; "
         f"{sum((row['double'] or 0) <= 1e-10 for row in pruned)} to 1e-10 in float64), "
-        f"{len(wrong)} wrong. Written by `python benchmarks/zoo.py --save` with torch "
+        f"{len(wrong)} wrong. By `python benchmarks/zoo.py --save` with torch "
         f"{torch.__version__} and PyG {torch_geometric.__version__}: "
         "`Pruner(model, Random(0), keep=0.5, example=...)`, one step, `compact()`.",
         "",
         "Left: parameters left. Error: largest difference of compacted and masked, relative to the "
-        "largest output. Seconds: CPU time to follow, verify, prune and compact, on one thread.",
+        "largest output. Seconds: CPU time to follow, verify, prune and compact, one thread.",
         "",
         "| model | from | left | error | in float64 | seconds | kept, and why |",
         "|---|---|---|---|---|---|---|",

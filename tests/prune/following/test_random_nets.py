@@ -189,7 +189,8 @@ def test_whatever_is_pruned_is_right(seed: int) -> None:
         try:
             pruner = Pruner(model, Random(seed), keep=0.4, example=inputs(0), min_width=1, rho=0.0)
         except ValueError as error:
-            assert "must have channels that can be pruned" in str(error)
+            if "must have channels that can be pruned" not in str(error):
+                raise
             return
         pruner.step()
     small = pruner.compact().eval()
