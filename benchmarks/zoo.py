@@ -87,7 +87,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         "# Models pruned unedited",
         "",
         f"{len(ran)} models ran, {len(pruned)} were pruned with an example alone, "
-        f"{len(pruned) - len(wrong)} of them compacted equal to masked (1e-5 of the largest output; "
+        f"{len(pruned) - len(wrong)} of them equal when compacted (1e-5 of the largest output, "
         f"{sum((row['double'] or 0) <= 1e-10 for row in pruned)} to 1e-10 in float64), "
         f"{len(wrong)} wrong. By `python benchmarks/zoo.py --save` with torch "
         f"{torch.__version__} and PyG {torch_geometric.__version__}: "
