@@ -108,8 +108,9 @@ def fit(
             (default: :obj:`0.5`)
         every (int, optional): The steps of an epoch. (default: a fiftieth of :obj:`steps`)
         mode (str): :obj:`"max"` if a higher metric is better. (default: :obj:`"min"`)
-        cache (bool): Whether the teacher runs on each batch of a list once only. Switch it off
-            where batches in a list are changed in place. (default: :obj:`True`)
+        cache (bool): Whether the teacher runs on each batch of a list once only, and what the
+            losses need of it is kept in memory. Switch it off where that is too much, or batches
+            in a list are changed in place. (default: :obj:`True`)
         checkpoint (str, optional): A file that is written after each epoch. Where it exists,
             training goes on from it and ends as it would have without an interruption.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch of any other
