@@ -10,6 +10,7 @@ again. What raises is a failure, printed with its number; so is what takes longe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import random
@@ -21,6 +22,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,7 +36,7 @@ class TooSlowError(Exception):
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    raise TooSlowError
+    raise TooSlowError if number == signal.SIGALRM else KeyboardInterrupt
 
 
 def run(targets: dict[str, Target], args: argparse.Namespace) -> dict[str, Any]:
@@ -44,8 +46,10 @@ def run(targets: dict[str, Target], args: argparse.Namespace) -> dict[str, Any]:
     start, done = time.process_time(), 0
     deadline = time.monotonic() + args.seconds if args.seconds else float("inf")
     signal.signal(signal.SIGALRM, stop)
-    for number in range(args.first, args.first + -(-args.inputs // len(targets))):
-        for name, target in targets.items():
+    signal.signal(signal.SIGTERM, stop)
+    last = args.first + -(-args.inputs // len(targets))
+    with contextlib.suppress(KeyboardInterrupt):  # told to stop: the figures so far
+        for number, (name, target) in product(range(args.first, last), targets.items()):
             source = random.Random(f"{args.seed} {name} {number}")
             signal.alarm(60)
             try:
@@ -64,8 +68,8 @@ def run(targets: dict[str, Target], args: argparse.Namespace) -> dict[str, Any]:
                 signal.alarm(0)
             ends[name][end] += 1
             done += 1
-        if time.monotonic() > deadline:
-            break
+            if time.monotonic() > deadline:
+                break
     return {
         "inputs": done,
         "cpu_seconds": round(time.process_time() - start),
