@@ -40,7 +40,7 @@ def fails(error: Exception) -> Reader:
     def read(folder: Path) -> object:
         raise error
 
-    return Reader(read, {"a": b""})
+    return Reader(read, {"some.bin": b""})
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def fails(error: Exception) -> Reader:
 def test_the_harness_sees_errors_of_other_kinds(tmp_path: Path, error: Exception) -> None:
     with pytest.raises((NotRefusedRightError, KeyError)):
         fails(error).run(tmp_path)
-    assert fails(ValueError(f"'{tmp_path}/a' must")).run(tmp_path) == "refused"
+    assert fails(ValueError(f"'{tmp_path}/some.bin' must")).run(tmp_path) == "refused"
 
 
 def test_damage_depends_on_the_choices_alone() -> None:
