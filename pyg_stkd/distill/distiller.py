@@ -219,6 +219,11 @@ class Distiller(nn.Module):
             return ours.output, losses
         return ours.output, losses, self._teacher_output(known)
 
+    def call_student(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Run a model as the student is run, :obj:`call` included, and take no notes."""
+        call = self._calls[1]
+        return model(*args, **kwargs) if call is None else call(model, *args, **kwargs)
+
     def capture_teacher(
         self, *args: Any, teacher_args: TeacherArgs = None, **kwargs: Any
     ) -> TeacherCaptures:

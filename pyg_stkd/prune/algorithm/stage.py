@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.fit_batches import Batches
 from pyg_stkd.distill.streams import Stream, interleave
 from pyg_stkd.distill.training import (
@@ -60,6 +61,18 @@ class Stage(Pruned):
     seconds: float
     attempts: tuple[float, ...] = field(default=())
     unlabelled: dict[str, float] = field(default_factory=dict)
+
+
+class _Called(nn.Module):
+    """A model that is run as the student is."""
+
+    def __init__(self, distiller: Distiller, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.call = distiller.call_student
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(self.model, *args, **kwargs)
 
 
 @dataclass
@@ -139,7 +152,9 @@ class Algorithm:
                 break
             share = target
         pruner.stage += 1
-        flops, seconds = first(measure(pruner.model, next(self._batches(1))))
+        flops, seconds = first(
+            measure(_Called(self.distiller, pruner.model), next(self._batches(1)))
+        )
         left_now = asdict(pruner.report(target))
         return Stage(
             **left_now, losses=losses, metric=metric, flops=flops, seconds=seconds,
@@ -198,7 +213,7 @@ class Algorithm:
     def _run(self, model: nn.Module) -> None:
         count = 0
         for args, kwargs, _ in self._calibration():
-            model(*args, **of_models(kwargs))
+            self.distiller.call_student(model, *args, **of_models(kwargs))
             count += 1
         if count == 0:
             given = self.calibration is None or isinstance(self.calibration, int)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from pyg_stkd import checks
-from pyg_stkd.distill.training import Batch, Criterion, Unpack, batches_of, of_models, unpack
+from pyg_stkd.distill.training import Criterion, Unpack, batches_of, of_models, unpack
 from pyg_stkd.prune.algorithm.compensate import add_means
 from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
@@ -29,6 +29,7 @@ def start_from(
     calibration: Iterable[Any] | None = None,
     criterion: Criterion | None = None,
     unpack: Unpack = unpack,
+    call: Callable[..., Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     r"""Return a student that starts as the pruned teacher, in place of random weights.
@@ -52,6 +53,8 @@ def start_from(
         criterion (callable, optional): The task loss, of output and target, that scores such as
             :class:`KDIS` differentiate.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch.
+        call (callable, optional): A function of the model and its inputs, for a model without a
+            :obj:`forward`. (default: the model itself)
         **options (Any): Further arguments of :class:`Pruner`: :obj:`granularity` and others.
 
     Raises:
@@ -85,27 +88,24 @@ def start_from(
             f"(got {'no calibration' if calibration is None else 'no criterion'})"
         )
     student = plain_copy(unwrap(teacher)).requires_grad_()
-    pruner = Pruner(student, importance, keep=keep, example=example, **options)
+    pruner = Pruner(student, importance, keep=keep, example=example, call=call, **options)
+
+    def outputs(model: nn.Module) -> Iterator[tuple[Any, Any]]:
+        for args, kwargs, target in batches_of(calibration or (), unpack):
+            inputs = of_models(kwargs)
+            out = model(*args, **inputs) if call is None else call(model, *args, **inputs)
+            yield out, target
+
+    def run(model: nn.Module) -> None:
+        for _ in outputs(model):
+            pass
+
     for _ in pruner.keep:
         if calibration is None:
             pruner.step()
             continue
         whole = plain_copy(student)
-        pruner.step(_losses(student, calibration, criterion, unpack))
-        add_means(student, whole, lambda model: _run(model, calibration, unpack))
-        recalibrate(student, lambda: _run(student, calibration, unpack))
+        pruner.step(criterion and (criterion(out, y) for out, y in outputs(student)))
+        add_means(student, whole, run)
+        recalibrate(student, lambda: run(student))
     return pruner.compact().train()
-
-
-def _losses(
-    model: nn.Module, calibration: Iterable[Any], criterion: Criterion | None, unpack: Unpack
-) -> Iterable[Tensor] | None:
-    if criterion is None:
-        return None
-    batches: Iterable[Batch] = batches_of(calibration, unpack)
-    return (criterion(model(*args, **of_models(kwargs)), y) for args, kwargs, y in batches)
-
-
-def _run(model: nn.Module, calibration: Iterable[Any], unpack: Unpack) -> None:
-    for args, kwargs, _ in batches_of(calibration, unpack):
-        model(*args, **of_models(kwargs))

@@ -493,3 +493,37 @@ def test_numbers_of_numpy_are_numbers() -> None:
     expected = run(*one, epochs=1, calibration=1)
     stages = run(*two, epochs=np.int64(1), calibration=np.int32(1))
     assert [replace(a, seconds=0.0) for a in stages] == [replace(b, seconds=0.0) for b in expected]
+
+
+class Pairs(nn.Module):
+    """A model of several entry points, without a forward."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.lin = GCNConv(4, width), nn.Linear(width, 8)
+
+    def encode(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.lin(self.conv(x, edge_index).relu())
+
+    def decode(self, z: Tensor, pairs: Tensor) -> Tensor:
+        return (z[pairs[0]] * z[pairs[1]]).sum(-1)
+
+
+def test_models_of_several_entry_points() -> None:
+    def call(model: Any, x: Tensor, edge_index: Tensor) -> Tensor:
+        return model.decode(model.encode(x, edge_index), edge_index)
+
+    torch.manual_seed(0)
+    teacher, student = Pairs(24), Pairs(16)
+    hint = HintLoss("conv", "conv", in_channels=16, out_channels=24)
+    distiller = Distiller(teacher, student, [hint], call=call)
+    example = batches()[0][:2]
+    pruner = Pruner(student, KDIS(), keep=0.6, rho=0.2, example=example, call=call)
+    loader = [(x, e, torch.ones(e.size(1))) for x, e, _ in batches()]
+    (stage,) = distill_and_prune(
+        distiller, pruner, loader, F.binary_cross_entropy_with_logits, optimizer=adam, epochs=1
+    )
+    assert stage.share <= 0.6
+    assert stage.flops > 0
+    assert hint.projection.in_features == student.conv.out_channels < 16
+    assert call(pruner.compact(), *example).shape == (EDGES.size(1),)

@@ -200,3 +200,27 @@ def test_teachers_in_wrappers_are_looked_through() -> None:
     x = batches()[0][0]
     assert type(student) is GCN
     assert torch.equal(student(x, EDGES), expected(x, EDGES))
+
+
+class Encoder(nn.Module):
+    """A model without a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu())
+
+
+def test_models_without_a_forward_are_called_otherwise() -> None:
+    torch.manual_seed(0)
+    teacher, x = Encoder().double(), torch.randn(20, 4, dtype=torch.float64)
+    y = torch.arange(20) % 3
+
+    def call(model: Any, x: Tensor) -> Tensor:
+        return model.encode(x)
+
+    student = start_from(teacher, 0.5, calibration=[(x, y)], criterion=F.cross_entropy, call=call)
+    assert student.first.out_features < 16
+    torch.testing.assert_close(student.encode(x).mean(0), teacher.encode(x).mean(0))
