@@ -229,6 +229,7 @@ def flip(path: Path) -> None:
         change(lambda c: c["pruner"].update(stage=99)),
         change(lambda c: c["pruner"].update(stage=-1)),
         change(lambda c: c["pruner"].update(stage=0)),
+        change(lambda c: c["pruner"].update(stage=0) or c["stages"].clear()),
         change(lambda c: c["pruner"].update(stage=True)),
         change(lambda c: c["pruner"].update(stage=2.0)),
         change(lambda c: c["pruner"].pop("kept")),
