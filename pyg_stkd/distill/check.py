@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pyg_stkd.distill.comparison import Values
 from pyg_stkd.distill.losses.base import DistillationLoss
+from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.parts import all_parts
 from pyg_stkd.distill.recording.runs import Calls, full_name
 from pyg_stkd.distill.teaching.teachers import Teachers
 from pyg_stkd.modes import eval_mode
@@ -29,6 +31,8 @@ class TapReport:
         shapes (tuple): The shape of each call.
         dtype (str): The type of the last call.
         finite (bool): Whether all calls are finite.
+        part (hashable): The key of the part of the output, :obj:`""` where there is but one.
+            Parts that no loss compares have no :obj:`losses`. (default: :obj:`""`)
 
     Example:
         >>> TapReport("student", "convs.0", ("lsp",), ((4, 8),), "float32", True).shapes
@@ -41,6 +45,7 @@ class TapReport:
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
     finite: bool
+    part: Hashable = ""
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,10 @@ class CheckReport:
             shape = shapes[-1] if len(shapes) == 1 else f"{len(shapes)} calls, last {shapes[-1]}"
             places = [teacher.name for teacher in self.teachers if tap.owner == "teacher"]
             output = "(output)" if tap.layer in ("", *places) else ""
-            where = " ".join(filter(None, (tap.owner, tap.layer, output)))
-            taps.append((where, shape, tap.dtype, _yes(tap.finite), ", ".join(tap.losses)))
+            part = "" if tap.part == "" else f"part {tap.part!r}"
+            where = " ".join(filter(None, (tap.owner, tap.layer, output, part)))
+            users = ", ".join(tap.losses) or "not compared"
+            taps.append((where, shape, tap.dtype, _yes(tap.finite), users))
         rows = [("loss", "value", "factor", "finite")]
         for loss in self.losses:
             rows.append((loss.name, f"{loss.value:.6g}", f"{loss.factor:g}", _yes(loss.finite)))
@@ -161,10 +168,8 @@ def report(
     """Describe the captures of both sides, the losses and the teachers."""
     taps: list[TapReport] = []
     for place in teachers.names:
-        layers = {name: full_name(place, loss.teacher_layer) for name, loss in losses.items()}
-        taps += report_taps("teacher", seen.teacher, layers)
-    layers = {name: loss.student_layer for name, loss in losses.items()}
-    taps += report_taps("student", seen.student, layers)
+        taps += report_taps("teacher", seen.teacher, losses, place)
+    taps += report_taps("student", seen.student, losses)
     each = (
         TeacherReport(place, type(model).__name__, float(seen.of_teacher[place]))
         for place, model in zip(teachers.names, teachers, strict=True)
@@ -172,26 +177,60 @@ def report(
     return CheckReport(tuple(taps), tuple(report_losses(losses, seen.of_loss, epoch)), tuple(each))
 
 
-def report_taps(owner: str, calls: Calls, layers: Mapping[str, str]) -> Iterator[TapReport]:
-    """Describe the layers that losses look at, given the layer of each loss.
+def report_taps(
+    owner: str, calls: Calls, losses: Mapping[str, DistillationLoss], place: str = ""
+) -> Iterator[TapReport]:
+    """Describe the layers that losses look at, part by part, and what of them nobody compares.
 
     Example:
         >>> from torch import ones
-        >>> from pyg_stkd.distill import Capture
-        >>> calls = {"a": (Capture(ones(3, 2), layer="a"),)}
-        >>> next(report_taps("student", calls, {"hint": "a"})).shapes
-        ((3, 2),)
+        >>> from pyg_stkd.distill import Capture, HintLoss
+        >>> calls = {"a": (Capture({"x": ones(3, 2), "y": ones(4, 2)}, layer="a"),)}
+        >>> taps = report_taps("student", calls, {"hint": HintLoss("a", "a", select="x")})
+        >>> [(tap.part, tap.shapes, tap.losses) for tap in taps]
+        [('x', ((3, 2),), ('hint',)), ('y', ((4, 2),), ())]
     """
+    is_teacher = owner == "teacher"
+    layers = {
+        name: full_name(place, loss.teacher_layer if is_teacher else loss.student_layer)
+        for name, loss in losses.items()
+    }
     for layer in dict.fromkeys(layers.values()):
-        values = [capture.value for capture in calls[layer]]
-        yield TapReport(
-            owner,
-            layer,
-            losses=tuple(name for name, tapped in layers.items() if tapped == layer),
-            shapes=tuple(tuple(value.shape) for value in values),
-            dtype=str(values[-1].dtype).removeprefix("torch."),
-            finite=all(bool(value.isfinite().all()) for value in values),
-        )
+        here = {name: loss for name, loss in losses.items() if layers[name] == layer}
+        seen = [_every(capture) for capture in calls[layer]]
+        for part in dict.fromkeys(key for parts in seen for key in parts):
+            values = [parts[part] for parts in seen if part in parts]
+            users = (n for n, x in here.items() if _looks_at(x, part, calls[layer][-1], is_teacher))
+            yield TapReport(
+                owner,
+                layer,
+                losses=tuple(users),
+                shapes=tuple(tuple(value.shape) for value in values),
+                dtype=str(values[-1].dtype).removeprefix("torch."),
+                finite=all(bool(value.isfinite().all()) for value in values),
+                part=part,
+            )
+
+
+def _every(capture: Capture) -> dict[Hashable, Tensor]:
+    """Return all tensors of an output by key, those that are compared as they were captured."""
+    parts = {key: part.value for key, part in capture.parts().items()}
+    return parts if capture.main or list(parts) == [""] else {**all_parts(capture.output), **parts}
+
+
+def _looks_at(loss: DistillationLoss, part: Hashable, capture: Capture, is_teacher: bool) -> bool:
+    """Whether a loss compares a part; one that selects by a function is said to look at all."""
+    select = loss.teacher_select if is_teacher else loss.select
+    if part == "" or callable(select):
+        return True
+    if part not in capture.parts():
+        return False
+    if select is not None:
+        return part == select or (isinstance(part, str) and part.startswith(f"{select}."))
+    ends = {
+        end for key in loss.weights or () if isinstance(key, tuple) for end in (key[0], key[-1])
+    }
+    return loss.weights is None or part in loss.weights or part in ends
 
 
 def report_losses(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import GAT, GCN
 
-from pyg_stkd.distill import Distiller, HintLoss, SoftTargetLoss, until_epoch
+from pyg_stkd.distill import Distiller, HintLoss, OutputLoss, SoftTargetLoss, until_epoch
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 EDGES = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
@@ -79,3 +79,28 @@ def test_known_teacher_is_checked_without_running():
     known = distiller.capture_teacher(X, EDGES)
     distiller.teacher.forward = None
     assert distiller.check(X, EDGES, teacher=known).ok
+
+
+def test_parts_and_what_is_not_compared_are_listed():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(2, 3)
+
+        def forward(self, x):
+            h = self.lin(x)
+            return {"a": h, "b": h[:2], "aux": h.sum(), "index": torch.tensor([0])}
+
+    losses = [
+        OutputLoss(),
+        OutputLoss(name="one", select="b"),
+        OutputLoss(weights={"a": 1.0}, name="w"),
+    ]
+    report = Distiller(Net(), Net(), losses).check(torch.ones(4, 2))
+    assert [tap.part for tap in report.taps] == ["a", "b", "aux", "index"] * 2
+    users = {tap.part: tap.losses for tap in report.taps if tap.owner == "student"}
+    assert users == {"a": ("output", "w"), "b": ("output", "one"), "aux": (), "index": ()}
+    text = str(report)
+    assert "student (output) part 'b'" in text
+    assert text.count("not compared") == 4
+    assert report.ok

@@ -29,6 +29,7 @@ from pyg_stkd.distill.recording.parts import (
     select_part,
     versions_of,
 )
+from pyg_stkd.distill.recording.rows import node_counts
 from pyg_stkd.distill.recording.typed import edges_within, targets, typed_edges
 from pyg_stkd.graph import Graph
 
@@ -253,6 +254,8 @@ class Capture:
                 f"The {self.where} must be called on one set of nodes, its graph is bipartite (got "
                 f"{sources} sources and {self.num_nodes} targets); give the loss one (graph=...)"
             )
+        if self.restricted is None and self.centres is None and self.part == "":
+            self._check_nodes()
         return self._graphs.get(edge_index, self.num_nodes)
 
     @cached_property
@@ -287,6 +290,20 @@ class Capture:
             chosen = torch.isin(nodes, index).nonzero().view(-1)
         known = {"edge_index": edges, "batch": batch, "edge_weight": None, "_value": value}
         return self._copy(**known, layout="BTNC", nodes=chosen, restricted=nodes, memo={})
+
+    def _check_nodes(self) -> None:
+        """Raise unless the rows are as many as the nodes of the call that the graph is of."""
+        own = self.own_edge_index is not None
+        counts = node_counts(self.inputs if own else self.context)
+        if own and not counts and self.built is not None:
+            counts = node_counts(self.context)
+        if counts and self.num_nodes not in counts:
+            listed = " or ".join(map(str, sorted(counts)))
+            raise ValueError(
+                f"The {self.where} must have one row for each of the {listed} nodes of its graph "
+                f"(got shape {list(self.value.shape)}): take a layer of nodes, or give the loss "
+                f"the graph of these rows (graph=...)"
+            )
 
     @property
     def graphs(self) -> GraphCache:

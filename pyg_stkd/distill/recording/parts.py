@@ -11,6 +11,7 @@ from torch_geometric.data.data import BaseData
 
 __all__ = [
     "Select",
+    "all_parts",
     "copied",
     "first_tensor",
     "map_tensors",
@@ -43,6 +44,17 @@ def parts_of(output: Any) -> dict[Hashable, Tensor]:
     every = dict(_walk(output))
     parts = {key: value for key, value in every.items() if is_part(value)}
     return parts or dict(list(every.items())[:1])
+
+
+def all_parts(output: Any) -> dict[Hashable, Tensor]:
+    """Return all tensors of an output by key, compared or not.
+
+    Example:
+        >>> import torch
+        >>> list(all_parts((torch.ones(3, 2), torch.tensor(1.0))))
+        [0, 1]
+    """
+    return dict(_walk(output))
 
 
 def select_part(output: Any, select: Select) -> Any:

@@ -18,7 +18,7 @@ from pyg_stkd.graph import Graph
 if TYPE_CHECKING:
     from pyg_stkd.distill.recording.capture import Capture
 
-__all__ = ["check_rows", "num_graphs", "same_rows"]
+__all__ = ["check_rows", "node_counts", "num_graphs", "same_rows"]
 
 
 def same_rows(student: Capture, teacher: Capture) -> tuple[Capture, Capture]:
@@ -115,6 +115,27 @@ def _of_rows(capture: Capture, known: set[int]) -> str:
         f"learned pool or a sampling of its own, row i is another node in each model. Compare a "
         f"layer before it; if they are the same, say so by layout='NC'"
     )
+
+
+def node_counts(bound: Mapping[str, Any]) -> set[int]:
+    """Return how many nodes a call with a graph may be on, nothing where it does not say.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 2]])
+        >>> node_counts({"x": torch.ones(3, 2), "edge_index": edge_index})
+        {3}
+    """
+    exact = set(_exact(bound))
+    if exact:
+        return exact
+    x = find_input(bound, "x")
+    if isinstance(x, (tuple, list)) and x:
+        x = x[-1] if isinstance(x[-1], Tensor) else x[0]
+    if isinstance(x, Tensor) and x.layout == torch.strided and x.dim() > 0:
+        return {x.size(0)} if x.dim() <= 2 else set(x.shape)
+    edges = find_edge_index(bound)
+    of_edges = {edges.size(1)} if isinstance(edges, Tensor) and edges.dim() == 2 else set()
+    return _nodes(bound) - of_edges
 
 
 def num_graphs(capture: Capture) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import (
     ASAPooling,
+    EdgeConv,
     EdgePooling,
     GCNConv,
     GraphUNet,
@@ -272,3 +273,32 @@ def test_rows_of_flattened_sequences_edges_and_graphs_are_known() -> None:
     distiller = Distiller(Mixed(), Mixed(), losses)
     _, losses = distiller(X, EDGES, BATCH, torch.randint(20, (2, 11)))
     assert all(value > 0 for value in losses.values())
+
+
+@pytest.mark.parametrize("layer", ["conv.nn", "flat", "score"])
+def test_rows_that_are_no_nodes_have_no_structure(layer: str) -> None:
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.lin(x[edge_index[0]])
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.flat, self.score = EdgeConv(nn.Linear(16, 4)), nn.Linear(8, 4), Scores()
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            h = self.conv(x, edge_index)
+            flat = self.flat(torch.cat([x, x]))
+            return h.sum() + flat.sum() + self.score(h, edge_index).sum()
+
+    distiller = Distiller(Net(), Net(), [LSPLoss(layer, layer)])
+    match = rf"'{layer}' must have one row for each of the 20 nodes of its graph \(got shape \["
+    with pytest.raises(ValueError, match=match):
+        distiller(X, EDGES)
+    with pytest.raises(ValueError, match=match):
+        distiller(Data(x=X, edge_index=EDGES).x, edge_index=EDGES)
+    Distiller(Net(), Net(), [LSPLoss("conv", "conv")])(X, EDGES)
