@@ -254,7 +254,7 @@ class Capture:
                 f"The {self.where} must be called on one set of nodes, its graph is bipartite (got "
                 f"{sources} sources and {self.num_nodes} targets); give the loss one (graph=...)"
             )
-        if self.restricted is None and self.centres is None and self.part == "":
+        if self.restricted is None and self.centres is None:
             self._check_nodes()
         return self._graphs.get(edge_index, self.num_nodes)
 
