@@ -91,7 +91,7 @@ class Polynomial(Kernel):
 
     Raises:
         TypeError: If :obj:`degree` is no integer or :obj:`c` no number.
-        ValueError: If :obj:`degree` is below 1, or :obj:`c` not finite.
+        ValueError: If :obj:`degree` is not from 1 to 1000, or :obj:`c` beyond 1e30.
 
     Example:
         >>> Polynomial(degree=2, c=1)(torch.tensor([2.0])).item()
@@ -100,7 +100,9 @@ class Polynomial(Kernel):
 
     def __init__(self, degree: int = 2, c: float = 0.0, cosine: bool = False) -> None:
         self.degree = checks.count("degree", degree)
-        self.c = checks.number("c", c)
+        if self.degree > 1000:  # powers are infinite or 0
+            raise ValueError(f"'degree' must be at most 1000 (got {degree})")
+        self.c = float(checks.number("c", c, least=-1e30, most=1e30))
         self.cosine = cosine
 
     @property
@@ -117,14 +119,15 @@ class RBF(Kernel):
     :math:`\exp(-\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_2^2 / 2 \sigma^2)` (LSP paper, Eq. 8).
 
     Args:
-        sigma (float or str): The width :math:`\sigma > 0` in units of the features, or
-            :obj:`"median"` for the median distance over the edges (their root mean square where
-            that is 0), taken anew for teacher and student at each call and a constant to
-            autograd: normalise the features, or nothing holds their scale. (default: :obj:`1.0`)
+        sigma (float or str): The width :math:`\sigma` in units of the features, from 1e-18 to
+            1e18 (float32 has the square of such numbers), or :obj:`"median"` for the median
+            distance over the edges (their root mean square where that is 0), taken anew for
+            teacher and student at each call and a constant to autograd: normalise the features,
+            or nothing holds their scale. (default: :obj:`1.0`)
 
     Raises:
         TypeError: If :obj:`sigma` is neither a number nor a string.
-        ValueError: If :obj:`sigma` is not positive, or another string.
+        ValueError: If :obj:`sigma` is out of these bounds, or another string.
 
     Example:
         >>> round(RBF(sigma=1.0)(torch.tensor([2.0])).item(), 4)
@@ -137,7 +140,7 @@ class RBF(Kernel):
         if isinstance(sigma, str):
             self.sigma: float | Literal["median"] = checks.choice("sigma", sigma, ("median",))
         else:
-            self.sigma = checks.number("sigma", sigma, above=0)
+            self.sigma = float(checks.number("sigma", sigma, least=1e-18, most=1e18))
 
     def __call__(self, value: Tensor) -> Tensor:
         if self.sigma != "median":
@@ -200,12 +203,12 @@ class Laplacian(Kernel):
     r"""The Laplacian kernel :math:`\exp(-\lVert \mathbf{z}_i - \mathbf{z}_j \rVert_1 / s)`.
 
     Args:
-        scale (float): The width :math:`s > 0` in units of the features; 100 is the value of the
-            official LSP code. (default: :obj:`100.0`)
+        scale (float): The width :math:`s` in units of the features, from 1e-30 to 1e30; 100 is
+            the value of the official LSP code. (default: :obj:`100.0`)
 
     Raises:
         TypeError: If :obj:`scale` is no number.
-        ValueError: If :obj:`scale` is not positive.
+        ValueError: If :obj:`scale` is not from 1e-30 to 1e30.
 
     Example:
         >>> round(Laplacian(scale=2.0)(torch.tensor([2.0])).item(), 4)
@@ -215,7 +218,7 @@ class Laplacian(Kernel):
     measure = "manhattan"
 
     def __init__(self, scale: float = 100.0) -> None:
-        self.scale = checks.number("scale", scale, above=0)
+        self.scale = float(checks.number("scale", scale, least=1e-30, most=1e30))
 
     def __call__(self, value: Tensor) -> Tensor:
         return torch.exp(value / -self.scale)

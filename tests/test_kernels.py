@@ -69,7 +69,7 @@ def test_euclidean_is_flat_at_zero() -> None:
 def test_repr() -> None:
     assert repr(kernels.Linear()) == "Linear()"
     assert repr(kernels.RBF(sigma=2.0)) == "RBF(sigma=2.0)"
-    assert repr(kernels.Polynomial(3, 1)) == "Polynomial(degree=3, c=1, cosine=False)"
+    assert repr(kernels.Polynomial(3, 1)) == "Polynomial(degree=3, c=1.0, cosine=False)"
 
 
 def test_own_kernel() -> None:
@@ -84,14 +84,14 @@ def test_own_kernel() -> None:
         kernels.Kernel()(VALUE)
 
 
-WIDTH = r"must be finite and above 0 \(got "
+WIDTH = r"must be at least 1e-\d+ and at most 1e\+\d+ \(got "
 BAD_NUMBERS = {
     "RBF": (lambda x: kernels.RBF(sigma=x), "sigma", [0, -1.0, math.inf, math.nan], WIDTH),
     "Laplacian": (kernels.Laplacian, "scale", [0, -1.0, math.inf, math.nan], WIDTH),
     "Polynomial": (kernels.Polynomial, "degree", [0, -2], r"must be at least 1 \(got "),
     "offset": (
         lambda x: kernels.Polynomial(c=x), "c", [math.nan, math.inf, -math.inf],
-        r"must be finite \(got ",
+        r"must be at least -1e\+30 and at most 1e\+30 \(got ",
     ),
 }  # fmt: skip
 
@@ -115,6 +115,8 @@ def test_what_is_no_number(kernel: str, value: object) -> None:
 def test_what_is_no_degree_and_no_width() -> None:
     with pytest.raises(TypeError, match=r"'degree' must be an integer \(got 1.5\)"):
         kernels.Polynomial(1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'degree' must be at most 1000 \(got 1001\)"):
+        kernels.Polynomial(1001)
     with pytest.raises(ValueError, match=r"'sigma' must be 'median' \(got 'mean'\)"):
         kernels.RBF("mean")  # type: ignore[arg-type]
 
@@ -128,3 +130,19 @@ def test_numbers_of_numpy() -> None:
     expected = kernels.Laplacian(2.0), kernels.RBF(2.0), kernels.Polynomial(3, 0.5)
     for one, other in zip(made, expected, strict=True):
         assert one(VALUE).equal(other(VALUE))
+
+
+@pytest.mark.parametrize("make", [kernels.RBF, kernels.Laplacian])
+@pytest.mark.parametrize("width", [1e-200, 1e-31, 1e31, 10**400])
+def test_widths_that_float32_has_no_square_of(make: type[kernels.RBF], width: float) -> None:
+    with pytest.raises(ValueError, match=r"' must be at least 1e-\d+ and at most 1e\+\d+ \(got 1"):
+        make(width)
+
+
+@pytest.mark.parametrize(
+    "kernel", [kernels.RBF(1e-18), kernels.RBF(1e18), kernels.Laplacian(1e-30)]
+)
+def test_extreme_widths_give_numbers(kernel: kernels.Kernel) -> None:
+    value = kernel(torch.tensor([0.0, 1e-38, 1.0, 3e38]))
+    assert value[0] == 1
+    assert value.isfinite().all()

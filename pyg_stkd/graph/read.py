@@ -15,6 +15,9 @@ from pyg_stkd.graph.exporting import is_exporting
 
 __all__ = ["Size", "as_pair", "read", "resolve_size"]
 
+# More are a mistake, such as names of nodes in place of indices; their pointers take 32 GiB.
+_MOST = 2**32
+
 Size = int | tuple[int, int] | None
 
 
@@ -88,6 +91,12 @@ def resolve_size(edges: Tensor, num_nodes: Size, given: tuple[int, int] | None) 
         size = (max(top) + 1, max(top) + 1)
     if min(size) < 0:
         raise ValueError(f"'num_nodes' must not be negative (got {num_nodes})")
+    if not checked and max(size) > _MOST:
+        what = "'edge_index' must hold indices" if num_nodes is None else "'num_nodes' must be"
+        raise ValueError(
+            f"{what} of at most {_MOST} nodes, for each of which a graph takes memory "
+            f"(got {max(size)})"
+        )
     for name, index, bound in zip(("source", "target"), top, size, strict=True):
         if index >= bound:
             raise IndexError(

@@ -340,3 +340,10 @@ def test_what_is_derived_belongs_to_one_graph() -> None:
         graph.derived("few", build, option, most=2)
     kept = [key for key in graph._derived if key[0] == "few"]
     assert kept == [("few", 1), ("few", 3)]
+
+
+def test_names_in_place_of_indices_take_no_memory() -> None:
+    with pytest.raises(ValueError, match=r"'edge_index' must hold indices of at most 4294967296"):
+        Graph(torch.tensor([[0], [10**12]]))
+    with pytest.raises(ValueError, match=r"'num_nodes' must be of at most 4294967296 nodes"):
+        Graph(torch.tensor([[0], [1]]), 10**13)

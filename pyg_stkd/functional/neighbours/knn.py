@@ -55,6 +55,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
         [[0, 1, 1, 0, 2, 1, 3], [0, 0, 1, 1, 2, 2, 3]]
     """
     k = check_points(x, k, batch)
+    checks.instance("loop", loop, bool)
     if is_exporting():
         if batch is not None:
             raise ValueError(
@@ -64,7 +65,7 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
         return plain_knn(x.detach(), k, loop)
     k = min(k, 2**31)  # more than any cloud has, but no more than an operator takes
     # Sizes of the clouds are read on the host; under torch.compile the operator does it.
-    return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, bool(loop))
+    return torch.ops.pyg_stkd.knn_graph(x.detach(), k, batch, loop)
 
 
 def check_points(x: Tensor, k: int, batch: Tensor | None) -> int:

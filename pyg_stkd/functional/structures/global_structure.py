@@ -58,12 +58,12 @@ def gsp(
     """
     kernel = Cosine() if kernel is None else kernel
     checks.instance("kernel", kernel, Kernel)
-    checks.floating("z_student", z_student)
-    checks.floating("z_teacher", z_teacher)
+    checks.features("z_student", z_student)
+    checks.features("z_teacher", z_teacher)
     z_teacher = z_teacher.detach()
     linear = type(kernel) in (Cosine, Linear)
     widths = z_student.size(-1) + z_teacher.size(-1)
-    by_features = linear and z_student.dim() == 2 and z_student.size(0) > widths
+    by_features = linear and z_student.size(0) > widths
     s, t = paired_rows(z_student, z_teacher, None if by_features else max_samples)
     if s.size(0) == 0:
         return s.sum()

@@ -76,11 +76,11 @@ class KDIS(Importance):
         trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
         if not trained:
             raise ValueError("'weights' must hold some that require gradients, for KDIS (got none)")
-        scores = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        scores = {name: torch.zeros_like(_wide(w, self.squared)) for name, w in weights.items()}
         count = 0
         for loss in losses:
             for name, grad in _gradients(loss, trained).items():
-                term = weights[name].detach() * grad
+                term = _wide(weights[name].detach(), self.squared) * grad
                 scores[name] += (
                     term if self.signed else term.square() if self.squared else term.abs()
                 )
@@ -154,6 +154,11 @@ class Random(Importance):
 
     def _rand(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self._generator, dtype=torch.float64)
+
+
+def _wide(x: Tensor, wide: bool) -> Tensor:
+    """Return float64 where squares of small numbers would be 0, and so without an order."""
+    return x.double() if wide and x.device.type != "mps" else x
 
 
 def _gradients(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -197,3 +197,10 @@ def test_scores_must_be_finite() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="'signed' and 'squared' must not both be set"):
         KDIS(signed=True, squared=True)
+
+
+def test_squares_of_small_terms_keep_their_order() -> None:
+    w = torch.full((8,), 1e-20).requires_grad_()
+    score = KDIS(squared=True).score({"w": w}, [(w * torch.arange(1.0, 9) * 1e-3).sum()])["w"]
+    assert (score > 0).all()
+    assert (score.diff() > 0).all()
