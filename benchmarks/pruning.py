@@ -81,12 +81,12 @@ class CSRChebConv(ChebConv):
 
     def __init__(self, conv: ChebConv) -> None:
         super().__init__(conv.in_channels, conv.out_channels, conv.K, propagation=conv.propagation)
-        self.weight = self.bias = None
-        self.lin = CSRLinear(conv.weight.flatten(0, 1).t(), conv.bias)
+        self.lins, self.bias = nn.ModuleList(), None
+        self.lin = CSRLinear(torch.cat([lin.weight for lin in conv.lins], dim=1), conv.bias)
 
     def forward(self, x: Tensor, *graph: Any, residual: Tensor | None = None) -> Tensor:
         columns = x.permute(2, 0, 1, 3).reshape(x.size(2), -1)  # [N, B * T * C]
-        operator = self.operator(x, *graph).tensors
+        operator = self.operator_for(x, *graph).tensors
         terms = [columns, propagate(columns, operator)]
         while len(terms) < self.K:
             terms.append(2 * propagate(terms[-1], operator) - terms[-2])

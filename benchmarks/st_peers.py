@@ -175,7 +175,8 @@ def copy_published(block: STConv, peer: PublishedBlock) -> None:
     _copy_align(block.temporal1.align, peer.temporal1.align)
     _copy_align(block.temporal2.align, peer.temporal2.align)
     _copy_align(block.align, peer.graph.align)
-    block.conv.weight.copy_(peer.graph.weight)
+    for lin, weight in zip(block.conv.lins, peer.graph.weight, strict=True):
+        lin.weight.copy_(weight.t())
     block.conv.bias.copy_(peer.graph.bias)
     block.norm.load_state_dict(peer.norm.state_dict())
 
@@ -200,7 +201,7 @@ def copy_temporal(block: STConv, peer: nn.Module) -> None:
         ours.conv.weight.copy_(torch.cat([conv.weight for conv in convs]).transpose(2, 3))
         ours.conv.bias.copy_(torch.cat([conv.bias for conv in convs]))
     for k, lin in enumerate(peer._graph_conv.lins):
-        block.conv.weight[k] = lin.weight.t()
+        block.conv.lins[k].weight.copy_(lin.weight)
     block.conv.bias.copy_(peer._graph_conv.bias)
     block.norm.load_state_dict(peer._batch_norm.state_dict())
 

@@ -158,7 +158,7 @@ def train(name: str, backend: Any, **options: Any) -> CompileCounterWithBackend:
         after = {k: v.clone() for k, v in model.state_dict().items()}
         model.load_state_dict(state)
         torch.testing.assert_close(
-            gradients(model, compiled, inputs), expected, rtol=1e-4, atol=1e-5
+            gradients(model, compiled, inputs), expected, rtol=1e-3, atol=1e-4
         )
         torch.testing.assert_close(model.state_dict(), after)
         counts.append(counter.frame_count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,19 +11,10 @@ from torch import Tensor, nn
 from pyg_stkd import checks
 from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.gated_temporal_conv import GatedTemporalConv
-from pyg_stkd.nn.sequence.nodes_last import linear_rows, to_rows
 from pyg_stkd.nn.sequence.norm import NodeLayerNorm
 from pyg_stkd.nn.sequence.on_steps import last_steps
-from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator
 from pyg_stkd.nn.sequence.st_conv import STConv
-from pyg_stkd.nn.sequence.thin_block import (
-    is_plain,
-    is_thin,
-    is_thin_temporal,
-    run_block,
-    run_temporal,
-    thin_pays,
-)
+from pyg_stkd.nn.sequence.thin import run_model, takes_model
 
 __all__ = ["STGCN"]
 
@@ -153,44 +144,14 @@ class STGCN(nn.Module):
             raise ValueError(
                 f"'x' [B, T, N, C] must have T={self.num_steps} time steps (got {x.size(1)})"
             )
-        if not isinstance(edge_index, (list, tuple)) and self._is_thin(x):
-            return self._on_rows(x, edge_index, edge_weight)
+        if not isinstance(edge_index, (list, tuple)) and takes_model(self, x):
+            return run_model(self, x, edge_index, edge_weight)
         for block in self.blocks:
             graphs = (last_steps(given, x.size(1)) for given in (edge_index, edge_weight))
             x = block(x, *graphs)
         x = self.head_norm(self.head_conv(x))[:, -1]  # [B, N, C]
         x = self.dropout(torch.relu(self.lin1(x)))
         return self.lin2(x).transpose(1, 2).contiguous()  # [B, C', N]
-
-    def _is_thin(self, x: Tensor) -> bool:
-        """Whether all layers may run on rows."""
-        widest = max(max(map(max, self.hidden_channels)), *self.head_channels, self.out_channels)
-        return (
-            thin_pays(x, self.in_channels, widest)
-            and all(is_plain(block, STConv) and is_thin(block) for block in self.blocks)
-            and is_thin_temporal(self.head_conv)
-            and is_plain(self.head_norm, NodeLayerNorm)
-            and is_plain(self.lin1, nn.Linear)
-            and is_plain(self.lin2, nn.Linear)
-            and is_plain(self.dropout, nn.Dropout)
-            and not self.dropout.training
-        )
-
-    def _on_rows(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None) -> Tensor:
-        """Run on rows [T, C, B * N]."""
-        rows, num_batch, num_nodes = to_rows(x), x.size(0), x.size(2)
-        operators: dict[tuple[type, str], GraphOperator] = {}
-        blocks: Iterable[Any] = self.blocks
-        for block in blocks:
-            conv = block.conv
-            kind = type(conv), conv.propagation
-            if kind not in operators:
-                operators[kind] = conv.checked_operator(x, edge_index, edge_weight)
-            rows = run_block(block, rows, num_batch, operators[kind])
-        rows = self.head_norm.on_rows(run_temporal(self.head_conv, rows), num_batch)
-        rows = linear_rows(rows, self.lin1.weight, self.lin1.bias).relu_()
-        rows = linear_rows(rows, self.lin2.weight, self.lin2.bias)  # [1, C', B * N]
-        return rows.view(-1, num_batch, num_nodes).transpose(0, 1).contiguous()  # [B, C', N]
 
     def __repr__(self) -> str:
         return (

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from pyg_stkd.nn.sequence.nodes_last import filter_rows, from_rows, has_short_rows, pays, to_rows
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, propagate
+from pyg_stkd.nn.sequence.thin import filter_rows, from_rows, has_short_rows, pays, to_rows
 
-__all__ = ["cheb_filter"]
+__all__ = ["cheb_filter", "cheb_terms"]
 
 
 def cheb_filter(
-    operator: GraphOperator, x: Tensor, weight: Tensor, bias: Tensor | None = None, first: int = 0
+    operator: GraphOperator,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: Tensor | None = None,
+    first: int = 0,
 ) -> Tensor:
     r"""Filter each time step with Chebyshev polynomials of an operator.
 
     .. math::
-        \mathbf{y} = \sum_k T_k(\hat{\mathbf{L}}) \, \mathbf{x} \, \mathbf{W}_k + \mathbf{b}
+        \mathbf{y} = \sum_k T_k(\hat{\mathbf{L}}) \, \mathbf{x} \, \mathbf{W}_k^{\top} + \mathbf{b}
 
     The adjoint of such a filter is the same filter of :math:`\hat{\mathbf{L}}^{\top}`, so the
     backward pass keeps :obj:`x` alone and propagates the gradient once for both derivatives.
@@ -25,36 +32,57 @@ def cheb_filter(
     Args:
         operator (GraphOperator): The matrix :math:`\hat{\mathbf{L}}`.
         x (Tensor): Signals of the nodes.
-        weight (Tensor): A matrix for each order.
+        weights (sequence of Tensor): A matrix for each order, as those of linear layers.
         bias (Tensor, optional): Added to the result. (default: :obj:`None`)
         first (int, optional): The order that the first matrix belongs to. (default: :obj:`0`)
 
     Shapes:
         - **x:** :math:`(B, T, N, C)`
-        - **weight:** :math:`(K, C, C')`
+        - **weights:** :math:`K` times :math:`(C', C)`
         - **output:** :math:`(B, T, N, C')`
 
     Example:
         >>> from pyg_stkd.nn.sequence.operators.spectral_operators import cheb_operator
         >>> operator = cheb_operator(torch.tensor([[0, 1], [1, 0]]))
         >>> x = torch.tensor([1.0, 2.0]).view(1, 1, 2, 1)
-        >>> cheb_filter(operator, x, torch.ones(2, 1, 1)).flatten().tolist()
+        >>> cheb_filter(operator, x, [torch.ones(1, 1)] * 2).flatten().tolist()
         [-1.0, 1.0]
     """
-    if pays(x, *weight.shape[1:], weight, bias) and has_short_rows(operator):
-        rows = filter_rows(operator, to_rows(x), x.size(0), weight, bias, first)
+    out_channels, in_channels = weights[0].shape
+    if pays(x, in_channels, out_channels, *weights, bias) and has_short_rows(operator):
+        rows = filter_rows(operator, to_rows(x), x.size(0), weights, bias, first)
         return from_rows(rows, x.size(0))
-    num_batch, num_steps, num_nodes = x.shape[:3]
-    columns = x.permute(2, 0, 1, 3).reshape(num_nodes, -1).contiguous()  # [N, B * T * C]
-    tensors = operator.tensors
+    if first == 1 and len(weights) == 1 and out_channels < in_channels:
+        # One matrix alone: what is narrower is what is propagated.
+        out = cheb_terms(operator, F.linear(x, weights[0]), 1)[1]
+        return out if bias is None else out + bias
+    columns = _columns(x)
     if operator.requires_grad:
         # Gradients of the entries: through the dense matrix, term by term.
-        tensors = (operator.to_dense(),)
-        out = _filter(columns, weight, bias, first, tensors, constant=False)
+        out = _filter(columns, weights, bias, first, (operator.to_dense(),), constant=False)
     else:
-        out = _ChebFilter.apply(columns, weight, bias, first, *tensors)
-    out = out.view(num_nodes, num_batch, num_steps, weight.size(2))
-    return out.permute(1, 2, 0, 3).contiguous()  # [B, T, N, C']
+        out = _ChebFilter.apply(columns, bias, first, len(weights), *weights, *operator.tensors)
+    return _sequence(out, x, out_channels)
+
+
+def cheb_terms(operator: GraphOperator, x: Tensor, last: int) -> list[Tensor]:
+    """Return what the polynomials up to an order make of signals [B, T, N, C], one by one."""
+    constant = not operator.requires_grad
+    tensors = operator.tensors if constant else (operator.to_dense(),)
+    terms = _basis(_columns(x), last, tensors, constant=constant)
+    return [x, *(_sequence(term, x, x.size(3)) for term in terms[1:])]
+
+
+def _columns(x: Tensor) -> Tensor:
+    """Return sequences [B, T, N, C] as [N, B * T * C]."""
+    return x.permute(2, 0, 1, 3).reshape(x.size(2), -1).contiguous()
+
+
+def _sequence(columns: Tensor, x: Tensor, width: int) -> Tensor:
+    """Return columns as sequences of the shape of x, but for their width."""
+    num_batch, num_steps, num_nodes, _ = x.shape
+    out = columns.view(num_nodes, num_batch, num_steps, width)
+    return out.permute(1, 2, 0, 3).contiguous()  # [B, T, N, C]
 
 
 def _basis(
@@ -74,45 +102,47 @@ def _basis(
 
 def _filter(
     x: Tensor,
-    weight: Tensor,
+    weights: Sequence[Tensor],
     bias: Tensor | None,
     first: int,
     tensors: tuple[Tensor, ...],
-    transpose: bool = False,
     constant: bool = True,
 ) -> Tensor:
-    """Return sum_k T_k x W_k + b as rows [N * S, C'] for columns x [N, S * C]."""
-    terms = _basis(x, first + weight.size(0) - 1, tensors, transpose, constant)[first:]
-    rows = [term.view(-1, weight.size(1)) for term in terms]
-    out = rows[0] @ weight[0] if bias is None else torch.addmm(bias, rows[0], weight[0])
-    for k in range(1, len(rows)):
-        out = out.addmm_(rows[k], weight[k])
+    """Return sum_k T_k x W_k^T + b as rows [N * S, C'] for columns x [N, S * C]."""
+    terms = _basis(x, first + len(weights) - 1, tensors, constant=constant)[first:]
+    rows = [term.view(-1, weights[0].size(1)) for term in terms]
+    out = rows[0] @ weights[0].t() if bias is None else torch.addmm(bias, rows[0], weights[0].t())
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        out = out.addmm_(row, weight.t())
     return out
 
 
 class _ChebFilter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, first, *tensors):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, weight, *tensors)
-        ctx.first = first
-        return _filter(x, weight, bias, first, tensors)
+    def forward(ctx, x, bias, first, count, *others):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, *others)
+        ctx.first, ctx.count = first, count
+        return _filter(x, others[:count], bias, first, others[count:])
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        x, weight, *tensors = ctx.saved_tensors
-        last, width = ctx.first + weight.size(0) - 1, weight.size(2)
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[2]:
+        x, *others = ctx.saved_tensors
+        weights, tensors = others[: ctx.count], tuple(others[ctx.count :])
+        width, in_channels = weights[0].shape
+        grad_x = grad_bias = None
+        grads = [None] * ctx.count
+        if ctx.needs_input_grad[1]:
             grad_bias = grad.sum(0)
         columns = grad.reshape(x.size(0), -1)  # [N, S * C']
-        terms = _basis(columns, last, tuple(tensors), transpose=True)[ctx.first :]
+        terms = _basis(columns, ctx.first + ctx.count - 1, tensors, transpose=True)[ctx.first :]
         rows = [term.view(-1, width) for term in terms]
         if ctx.needs_input_grad[0]:
-            grad_x = rows[0] @ weight[0].t()
-            for k in range(1, len(rows)):
-                grad_x = grad_x.addmm_(rows[k], weight[k].t())
+            grad_x = rows[0] @ weights[0]
+            for row, weight in zip(rows[1:], weights[1:], strict=True):
+                grad_x = grad_x.addmm_(row, weight)
             grad_x = grad_x.view_as(x)
-        if ctx.needs_input_grad[1]:
-            signal = x.view(-1, weight.size(1)).t()
-            grad_weight = torch.stack([signal @ row for row in rows])
-        return grad_x, grad_weight, grad_bias, None, *[None] * len(tensors)
+        signal = x.view(-1, in_channels)
+        for k, row in enumerate(rows):
+            if ctx.needs_input_grad[4 + k]:
+                grads[k] = row.t() @ signal
+        return grad_x, grad_bias, None, None, *grads, *[None] * len(tensors)

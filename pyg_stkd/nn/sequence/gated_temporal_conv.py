@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from pyg_stkd import checks
 from pyg_stkd.nn.scripting import refuse_script
-from pyg_stkd.nn.sequence.time_conv import TimeConv, apply_gate, keeps_digits
+from pyg_stkd.nn.sequence.gates import apply_gate
+from pyg_stkd.nn.sequence.thin import Role
+from pyg_stkd.nn.sequence.time_conv import TimeConv, keeps_digits
 
 __all__ = ["Gate", "GatedTemporalConv"]
 
@@ -73,6 +75,7 @@ class GatedTemporalConv(nn.Module):
     """
 
     __prepare_scriptable__ = refuse_script
+    thin = Role.GATED
 
     def __init__(
         self,

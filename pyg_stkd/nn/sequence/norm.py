@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyg_stkd.nn.scripting import refuse_script
+from pyg_stkd.nn.sequence.thin import Role
 
 __all__ = ["NodeBatchNorm", "NodeLayerNorm"]
 
@@ -35,33 +35,24 @@ class NodeLayerNorm(nn.LayerNorm):
         [-1.0, 1.0, -1.0, 1.0]
     """
 
+    thin = Role.NORM
+
     def __init__(self, num_channels: int, num_nodes: int | None = None, eps: float = 1e-12) -> None:
         super().__init__(num_channels if num_nodes is None else [num_nodes, num_channels], eps)
         self.num_nodes = num_nodes
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each time step."""
-        if self.num_nodes is not None:
-            _check_nodes(x, self.num_nodes)
+        self.check_nodes(x)
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         shape = x.shape[-2:]
         return F.layer_norm(x, shape, weight.expand(shape), bias.expand(shape), self.eps)
 
-    def on_rows(self, rows: Tensor, num_batch: int) -> Tensor:
-        """Normalise rows [T, C, B * N]."""
-        num_steps, width, size = rows.shape
-        x = rows.view(num_steps, width, num_batch, -1).transpose(1, 2)  # [T, B, C, N]
-        shape = x.shape[-2:]
-        weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if self.num_nodes is None:
-            weight, bias = weight.unsqueeze(1), bias.unsqueeze(1)
-        else:
-            _check_nodes(x.mT, self.num_nodes)
-            weight, bias = weight.t(), bias.t()
-        x = torch.layer_norm(x, shape, weight.expand(shape), bias.expand(shape), self.eps)
-        return x.transpose(1, 2).reshape(num_steps, width, size)
+    def check_nodes(self, x: Tensor) -> None:
+        """Raise unless :obj:`x` [*, N, C] has the nodes that the norm has scales for."""
+        if self.num_nodes is not None:
+            _check_nodes(x, self.num_nodes)
 
 
 class NodeBatchNorm(nn.BatchNorm1d):

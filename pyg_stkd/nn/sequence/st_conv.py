@@ -11,13 +11,21 @@ from torch.nn import functional as F
 
 from pyg_stkd import checks
 from pyg_stkd.nn.scripting import refuse_script
-from pyg_stkd.nn.sequence.cheb_conv import ChebConv, GCNConv
+from pyg_stkd.nn.sequence.cheb_conv import ChebConv
 from pyg_stkd.nn.sequence.gated_temporal_conv import Gate, GatedTemporalConv
-from pyg_stkd.nn.sequence.nodes_last import from_rows, pays, to_rows
+from pyg_stkd.nn.sequence.gcn_conv import GCNConv
 from pyg_stkd.nn.sequence.norm import NodeBatchNorm, NodeLayerNorm
 from pyg_stkd.nn.sequence.on_steps import check_each_step, last_steps, on_each_step, on_steps
 from pyg_stkd.nn.sequence.operators.graph_operator import Propagation
-from pyg_stkd.nn.sequence.thin_block import is_thin, run_block, thin_pays
+from pyg_stkd.nn.sequence.thin import (
+    Role,
+    from_rows,
+    pays,
+    run_block,
+    takes_block,
+    thin_pays,
+    to_rows,
+)
 from pyg_stkd.nn.sequence.time_conv import keeps_digits
 
 __all__ = ["STConv"]
@@ -88,6 +96,7 @@ class STConv(nn.Module):
     """
 
     __prepare_scriptable__ = refuse_script
+    thin = Role.BLOCK
 
     def __init__(
         self,
@@ -174,9 +183,9 @@ class STConv(nn.Module):
         if each:
             check_each_step(edge_index, edge_weight, x.size(1))
         widest = max(self.temporal_channels, self.hidden_channels, self.out_channels)
-        if not each and thin_pays(x, self.in_channels, widest) and is_thin(self):
-            assert isinstance(self.conv, ChebConv)
-            operator = self.conv.checked_operator(x, edge_index, edge_weight)
+        if not each and thin_pays(x, self.in_channels, widest) and takes_block(self):
+            assert isinstance(self.conv, (ChebConv, GCNConv))
+            operator = self.conv.operator_for(x, edge_index, edge_weight)
             return from_rows(run_block(self, to_rows(x), x.size(0), operator), x.size(0))
         h = self.temporal1(x)  # [B, T', N, C']
         if self.align is not None:
@@ -193,25 +202,26 @@ class STConv(nn.Module):
         if isinstance(edge_index, (list, tuple)):
             graphs = [last_steps(given, h.size(1)) for given in (edge_index, edge_weight)]
             return on_each_step(self._graph, h, *graphs)
-        if not isinstance(self.conv, ChebConv):
+        if not isinstance(self.conv, (ChebConv, GCNConv)):
             out = on_steps(self.conv, h, edge_index, edge_weight)
-        elif self.residual and self._adds_identity(self.conv, h):
+        elif self.residual and isinstance(self.conv, ChebConv) and _adds_identity(self.conv, h):
             identity = torch.eye(h.size(-1), dtype=h.dtype, device=h.device)
             return self.conv(h, edge_index, edge_weight, residual=identity)
         else:
             out = self.conv(h, edge_index, edge_weight)
         return out + h if self.residual else out
 
-    def _adds_identity(self, conv: ChebConv, h: Tensor) -> bool:
-        """Whether the residual is best made a part of the filter's weights."""
-        thin = pays(h, conv.in_channels, conv.out_channels, conv.weight)
-        return not isinstance(conv, GCNConv) and keeps_digits(h) and not thin
-
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.in_channels}, {self.hidden_channels}, "
             f"{self.out_channels}, kernel_size={self.kernel_size}, conv={self.conv})"
         )
+
+
+def _adds_identity(conv: ChebConv, h: Tensor) -> bool:
+    """Whether the residual is best made a part of the filter's weights."""
+    weights = (lin.weight for lin in conv.lins)
+    return keeps_digits(h) and not pays(h, conv.in_channels, conv.out_channels, *weights)
 
 
 def _make_norm(norm: Norm, channels: int, num_nodes: int | None) -> nn.Module | None:
@@ -229,9 +239,9 @@ def _make_conv(
     conv: GraphConv, in_channels: int, out_channels: int, K: int, bias: bool, propagation: Any
 ) -> nn.Module:
     if conv == "cheb":
-        return ChebConv(in_channels, out_channels, K, bias, propagation)
+        return ChebConv(in_channels, out_channels, K, bias=bias, propagation=propagation)
     if conv == "gcn":
-        return GCNConv(in_channels, out_channels, bias, propagation)
+        return GCNConv(in_channels, out_channels, bias=bias, propagation=propagation)
     if isinstance(conv, str) or not callable(conv):
         raise ValueError(
             f"'conv' must be 'cheb', 'gcn', a layer or a callable that makes one (got {conv!r})"

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyg_stkd.nn.sequence.nodes_last import conv_rows, from_rows, pays, to_rows
+from pyg_stkd.nn.sequence.gates import apply_gate
+from pyg_stkd.nn.sequence.thin import Role, conv_rows, from_rows, pays, to_rows
 
-__all__ = ["TimeConv", "apply_gate", "keeps_digits"]
+__all__ = ["TimeConv", "keeps_digits"]
 
 # Maps of each gate for each output channel.
 _PARTS = {"linear": 1, "glu": 2, "pgt": 3}
@@ -33,6 +34,8 @@ class TimeConv(nn.Conv2d):
         >>> TimeConv(2, 8, 3)(torch.randn(1, 12, 5, 2), gate="glu").shape
         torch.Size([1, 10, 5, 4])
     """
+
+    thin = Role.TIME
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True
@@ -77,23 +80,6 @@ def _with_identity(weight: Tensor) -> Tensor:
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # [B, T, N, C] is the channels-last layout of [B, C, T, N]: no copy is made.
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1).contiguous()
-
-
-def apply_gate(y: Tensor, gate: str, dim: int = -1) -> Tensor:
-    """Gate maps whose parts lie one after the other."""
-    if gate == "linear":
-        return y
-    if gate == "glu":
-        return F.glu(y, dim)
-    if gate == "relu":
-        return torch.relu(y)
-    if gate == "sigmoid":
-        return torch.sigmoid(y)
-    if gate == "gtu":
-        p, q = y.chunk(2, dim)
-        return p.tanh() * q.sigmoid()
-    p, q, r = y.chunk(3, dim)
-    return torch.relu(p * q.sigmoid() + r)
 
 
 class _GatedConv(torch.autograd.Function):

@@ -56,7 +56,7 @@ _OF_ROWS = {
     attention.gatv2_conv,
     attention.transformer_conv,
     multihead.multihead_attention,
-    spatio_temporal.cheb_conv,
+    spatio_temporal.cheb_attention_conv,
 }
 
 

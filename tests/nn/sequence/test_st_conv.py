@@ -119,7 +119,7 @@ def test_gcn_equals_the_layer_of_pyg() -> None:
     theirs = copy.deepcopy(ours)
     theirs.conv = pyg.GCNConv(4, 4).double()
     with torch.no_grad():
-        theirs.conv.lin.weight.copy_(ours.conv.weight[0].t())
+        theirs.conv.lin.weight.copy_(ours.conv.lin.weight)
     x = sequence()
     torch.testing.assert_close(ours(x, EDGES, WEIGHT), theirs(x, EDGES, WEIGHT))
 
@@ -132,7 +132,7 @@ def test_no_edges_and_one_node(propagation: str, nodes: int) -> None:
     out = block(x, EDGES[:, :0])
     # Without edges the filter is W_0 - W_2 in each node: nodes do not meet before the norm.
     h = block.align(block.temporal1(x))
-    u = h @ (block.conv.weight[0] - block.conv.weight[2]) + block.conv.bias + h
+    u = h @ (block.conv.lins[0].weight - block.conv.lins[2].weight).t() + block.conv.bias + h
     torch.testing.assert_close(out, block.norm(block.temporal2(u.relu())))
     out.sum().backward()
 
@@ -246,7 +246,9 @@ def test_copies_and_weights() -> None:
         torch.testing.assert_close(twin(x, EDGES), out, rtol=0, atol=0)
     block.reset_parameters()
     assert not torch.equal(block(x, EDGES), out)
-    assert repr(block) == "STConv(3, 4, 6, kernel_size=3, conv=ChebConv(4, 4, K=3))"
+    assert (
+        repr(block) == "STConv(3, 4, 6, kernel_size=3, conv=ChebConv(4, 4, K=3, normalization=sym))"
+    )
 
 
 def test_dropout_only_in_training() -> None:

@@ -13,8 +13,9 @@ from pyg_stkd.graph import Graph
 
 __all__ = ["Rule", "normalized_edges"]
 
-# The normalisation of a Laplacian and its largest eigenvalue; or "gcn", and 0.
-Rule: TypeAlias = tuple[str | None, float]
+# The normalisation of a Laplacian and its largest eigenvalue, None for twice the largest
+# degree; or "gcn", and 0.
+Rule: TypeAlias = tuple[str | None, float | None]
 
 
 def normalized_edges(
@@ -59,7 +60,7 @@ def normalized_edges(
 
 
 def _cheb(
-    edges: Tensor, weight: Tensor, graph: Graph, normalization: str | None, lambda_max: float
+    edges: Tensor, weight: Tensor, graph: Graph, normalization: str | None, lambda_max: float | None
 ) -> tuple[Tensor, Tensor]:
     source, target = edges
     weight = torch.where(source == target, 0.0, weight)
@@ -70,10 +71,15 @@ def _cheb(
         weight = scale[source] * weight * scale[target]
     elif normalization == "rw":
         weight = weight / torch.where(degree > 0, degree, torch.inf)[source]
-    value = -(2.0 / lambda_max) * weight
+    if lambda_max is None:  # a matrix of zeros has any largest eigenvalue
+        most = 2.0 * torch.cat([diagonal, diagonal.new_zeros(1)]).amax()
+        scale_to: Any = 2.0 / torch.where(most > 0, most, 1.0)
+    else:
+        scale_to = 2.0 / lambda_max
+    value = -scale_to * weight
     if normalization is not None and lambda_max == 2.0:
         return edges, value  # the diagonal is zero
-    return _with_loops(edges, value, (2.0 / lambda_max) * diagonal - 1.0)
+    return _with_loops(edges, value, scale_to * diagonal - 1.0)
 
 
 def _gcn(edges: Tensor, weight: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:

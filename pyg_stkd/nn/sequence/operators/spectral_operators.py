@@ -31,7 +31,7 @@ def cheb_operator(
     *,
     dtype: torch.dtype = torch.float32,
     normalization: Normalization = "sym",
-    lambda_max: float = 2.0,
+    lambda_max: float | None = 2.0,
     propagation: Propagation = "auto",
 ) -> GraphOperator:
     r"""Return the scaled Laplacian of `"Convolutional Neural Networks on Graphs with Fast Localized
@@ -56,7 +56,8 @@ def cheb_operator(
         normalization (str, optional): :obj:`"sym"`, :obj:`"rw"`
             (:math:`\mathbf{I} - \mathbf{D}^{-1} \mathbf{A}`) or :obj:`None`
             (:math:`\mathbf{D} - \mathbf{A}`). (default: :obj:`"sym"`)
-        lambda_max (float, optional): Largest eigenvalue of the Laplacian. (default: :obj:`2.0`)
+        lambda_max (float, optional): Largest eigenvalue of the Laplacian, or :obj:`None` for
+            twice its largest entry, as PyG's layer assumes. (default: :obj:`2.0`)
         propagation (str, optional): :obj:`"dense"`, :obj:`"sparse"` or :obj:`"auto"`.
             (default: :obj:`"auto"`)
 
@@ -73,9 +74,17 @@ def cheb_operator(
         True
     """
     checks.choice("normalization", normalization, ("sym", "rw", None))
-    checks.number("lambda_max", lambda_max, above=0)
+    if lambda_max is None and normalization is not None:
+        lambda_max = 2.0  # the diagonal is of ones
+    if lambda_max is not None:
+        checks.number("lambda_max", lambda_max, above=0)
     return _operator(
-        edge_index, edge_weight, num_nodes, dtype, propagation, (normalization, float(lambda_max))
+        edge_index,
+        edge_weight,
+        num_nodes,
+        dtype,
+        propagation,
+        (normalization, None if lambda_max is None else float(lambda_max)),
     )
 
 

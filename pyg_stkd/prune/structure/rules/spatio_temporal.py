@@ -16,9 +16,16 @@ from pyg_stkd.nn import (
 from pyg_stkd.nn.models.astgcn import ASTBlock
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.registry import register
+from pyg_stkd.prune.structure.rules.convolutions import cheb_conv, gcn_conv
 from pyg_stkd.prune.structure.rules.dense import convolution, linear
 
-__all__ = ["astgcn_attention", "astgcn_block", "cheb_conv", "gated_temporal_conv", "st_conv"]
+__all__ = [
+    "astgcn_attention",
+    "astgcn_block",
+    "cheb_attention_conv",
+    "gated_temporal_conv",
+    "st_conv",
+]
 
 
 @register(GatedTemporalConv)
@@ -36,12 +43,12 @@ def gated_temporal_conv(ports: Ports, conv: Any, x: Channels | None) -> Channels
     return out
 
 
-@register(
-    ChebConv,
-    GCNConv,
-    ChebAttentionConv,
-)
-def cheb_conv(ports: Ports, conv: Any, x: Channels | None) -> Channels:
+register(ChebConv)(cheb_conv)
+register(GCNConv)(gcn_conv)
+
+
+@register(ChebAttentionConv)
+def cheb_attention_conv(ports: Ports, conv: Any, x: Channels | None) -> Channels:
     """A matrix for each order, all from and to the same channels."""
     x = ports.sized(x, conv.in_channels)
     out = ports.fresh(conv.out_channels)
