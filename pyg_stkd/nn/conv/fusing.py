@@ -17,7 +17,11 @@ _STEPS = (
 )
 # PyG itself puts these on instances, when it stops explaining for example.
 _LOOPS = ("propagate", "edge_updater")
-_HOOKED = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+_HOOKED = tuple(
+    f"_{step}_forward{kind}_hooks"
+    for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+    for kind in ("_pre", "")
+)
 
 
 def overrides_step(cls: type) -> bool:
@@ -29,9 +33,13 @@ def runs_unchanged(conv: MessagePassing) -> bool:
     """Tell whether a layer has no hook, override, explanation or trace inside its propagation."""
     if conv.explain or conv.decomposed_layers != 1 or conv.flow != "source_to_target":
         return False
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if tracing or any(step in conv.__dict__ for step in _STEPS):
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
-    return not any(
-        getattr(conv, f"_{step}_forward{kind}_hooks") for step in _HOOKED for kind in ("_pre", "")
-    )
+    state = conv.__dict__  # loops without generators: small models ask this often
+    for step in _STEPS:
+        if step in state:
+            return False
+    for hooks in _HOOKED:  # noqa: SIM110
+        if state[hooks]:
+            return False
+    return True

@@ -57,7 +57,7 @@ class SpectralConv:
     def is_own(self) -> bool:
         """Tell whether nobody changed, or looks into, PyG's message passing."""
         state: Any = self
-        usual = type(state.aggr_module) is SumAggregation and state.node_dim == -2
+        usual = type(state._modules["aggr_module"]) is SumAggregation and state.node_dim == -2
         return not self._changed and usual and fusing.runs_unchanged(state)
 
     def operator_for(

@@ -236,7 +236,7 @@ def run_block(block: Any, rows: Tensor, num_batch: int, operator: GraphOperator)
     elif block.residual and h.size(1) < block.hidden_channels:
         h = F.pad(h, (0, 0, 0, block.hidden_channels - h.size(1)))
     if has_short_rows(operator):
-        weights = [lin.weight for lin in conv.maps()]
+        weights = [lin._parameters["weight"] for lin in conv.maps()]  # direct, of plain layers
         out = filter_rows(operator, h, num_batch, weights, conv.bias, conv.first)
     else:
         out = to_rows(conv.filter(from_rows(h, num_batch), operator))
@@ -279,7 +279,7 @@ def is_plain(module: nn.Module | None, role: Role) -> bool:
     if module is None:
         return True
     kind = type(module)
-    if (kind.__dict__.get("thin") or _OF_OTHERS.get(kind)) is not role:
+    if (_OF_OTHERS.get(kind) or kind.__dict__.get("thin")) is not role:
         return False
     if "forward" in module.__dict__:
         return False
@@ -304,7 +304,7 @@ def takes_block(block: nn.Module) -> bool:
         is_plain(block, Role.BLOCK)
         and is_plain(conv, Role.GRAPH)
         and conv.is_own()
-        and all(is_plain(lin, Role.LINEAR) for lin in conv.maps())
+        and all([is_plain(lin, Role.LINEAR) for lin in conv.maps()])
         and is_plain(parts.get("align"), Role.LINEAR)
         and is_plain(parts.get("norm"), Role.NORM)
         and is_plain(dropout, Role.DROPOUT)
