@@ -304,7 +304,7 @@ def takes_block(block: nn.Module) -> bool:
         is_plain(block, Role.BLOCK)
         and is_plain(conv, Role.GRAPH)
         and conv.is_own()
-        and all([is_plain(lin, Role.LINEAR) for lin in conv.maps()])
+        and all(is_plain(lin, Role.LINEAR) for lin in conv.maps())
         and is_plain(parts.get("align"), Role.LINEAR)
         and is_plain(parts.get("norm"), Role.NORM)
         and is_plain(dropout, Role.DROPOUT)
