@@ -11,6 +11,12 @@ from pyg_stkd import checks
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
 from pyg_stkd.functional.sparse.sparse_ops import reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.structures.divergence import (
+    Direction,
+    check_finite,
+    divergence,
+    given_structure,
+)
 from pyg_stkd.functional.structures.prepared import Normalize
 from pyg_stkd.functional.structures.similarity import graph_of, similarity
 from pyg_stkd.graph import Graph
@@ -63,7 +69,7 @@ def lsp(
     z_teacher: Tensor | None,
     edge_index: Any,
     kernel: Kernel = _DEFAULT_KERNEL,
-    direction: Literal["student", "teacher"] = "student",
+    direction: Direction = "student",
     *,
     normalize: Normalize = None,
     reduction: Literal["node", "edge"] = "node",
@@ -137,20 +143,12 @@ def lsp(
             _warn_if_blind(graph, teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
-        if list(teacher_structure.shape) != [graph.num_edges]:
-            raise ValueError(
-                f"'teacher_structure' must have shape [{graph.num_edges}], a value for each edge "
-                f"(got {list(teacher_structure.shape)})"
-            )
-        teacher = teacher_structure.detach()
+        shape = [graph.num_edges]
+        teacher = given_structure(teacher_structure, shape, "a value for each edge")
     student = segment_log_softmax(graph, similarity(z_student, graph, kernel, normalize))
-    gap = student - teacher
-    term = student.exp() * gap if direction == "student" else teacher.exp() * -gap
-    loss = _mean(graph, term, nodes, reduction)
-    if not torch.compiler.is_compiling() and not loss.isfinite():
-        _explain(
-            loss, z_student=z_student, z_teacher=z_teacher, teacher_structure=teacher_structure
-        )
+    loss = _mean(graph, divergence(student, teacher, direction), nodes, reduction)
+    inputs = {"z_student": z_student, "z_teacher": z_teacher}
+    check_finite(loss, "local", **inputs, teacher_structure=teacher_structure)
     return loss
 
 
@@ -194,10 +192,3 @@ def _check_teacher(z_student: Tensor, z_teacher: Tensor) -> None:
             "'z_student' and 'z_teacher' must have the same number of nodes "
             f"(got {z_student.size(0)} and {z_teacher.size(0)})"
         )
-
-
-def _explain(loss: Tensor, **inputs: Tensor | None) -> None:
-    for name, value in inputs.items():
-        if value is not None and not value.isfinite().all():
-            raise ValueError(f"'{name}' must be finite (got NaN or infinite values)")
-    raise ValueError(f"The local structures overflow: normalise the features (got loss {loss})")

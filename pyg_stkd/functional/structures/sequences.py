@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
 from pyg_stkd import checks
 
-__all__ = ["Direction", "check_pair"]
-
-Direction = Literal["student", "teacher"]
+__all__ = ["check_pair"]
 
 
 def check_pair(

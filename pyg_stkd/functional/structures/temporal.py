@@ -10,12 +10,15 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.functional.sparse.sparse_ops import compute_dtype
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
+from pyg_stkd.functional.structures.divergence import (
+    Direction,
+    check_finite,
+    divergence,
+    given_structure,
+)
 from pyg_stkd.functional.structures.pairwise import pairwise
 from pyg_stkd.functional.structures.prepared import Normalize
-from pyg_stkd.functional.structures.sequences import (
-    Direction,
-    check_pair,
-)
+from pyg_stkd.functional.structures.sequences import check_pair
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["temporal_correlation", "temporal_structure"]
@@ -127,22 +130,14 @@ def temporal_correlation(
         assert teacher_structure is not None
         batch, steps, num_nodes, _ = h_student.shape
         expected = [batch, num_nodes, steps, steps - 1]
-        if list(teacher_structure.shape) != expected:
-            raise ValueError(
-                f"'teacher_structure' must have shape {expected}, [B, N, T, T - 1] "
-                f"(got {list(teacher_structure.shape)})"
-            )
-        teacher = teacher_structure.detach()
+        teacher = given_structure(teacher_structure, expected, "[B, N, T, T - 1]")
         teacher = teacher if nodes is None else teacher.index_select(1, nodes)
     chosen = h_student if nodes is None else h_student.index_select(2, nodes)
     student = temporal_structure(chosen, kernel, normalize)
-    gap = student - teacher
-    term = student.exp() * gap if direction == "student" else teacher.exp() * -gap
+    term = divergence(student, teacher, direction)
     loss = term.sum() / max(1, term[..., 0].numel())
-    if not torch.compiler.is_compiling() and not loss.isfinite():
-        _explain(
-            loss, h_student=h_student, h_teacher=h_teacher, teacher_structure=teacher_structure
-        )
+    inputs = {"h_student": h_student, "h_teacher": h_teacher}
+    check_finite(loss, "temporal", **inputs, teacher_structure=teacher_structure)
     return loss
 
 
@@ -165,10 +160,3 @@ def _warn_if_blind(structure: Tensor, kernel: Kernel, normalize: Normalize) -> N
     entropy = -(structure.exp() * structure).sum(-1).mean()
     spread = (structure.amax(-1) - structure.amin(-1)).mean()
     warn_if_blind("temporal", spread, entropy / math.log(others), kernel, normalize)
-
-
-def _explain(loss: Tensor, **inputs: Tensor | None) -> None:
-    for name, value in inputs.items():
-        if value is not None and not value.isfinite().all():
-            raise ValueError(f"'{name}' must be finite (got NaN or infinite values)")
-    raise ValueError(f"The temporal structures overflow: normalise the features (got loss {loss})")
