@@ -124,6 +124,7 @@ class Distiller(nn.Module):
         # Past nn.Module's registration: the teacher is no part of the state of the distiller.
         object.__setattr__(self, "_teacher", teacher)
         object.__setattr__(self, "_teachers", teachers.requires_grad_(False).eval())
+        self._parts_of_teachers = tuple(teachers.modules())
         self.student = student
         self.losses = nn.ModuleDict(named)
         self.epoch = 0
@@ -308,17 +309,20 @@ class Distiller(nn.Module):
         return dict(self.losses.items())  # type: ignore[arg-type]
 
     @torch.compiler.disable
-    def _prepare(self, teacher: Any, teacher_args: Any, asked: bool) -> bool:
+    def _prepare(self, teacher: Any, teacher_args: Any, asked: bool, given: Any = None) -> bool:
         """Return whether the teacher must run. Not compiled: the epoch is no constant."""
         if any(x.removed for x in (*self._teacher_recorders, self._student_recorder)):
             raise RuntimeError("The hooks of this distiller were removed: build a new one")
         if teacher is not None and teacher_args is not None:
             raise ValueError("'teacher_args' must not be given with 'teacher', which needs no run")
-        if any(module.training for module in self._teachers.modules()):
+        if any(module.training for module in self._parts_of_teachers):
             self._teachers.eval()  # someone called teacher.train()
-        return teacher is None and (
+        runs = teacher is None and (
             asked or any(loss.factor(self.epoch) != 0 for loss in self._named_losses().values())
         )
+        if runs and given is not None:
+            self._turns.first(given, shared=teacher_args is None)
+        return runs
 
     def _run(
         self,
@@ -332,13 +336,11 @@ class Distiller(nn.Module):
         """Run the teachers, unless they are known or not needed, and then the student."""
         of_teacher, of_student = self._calls if calls is None else calls
         known: Any = teacher
-        if self._prepare(teacher, teacher_args, asked):
-            self._turns.first((args, kwargs), shared=teacher_args is None)
+        if self._prepare(teacher, teacher_args, asked, (args, kwargs)):
             known = self._run_teachers(args, kwargs, teacher_args, of_teacher)
             self._turns.second()
         recorder = self._student_recorder
         ours = run("student", self.student, recorder, args, kwargs, call=of_student)
-        self._turns.over(ours.output, (args, kwargs))
         return ours, known
 
     def _run_teachers(
@@ -358,6 +360,7 @@ class Distiller(nn.Module):
     # The models compile; what looks at graphs, versions and epochs stays eager.
     @torch.compiler.disable
     def _weighted_losses(self, ours: Run, known: Any, target: Any, nodes: Any) -> dict[str, Tensor]:
+        self._turns.over(ours.output, (ours.args, ours.kwargs))
         everywhere = self.reduction == "global"
         seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes, everywhere)
         return seen.weighted(self._named_losses(), self.epoch)

@@ -39,6 +39,8 @@ def spread(loss: DistillationLoss, teachers: int) -> None:
 
 def loss_of(loss: DistillationLoss, teacher: int, part: Hashable = "") -> DistillationLoss:
     """Return the loss as :func:`spread` made it for a teacher and a part, else the loss itself."""
+    if "of_teacher" not in loss._modules and "of_part" not in loss._modules:
+        return loss
     for kind, name in (("of_teacher", str(teacher)), ("of_part", _word(part))):
         copies = loss._modules.get(kind)
         if isinstance(copies, nn.ModuleDict) and name in copies:

@@ -29,6 +29,10 @@ Normalize: TypeAlias = Literal["l2", "layer"] | None
 SelfLoops: TypeAlias = Literal["keep", "drop", "add"]
 
 
+# Whether the kernel is blind to a teacher is looked at in the first forwards, then now and then.
+_LOOKS, _EVERY = 8, 64
+
+
 class LSPLoss(DistillationLoss):
     r"""Local structure preserving loss from `"Distilling Knowledge from Graph Convolutional
     Networks" <https://arxiv.org/abs/2003.10477>`_ (Eqs. 3-8).
@@ -120,6 +124,7 @@ class LSPLoss(DistillationLoss):
         self.reduction = reduction
         # Copies of a graph for each slice are large: keep few, not some for every capture.
         self._graphs = GraphCache()
+        self._looks = 0
 
     @classmethod
     def paper(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
@@ -179,6 +184,10 @@ class LSPLoss(DistillationLoss):
             graph = slice_blocks(graph, slices)
             s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
         structure = self._known_structure(teacher, t, graph) if lasting else None
+        if structure is None and self._looks >= _LOOKS and self._looks % _EVERY:
+            with torch.no_grad():  # as lsp would, but for a look at whether the kernel is blind
+                structure = local_structure(t, graph, self.kernel, self.normalize)
+        self._looks += 1
         return lsp(
             s,
             t if structure is None else None,

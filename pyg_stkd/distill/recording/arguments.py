@@ -99,7 +99,6 @@ class Turns:
         self._carried = Carried()
         self._given: Unchanged | None = None
 
-    @torch.compiler.disable
     def first(self, args: Any, shared: bool) -> None:
         """The teacher is about to run, on the arguments of the student or on its own."""
         self._given = Unchanged(args) if shared else None
@@ -122,7 +121,6 @@ class Turns:
             self._given.check("teacher")
         self._given = None
 
-    @torch.compiler.disable
     def over(self, output: Any, args: Any) -> None:
         """The student has returned."""
         self._carried.remember(output, args)
