@@ -55,7 +55,8 @@ def test_runs_resumes_and_redraws(
     assert [run["method"] for run in results["runs"]] == METHODS
     for run in results["runs"]:
         parts = [run[f"mae/{h}"] for h in (15, 30, 45, 60)]
-        assert min(parts) <= run["mae/mean"] <= max(parts) + 2  # 5 to 60 minutes, in mph
+        # The mean of 5 to 60 minutes, in mph; these four leave out the first ones.
+        assert min(parts) - 2 <= run["mae/mean"] <= max(parts) + 2
         assert all(0 < run[f"mae/{h}"] <= run[f"rmse/{h}"] for h in (15, 30, 45, 60, "mean"))
         assert len(run["node_mae"]) == 5
         assert len(run["forecast"]) == len(results["scene"]["truth"])
