@@ -187,7 +187,7 @@ _NETS: dict[str, tuple[Any, ...]] = {
     "SGFormer": (lambda h: models.SGFormer(CHANNELS, h, CLASSES), _xeb),
     "Polynormer": (lambda h: models.Polynormer(CHANNELS, h, CLASSES, heads=1), _xeb),
     "GNNFF": (
-        lambda h: models.GNNFF(h, h, num_layers=2, cutoff=5.0, max_neighbors=8),
+        lambda h: models.GNNFF(h, h, num_layers=2, cutoff=5.0, max_num_neighbors=8),
         _molecule,
     ),
     "DimeNet++": (

@@ -430,7 +430,7 @@ class Forecast(nn.Module):
 
     def __init__(self, h: int) -> None:
         super().__init__()
-        self.body = STGCN(2, (h, h // 2, h), h)
+        self.body = STGCN(2, [(h, h // 2, h)] * 2, h)
         self.head = nn.Linear(h, 3)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -513,6 +513,6 @@ _OWN: dict[str, tuple[Any, ...]] = {
     "in-place functions": (InPlace, _XE),
     "TopK pools": (TopK, _XEB),
     "DiffPool": (DiffPool, _dense),
-    "STGCN with a head": (Forecast, lambda: (_steps(2, 16, NODES, 2), graph().edge_index)),
+    "STGCN with a head": (Forecast, lambda: (_steps(2, 12, NODES, 2), graph().edge_index)),
 }
 OWN = [Model(name, "own nets", e[0], e[1], *e[2:]) for name, e in _OWN.items()]

@@ -55,7 +55,8 @@ def find_ports(
         except ValueError:
             pass
         else:
-            if any(ports.is_free(channels) for _, channels in ports.axes):
+            free = any(ports.is_free(channels) for _, channels in ports.axes)
+            if free and all(reason.is_natural for reason in ports.reasons):
                 return ports
     plain, example = sharpened(plain, example)
     return Ports(plain, ignore, heads, follow=lambda ports, _: follow(ports, plain, example))

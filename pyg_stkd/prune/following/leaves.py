@@ -187,8 +187,8 @@ class Leaf:
 
 
 def joins_layers(rule: Any) -> bool:
-    """Tell whether a rule is one of those that following replaces."""
-    return rule in _FOLLOWED
+    """Tell whether a rule is of a chain, of which following knows more."""
+    return rule in _FOLLOWED - {models.stgcn, models.astgcn}
 
 
 def leaf_of(module: nn.Module) -> bool:

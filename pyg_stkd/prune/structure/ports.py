@@ -148,8 +148,12 @@ class Ports:
             ValueError: If the rule does not hold, or says nothing of some parameters.
         """
         module = self.model.get_submodule(name)
-        known = len(self._unknown)
+        known, reasons = len(self._unknown), len(self.reasons)
         out = self(module, x)
+        if len(self.reasons) > reasons:  # following may know more
+            why = self.reasons[reasons].why
+            del self.reasons[reasons:]
+            raise ValueError(why)
         unseen = [
             self._names[child]
             for child in module.modules()

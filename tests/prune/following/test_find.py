@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import (
+    GCN,
     BatchNorm,
     GATConv,
     GCNConv,
@@ -373,3 +374,10 @@ def test_inputs_by_name_and_as_data() -> None:
     data = Data(x=x, edge_index=edge_index)
     assert set(pruned(OnData(), data).widths) == {"conv1"}
     assert data.x is x
+
+
+def test_where_rules_keep_channels_following_frees_them() -> None:
+    model = GCN(6, 12, num_layers=3, out_channels=3, norm="pair_norm")
+    assert set(pruned(model, graph()).widths) == {"convs.0", "convs.1"}
+    held = nn.Sequential(nn.Linear(6, 8), nn.Flatten(), nn.Linear(8, 3))
+    assert set(pruned(held, (graph()[0],)).widths) == {"0"}
