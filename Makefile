@@ -7,6 +7,8 @@
 #                      PIP_FIND_LINKS) in an environment of its own
 #   make test-all      the suite, long tests included, with every other optional package (the extra
 #                      "all") and PyTorch Geometric Temporal, in an environment of its own
+#   make test-oldest   the suite on the oldest versions declared (OLDEST_TORCH, OLDEST_PYG), and
+#   make test-newest   on the newest (NEWEST_TORCH), each in an environment of its own; not in CI
 #   make lint          ruff (rules and format) and mypy
 #   make docs          the HTML documentation, warnings as errors, in docs/_build/html
 #   make bench         the benchmarks of benchmarks/
@@ -24,6 +26,11 @@ TORCH ?= 2.13.0
 VENV ?= .venv
 VENV_SPARSE ?= .venv-sparse
 VENV_ALL ?= .venv-all
+VENV_OLDEST ?= .venv-oldest
+VENV_NEWEST ?= .venv-newest
+OLDEST_TORCH ?= 2.6.0
+OLDEST_PYG ?= 2.6.1
+NEWEST_TORCH ?= 2.14.1
 WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -48,7 +55,7 @@ VERSIONS = import sys; from importlib.metadata import version as v; \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: demo test test-sparse test-all lint docs bench fuzz clean help
+.PHONY: demo test test-sparse test-all test-oldest test-newest lint docs bench fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,6 +80,12 @@ test-all: $(VENV_ALL)/.all
 	@$(VENV_ALL)/bin/python -c '$(VERSIONS)' torch torch-geometric lightning onnxruntime h5py
 	@FULL_TEST=1 $(VENV_ALL)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
+test-oldest:
+	@$(MAKE) --no-print-directory test VENV=$(VENV_OLDEST) TORCH=$(OLDEST_TORCH) PYG=$(OLDEST_PYG)
+
+test-newest:
+	@$(MAKE) --no-print-directory test VENV=$(VENV_NEWEST) TORCH=$(NEWEST_TORCH)
+
 lint: $(VENV)/.dev
 	@echo "==> Checking rules (ruff check), format (ruff format) and types (mypy)"
 	@$(VENV)/bin/python -m ruff check .
@@ -96,7 +109,7 @@ fuzz: $(VENV)/.fuzz
 	@$(VENV)/bin/python tests/fuzz/drive.py --inputs $(FUZZ_INPUTS) $(FUZZ)
 
 clean:
-	rm -rf $(ENVS) build dist *.egg-info docs/_build docs/_results docs/api
+	rm -rf $(ENVS) $(VENV_OLDEST) $(VENV_NEWEST) build dist *.egg-info docs/_build docs/_results docs/api
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -122,7 +135,7 @@ $(ENVS:%=%/.torch-$(TORCH)): %/.torch-$(TORCH): %/.python
 
 $(ENVS:%=%/.package): %/.package: %/.torch-$(TORCH) pyproject.toml
 	@echo "==> Installing pyg_stkd (editable) with what tests and examples need in $*"
-	@$*/bin/python $(PIP) --editable ".[test,examples]" "$(KEEP)"
+	@$*/bin/python $(PIP) --editable ".[test,examples]" "$(KEEP)" $(addprefix torch-geometric==,$(PYG))
 	@touch $@
 
 $(VENV_SPARSE)/.sparse: %/.sparse: %/.package

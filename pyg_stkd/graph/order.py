@@ -33,8 +33,10 @@ def assumed(condition: bool) -> bool:
     """
     if not torch.compiler.is_compiling():
         return condition
-    from torch.fx.experimental.symbolic_shapes import guard_or_true
+    from torch.fx.experimental import symbolic_shapes
 
+    # Before torch 2.8 there is no such question: what cannot be known then breaks the graph.
+    guard_or_true = getattr(symbolic_shapes, "guard_or_true", bool)
     if not guard_or_true(condition):
         return False
     torch._check(condition)

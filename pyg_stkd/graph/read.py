@@ -60,7 +60,7 @@ def read(adj: Any) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:
 
 def as_pair(num_nodes: Any) -> tuple[int, int]:
     """Return the numbers of sources and of targets."""
-    pair = num_nodes if isinstance(num_nodes, tuple | list) else (num_nodes, num_nodes)
+    pair = num_nodes if isinstance(num_nodes, (tuple, list)) else (num_nodes, num_nodes)
     if len(pair) != 2 or not all(isinstance(n, SupportsIndex) for n in pair):
         raise TypeError(f"'num_nodes' must be an integer or a pair of them (got {num_nodes!r})")
     if is_exporting() or torch.compiler.is_compiling():
