@@ -36,6 +36,7 @@ FACES = {
     "functional/sparse/sparse_ops.py": "functional/sparse/test_primitives.py",
     "functional/structures/": "functional/structures/test_local.py",
     "graph/": "graph/test_graph.py",
+    "nn/conv/inputs.py": "nn/conv/test_gat_conv.py",
     "nn/conv/": "nn/conv/test_edge_conv.py",
     "nn/models/astgcn_states.py": "nn/models/test_astgcn.py",
     "nn/sequence/operators/": "nn/sequence/operators/test_graph_operator.py",
