@@ -229,6 +229,14 @@ def test_what_mixes_channels_without_a_rule_is_refused() -> None:
             Ports(nn.Sequential(nn.Linear(2, 4), layer))
 
 
+@pytest.mark.parametrize("aggr", ["softmax", "powermean", pyg.SoftmaxAggregation(learn=True)])
+def test_an_aggregation_without_a_rule_is_refused(aggr: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"No rule says what becomes of channels in \w+Aggregation"
+    ):
+        Ports(nn.Sequential(nn.Linear(2, 4), pyg.SAGEConv(4, 4, aggr=aggr)))
+
+
 def test_what_has_no_parameters_and_no_rule_keeps_channels_and_blocks_nothing() -> None:
     layers = [nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 5), nn.Flatten(), nn.Linear(5, 3)]
     ports = Ports(nn.Sequential(*layers, nn.LogSoftmax(-1)))
