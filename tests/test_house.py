@@ -40,7 +40,7 @@ FACES = {
     "nn/conv/": "nn/conv/test_edge_conv.py",
     "nn/models/astgcn_states.py": "nn/models/test_astgcn.py",
     "nn/sequence/operators/": "nn/sequence/operators/test_graph_operator.py",
-    "nn/sequence/": "nn/sequence/test_nodes_last.py",
+    "nn/sequence/": "nn/sequence/test_st_conv.py",
     "prune/algorithm/": "prune/algorithm/test_distill_and_prune.py",
     "prune/following/": "prune/following/test_find.py",
     "prune/masked/": "prune/test_pruner.py",

@@ -247,3 +247,23 @@ def test_outputs_of_other_kinds_are_no_rounding() -> None:
         calls = iter(outputs)
         with pytest.raises(AssertionError, match=text):
             assert_permutation_equivariant(lambda x: next(calls), x, invariant=True)  # noqa: B023
+
+
+def test_outputs_are_compared_relative_to_the_largest_entry() -> None:
+    def compare(found: Tensor, expected: Tensor) -> None:
+        calls = iter((expected, found))
+        assert_permutation_equivariant(lambda x: next(calls), nodes(), invariant=True)
+
+    small, large = torch.tensor([0.0, 0.5]), torch.tensor([0.0, 1e6])
+    compare(small + 0.9e-5, small)  # in single precision 1e-5 of the largest, or of 1
+    compare(large + 9, large)
+    compare(torch.empty(0), torch.empty(0))
+    compare(torch.tensor([torch.nan, torch.inf, 1.0]), torch.tensor([torch.nan, torch.inf, 1.0]))
+    for found, expected in (
+        (small + 1.5e-5, small),
+        (large + 15, large),
+        (torch.tensor([torch.nan, 1.5e-5]), torch.tensor([torch.nan, 0.0])),
+        (torch.tensor([0.0]), torch.tensor([torch.nan])),
+    ):
+        with pytest.raises(AssertionError, match="differs"):
+            compare(found, expected)

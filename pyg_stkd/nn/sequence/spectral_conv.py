@@ -18,7 +18,7 @@ from pyg_stkd.nn.scripting import refuse_script
 from pyg_stkd.nn.sequence.cheb_filter import cheb_filter, cheb_terms
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, Propagation
 
-__all__ = ["SpectralConv", "weights_of"]
+__all__ = ["autocast", "edges_for_pyg", "SpectralConv", "weights_of"]
 
 _LINEAR = (torch_geometric.nn.Linear, nn.Linear)
 # Gradients of weights of edges go through a dense matrix up to here.

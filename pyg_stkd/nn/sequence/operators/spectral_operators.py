@@ -15,7 +15,7 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, Propagation
 from pyg_stkd.nn.sequence.operators.laplacian import Rule, normalized_edges
 
-__all__ = ["cheb_operator", "gcn_operator"]
+__all__ = ["cheb_operator", "gcn_operator", "Normalization"]
 
 Normalization = Literal["sym", "rw"] | None
 
