@@ -80,6 +80,8 @@ def response(
     for name, value in (("student", student), ("teacher", teacher)):
         checks.floating(name, value)
     checks.instance("target", target, Tensor)
+    if target.is_complex():
+        raise TypeError(f"'target' must be of real numbers (got {target.dtype})")
     if mask is None:
         mask = ~target.isnan()
     checks.instance("mask", mask, Tensor)

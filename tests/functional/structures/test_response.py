@@ -176,3 +176,12 @@ def test_response_takes_whole_numbers_of_any_size() -> None:
     ones = torch.ones(1, 2, 3)
     near, far = (response(ones, ones, ones + 1, delta=delta) for delta in (10**30, 1e30))
     assert near == far
+
+
+def test_labels_may_be_integers_but_not_complex() -> None:
+    s, t, y = torch.randn(3, 2), torch.randn(3, 2), torch.tensor([[1, 2], [3, 4], [5, 6]])
+    assert response(s, t, y) == response(s, t, y.float())
+    with pytest.raises(
+        TypeError, match=r"'target' must be of real numbers \(got torch.complex64\)"
+    ):
+        response(s, t, y.to(torch.complex64))
