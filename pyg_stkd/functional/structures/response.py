@@ -77,6 +77,9 @@ def response(
         1.0
     """
     check_options(alpha, gate, error, delta, margin, huber_delta)
+    # Tensors take no integers beyond 64 bits.
+    alpha, margin, huber_delta = float(alpha), float(margin), float(huber_delta)
+    delta = None if delta is None else float(delta)
     for name, value in (("student", student), ("teacher", teacher)):
         checks.floating(name, value)
     checks.instance("target", target, Tensor)

@@ -185,3 +185,9 @@ def test_labels_may_be_integers_but_not_complex() -> None:
         TypeError, match=r"'target' must be of real numbers \(got torch.complex64\)"
     ):
         response(s, t, y.to(torch.complex64))
+
+
+def test_options_may_be_integers_of_any_size() -> None:
+    s, t, y = torch.randn(3, 3, 2)
+    given = response(s, t, y, delta=10**30, huber_delta=10**30, error="huber")
+    assert given == response(s, t, y, delta=1e30, huber_delta=1e30, error="huber")
