@@ -27,11 +27,20 @@ def fingerprint(*values: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for tensor in _tensors(values):
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        plain = tensor.detach().as_subclass(Tensor)
-        if plain.layout != torch.strided:
-            plain = plain.to_dense() if plain.numel() < 1 << 24 else plain.coalesce().values()
-        digest.update(plain.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        for part in _dense_parts(tensor.detach()):
+            digest.update(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """Return the arrays that a tensor is stored in."""
+    if tensor.layout == torch.strided:
+        return [tensor.as_subclass(Tensor)]
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
 
 
 class Seen:

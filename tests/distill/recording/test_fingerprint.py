@@ -27,6 +27,15 @@ def test_equal_tensors_have_one() -> None:
     assert fingerprint(Graph(edge_index, 2)) != fingerprint(Graph(edge_index, 3))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_sparse_tensors_by_what_they_store(layout: torch.layout) -> None:
+    x = X.to_sparse(layout=layout)
+    assert fingerprint(x) == fingerprint(X.to_sparse(layout=layout))
+    assert fingerprint(x) != fingerprint((X + 1).to_sparse(layout=layout))
+    assert Seen(x).same(x)
+
+
 def test_what_was_seen_is_the_same_tensor_unwritten() -> None:
     x = X.clone()
     seen = Seen(x)
