@@ -145,8 +145,11 @@ def gradients(model: nn.Module, run: nn.Module, inputs: tuple[Any, ...]) -> list
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), wanted, allow_unused=True)]
 
 
-def train(name: str, backend: Any, **options: Any) -> CompileCounterWithBackend:
-    """Compare values and gradients with those without a compiler, size after size."""
+def train(name: str, backend: Any, **options: Any) -> list[int]:
+    """Compare values and gradients with those without a compiler, size after size.
+
+    Returns how often the backend had been called after each size.
+    """
     torch._dynamo.reset()
     case, counter = CASES[name], CompileCounterWithBackend(backend)
     model = case.make()
@@ -164,12 +167,13 @@ def train(name: str, backend: Any, **options: Any) -> CompileCounterWithBackend:
         counts.append(counter.frame_count)
     assert counts[1:] == [counts[1]] * (len(SIZES) - 1)  # none for a third size
     torch._dynamo.reset()
-    return counter
+    return counts
 
 
 @INDUCTOR
 def test_gat_conv_trains_under_the_default_backend() -> None:
-    assert train("GATConv", "inductor", fullgraph=True, dynamic=True).frame_count == 1
+    counts = train("GATConv", "inductor", fullgraph=True, dynamic=True)
+    assert counts[-1] == counts[0]  # torch may look at the first size twice
 
 
 @INDUCTOR
