@@ -50,7 +50,7 @@ class NodeLayerNorm(nn.LayerNorm):
         return F.layer_norm(x, shape, weight.expand(shape), bias.expand(shape), self.eps)
 
     def check_nodes(self, x: Tensor) -> None:
-        """Raise unless :obj:`x` [*, N, C] has the nodes that the norm has scales for."""
+        """Raise unless a sequence has the nodes that the norm has scales for."""
         if self.num_nodes is not None:
             _check_nodes(x, self.num_nodes)
 
