@@ -5,7 +5,7 @@
 #   make test          the test suite, without a compiler and without torch-scatter / torch-sparse
 #   make test-sparse   the same suite with torch-scatter and torch-sparse (built, or from
 #                      PIP_FIND_LINKS) in an environment of its own
-#   make test-all      the suite, long tests included, with every other optional package (the extra
+#   make test-all      the suite with every other optional package (the extra
 #                      "all") and PyTorch Geometric Temporal, in an environment of its own
 #   make test-oldest   the suite on the oldest versions declared (OLDEST_TORCH, OLDEST_PYG), and
 #   make test-newest   on the newest (NEWEST_TORCH), each in an environment of its own; not in CI
@@ -76,9 +76,9 @@ test-sparse: $(VENV_SPARSE)/.sparse
 	@$(VENV_SPARSE)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 test-all: $(VENV_ALL)/.all
-	@echo "==> Testing with all optional packages, long tests included, in $(VENV_ALL)"
+	@echo "==> Testing with all optional packages in $(VENV_ALL)"
 	@$(VENV_ALL)/bin/python -c '$(VERSIONS)' torch torch-geometric lightning onnxruntime h5py
-	@FULL_TEST=1 $(VENV_ALL)/bin/python $(PYTEST) $(PYTEST_ARGS)
+	@$(VENV_ALL)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
 test-oldest:
 	@$(MAKE) --no-print-directory test VENV=$(VENV_OLDEST) TORCH=$(OLDEST_TORCH) PYG=$(OLDEST_PYG)

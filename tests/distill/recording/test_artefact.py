@@ -42,6 +42,7 @@ MAKES = {
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, of its exporter
 @pytest.mark.parametrize("kind", MAKES)
 def test_whatever_says_the_outputs_may_teach(kind: str) -> None:
     model, student = net(), nn.Linear(8, 5)
