@@ -95,7 +95,10 @@ class WithoutDriver(TorchFunctionMode):
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Tensor]]:
+def cuda(
+    monkeypatch: pytest.MonkeyPatch,
+    disable_extensions: None,  # torch-scatter's kernels want a real GPU
+) -> Iterator[Callable[..., Tensor]]:
     """Makes fake tensors on a GPU that need not be there."""
     monkeypatch.setattr(torch, "segment_reduce", segment_reduce)
     monkeypatch.setattr(torch, "sparse_csr_tensor", sparse_csr_tensor)
