@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pyg_stkd import Distiller
+from pyg_stkd.distill import fit
 from pyg_stkd.report import machine, write_atomic
 from pyg_stkd.timing import interleave
 
@@ -52,14 +54,14 @@ class Store:
     def finish(self, run: Run, result: dict[str, Any]) -> dict[str, Any]:
         result = {**asdict(run), **result, "machine": machine()}
         write_atomic(self.folder / "raw" / f"{run.name}.json", json.dumps(result).encode())
-        self._checkpoint(run).unlink(missing_ok=True)
+        self.checkpoint(run).unlink(missing_ok=True)
         return result
 
     def save_state(self, run: Run, state: dict[str, Any]) -> None:
-        _save(self._checkpoint(run), state)
+        _save(self.checkpoint(run), state)
 
     def load_state(self, run: Run) -> dict[str, Any] | None:
-        path = self._checkpoint(run)
+        path = self.checkpoint(run)
         return torch.load(path, weights_only=True) if path.exists() else None
 
     def save_weights(self, run: Run, weights: dict[str, Tensor]) -> None:
@@ -68,7 +70,7 @@ class Store:
     def load_weights(self, run: Run) -> dict[str, Tensor]:
         return torch.load(self.folder / "models" / f"{run.name}.pt", weights_only=True)
 
-    def _checkpoint(self, run: Run) -> Path:
+    def checkpoint(self, run: Run) -> Path:
         return self.folder / "checkpoints" / f"{run.name}.pt"
 
 
@@ -131,16 +133,53 @@ def train(
     return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
 
 
-def turns(labelled: int, unlabelled: int = 0) -> list[tuple[bool, int]]:
-    """Return the batches of an epoch in a random order: whether labelled, and which.
+def train_by_recipe(
+    run: Run,
+    store: Store,
+    distiller: Distiller,
+    labelled: Sequence[Any],
+    unlabelled: Sequence[Any],
+    *,
+    validate: Callable[[], float],
+    per_epoch: int,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train as :func:`train` does, by the library's :func:`fit`, of which the options are.
 
-    There are as many steps as labelled batches. Where there are unlabelled ones, half of the steps
-    are on them.
+    Half of the steps are on the unlabelled batches, if there are any.
     """
-    theirs = min(labelled // 2, unlabelled)
-    order = [(True, i) for i in torch.randperm(labelled).tolist()[: labelled - theirs]]
-    order += [(False, i) for i in torch.randperm(unlabelled).tolist()[:theirs]]
-    return [order[i] for i in torch.randperm(len(order)).tolist()] if theirs else order
+    path, start, best_epoch = store.checkpoint(run), time.monotonic(), 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config, history, best = run.config, [], -math.inf
+    bar = tqdm(total=config["epochs"], desc=run.name[:28], leave=False)
+    for epoch in fit(
+        distiller, labelled, unlabelled or None, mode="max", validate=lambda _: validate(),
+        steps=config["epochs"] * per_epoch, every=per_epoch,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config["lr"]),
+        checkpoint=path, **options,
+    ):  # fmt: skip
+        assert epoch.metric is not None
+        history.append([epoch.losses["loss"], epoch.metric])
+        if epoch.best:
+            best, best_epoch = epoch.metric, epoch.epoch - 1
+        bar.update()
+        bar.set_postfix(loss=f"{history[-1][0]:.4f}", val=f"{epoch.metric:.4f}")
+        if epoch.epoch - 1 - best_epoch > config["patience"]:
+            break
+    bar.close()
+    seconds = time.monotonic() - start  # of this sitting
+    return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
+
+
+def under(autocast: Callable[[], torch.autocast]) -> Callable[..., Tensor]:
+    """Return how a distiller is to run models in mixed precision."""
+
+    def call(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        with autocast():
+            out = model(*args, **kwargs)
+        return out.float()
+
+    return call
 
 
 class _Help(argparse.RawTextHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -33,8 +33,9 @@ from experiment import (
     at_least_one,
     latency,
     train,
+    train_by_recipe,
     tune_and_run,
-    turns,
+    under,
 )
 from modelnet_report import present
 from modelnet_task import LOADERS, Clouds, Task, load
@@ -153,13 +154,12 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
     config = run.config
     model = build(config, task)
     batches = task.train_batches(run.seed, "train" if run.method == "teacher" else "labelled")
-    extra = task.train_batches(run.seed, "unlabelled") if run.method == "recipe" else []
     module: torch.nn.Module = model
     cache: TeacherCache | None = None
     if teacher is not None:
         at = f"convs.{len(teacher.convs) - 1}", tap(config)
         loss = (LOSSES | KERNELS)[run.method](at, config["weight"])
-        module = Distiller(teacher, model, [loss])
+        module = Distiller(teacher, model, [loss], call=under(task.autocast) if task.amp else None)
         module.check(batches[0].pos, batches[0].batch)
         cache = None if task.augment else TeacherCache(module)
     if task.augment is None:
@@ -172,19 +172,17 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
         for group in optimizer.param_groups:
             group["lr"] = config["lr"] * max(decay, 0.01)
         total = 0.0
-        for labelled, i in turns(len(batches), len(extra)):
-            clouds: Clouds = task.augmented((batches if labelled else extra)[i])
+        for i in torch.randperm(len(batches)).tolist():
+            clouds: Clouds = task.augmented(batches[i])
             given = clouds.pos, clouds.batch
             optimizer.zero_grad()
             with task.autocast():
                 if teacher is None:
                     out, losses = module(*given), {}
                 else:
-                    known = None if cache is None else cache((labelled, i), *given)
+                    known = None if cache is None else cache(i, *given)
                     out, losses = module(*given, teacher=known)
-            loss = sum(losses.values())
-            if labelled:
-                loss = loss + cross_entropy(out.float(), clouds.y)
+            loss = cross_entropy(out.float(), clouds.y) + sum(losses.values())
             loss.backward()
             optimizer.step()
             total += loss.item()
@@ -193,10 +191,19 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
             write_atomic(store.folder / "features" / f"{run.name}-{epoch + 1}.json", seen.encode())
         return total / len(batches)
 
-    result = train(
-        run, store, module, optimizer, step, lambda: task.score(model, "val")["acc"],
-        config["epochs"], config["patience"],
-    )  # fmt: skip
+    def validate() -> float:
+        return task.score(model, "val")["acc"]
+
+    if run.method == "recipe":
+        result = train_by_recipe(
+            run, store, module, batches, task.train_batches(run.seed, "unlabelled"),
+            validate=validate, per_epoch=len(batches), criterion=cross_entropy,
+            cache=task.augment is None, unpack=task.unpack,
+        )  # fmt: skip
+    else:
+        result = train(
+            run, store, module, optimizer, step, validate, config["epochs"], config["patience"]
+        )
     result["history"] = [[round(a, 4), round(b, 4)] for a, b in result["history"]]
     model.convs[0].knn = KNNGraph(config["k"], loop=True)  # the figures below include the search
     result |= task.score(model, "test")

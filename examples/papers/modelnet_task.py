@@ -94,6 +94,11 @@ class Task:
         moved = [self.augment(Data(pos=pos)).pos for pos in clouds.pos.split(sizes)]
         return clouds._replace(pos=torch.cat(moved))
 
+    def unpack(self, clouds: Clouds) -> tuple[Any, dict[str, Any], Tensor]:
+        """Return the arguments of a model, and the target."""
+        pos, batch, y = self.augmented(clouds)
+        return (pos, batch), {}, y
+
     def batches(self, part: str) -> list[Clouds]:
         if part not in self._batches:
             shapes = self.parts[part]

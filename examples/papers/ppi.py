@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store, argument_parser, latency, train, tune_and_run, turns
+from experiment import (
+    Run,
+    Store,
+    argument_parser,
+    latency,
+    train,
+    train_by_recipe,
+    tune_and_run,
+    under,
+)
 from matplotlib.figure import Figure
 from presentation import by_method, compare, conclude, present, spread, typical_latency
 from torch import Tensor
@@ -159,6 +168,12 @@ def build(method: str, task: Task, dropout: float) -> GAT:
     return make(task.in_channels, task.out_channels, dropout=dropout).to(task.device)
 
 
+def of_rows(out: Tensor, target: tuple[Tensor, Any]) -> Tensor:
+    """Return the task's loss on the rows that count."""
+    y, rows = target
+    return binary_cross_entropy_with_logits(out[rows].float(), y[rows])
+
+
 def execute(run: Run, task: Task, store: Store, teacher: GAT | None) -> dict[str, Any]:
     """Train and test one model, unless its result is there already."""
     if (result := store.result(run)) is not None:
@@ -168,7 +183,8 @@ def execute(run: Run, task: Task, store: Store, teacher: GAT | None) -> dict[str
     module: torch.nn.Module = model
     cache: TeacherCache | None = None
     if teacher is not None:
-        module = Distiller(teacher, model, [LOSSES[run.method](run.config["weight"])])
+        losses = [LOSSES[run.method](run.config["weight"])]
+        module = Distiller(teacher, model, losses, call=under(task.autocast) if task.amp else None)
         first = task.splits["train"][0]
         module.check(first.x, first.graph)
         cache = TeacherCache(module)
@@ -177,29 +193,35 @@ def execute(run: Run, task: Task, store: Store, teacher: GAT | None) -> dict[str
     def step(epoch: int) -> float:
         module.train()
         total = 0.0
-        extra = task.splits.get("extra", []) if run.method == "recipe" else []
-        for labelled, i in turns(len(task.splits["train"]), len(extra)):
-            data = task.splits["train"][i] if labelled else extra[i]
+        for i in torch.randperm(len(task.splits["train"])).tolist():
+            data = task.splits["train"][i]
             optimizer.zero_grad()
             with task.autocast():
                 if cache is None:
                     out, losses = module(data.x, data.graph), {}
                 else:
-                    known = cache((labelled, i), data.x, data.graph)
+                    known = cache(i, data.x, data.graph)
                     out, losses = module(data.x, data.graph, teacher=known)
-            loss = sum(losses.values())
-            if labelled:
-                at = data.rows
-                loss = loss + binary_cross_entropy_with_logits(out[at].float(), data.y[at])
+            loss = of_rows(out, (data.y, data.rows)) + sum(losses.values())
             loss.backward()
             optimizer.step()
             total += loss.item()
         return total / len(task.splits["train"])
 
-    result = train(
-        run, store, module, optimizer, step, lambda: task.validate(model)[0],
-        run.config["epochs"], run.config["patience"],
-    )  # fmt: skip
+    def validate() -> float:
+        return task.validate(model)[0]
+
+    if run.method == "recipe":
+        result = train_by_recipe(
+            run, store, module, task.splits["train"], task.splits.get("extra", []),
+            validate=validate, per_epoch=len(task.splits["train"]), criterion=of_rows,
+            unpack=lambda data: ((data.x, data.graph), {}, (data.y, data.rows)),
+        )  # fmt: skip
+    else:
+        result = train(
+            run, store, module, optimizer, step, validate,
+            run.config["epochs"], run.config["patience"],
+        )  # fmt: skip
     result["history"] = [[round(a, 4), round(b, 4)] for a, b in result["history"]]
     result["val"], threshold = task.validate(model)
     result |= task.test(model, threshold)

@@ -7,10 +7,13 @@
     python examples/papers/traffic.py --dataset pemsd7m --root data/PeMSD7 --seeds 5 --trials 4
 
 A wide teacher, a narrow student alone, and the student with the recipe (forecasts compared as
-numbers; every window has its labels, so there are no others to add), imitation (L_ORD), FitNet,
-L_SCD, L_TCD and all three together (L_STCD), against persistence and the historical average. Each
-method is tuned on validation by the same number of trials, then run from each seed. Finished runs
-are kept in --out: an interrupted experiment goes on where it was.
+numbers, half of the steps on windows without labels, if there are any), the same on labelled
+windows alone (outputs), imitation (L_ORD), FitNet, L_SCD, L_TCD and all three together (L_STCD),
+against persistence and the historical average. On generated traffic the teacher has learned from
+two weeks; the student's side knows what followed the windows of three days, and of the others what
+the teacher says of them, as where an archive keeps the last hour of each query alone. Each method
+is tuned on validation by the same number of trials, then run from each seed, all for as many steps.
+Finished runs are kept in --out: an interrupted experiment goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,7 +24,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from experiment import Run, Store, argument_parser, latency, train, tune_and_run
+from experiment import (
+    Run,
+    Store,
+    argument_parser,
+    at_least_one,
+    latency,
+    train,
+    train_by_recipe,
+    tune_and_run,
+    under,
+)
 from presentation import conclude
 from torch import Tensor, nn
 from traffic_report import present
@@ -47,6 +60,7 @@ ERROR = "mae"  # as the task's loss
 # What a method is, given its layer and its weight. The first and the last hold the task's loss.
 LOSSES: dict[str, Callable[[str, float], Sequence[Any]]] = {
     "recipe": lambda at, w: [OutputLoss(ERROR, weight=w)],
+    "outputs": lambda at, w: [OutputLoss(ERROR, weight=w)],  # of windows with labels alone
     "imitation": lambda at, w: [ResponseLoss(alpha=w, error=ERROR)],
     "FitNet": lambda at, w: [HintLoss(at, at, weight=w)],
     "L_SCD": lambda at, w: [SpatialCorrelationLoss(at, at, kernel=KERNEL, weight=w)],
@@ -62,6 +76,7 @@ RATES = {
 }
 WEIGHTS = {
     "recipe": (1.0, 0.3, 3.0, 0.1),
+    "outputs": (1.0, 0.3, 3.0, 0.1),
     "imitation": (0.3, 0.6, 0.1, 0.9),
     "FitNet": (0.1, 0.01, 1.0, 0.001),
     "L_SCD": (1.0, 10.0, 0.1, 100.0),
@@ -85,6 +100,17 @@ def build(method: str, task: Task, config: dict[str, Any]) -> nn.Module:
     return model.to(task.device)
 
 
+def observed(out: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the task's loss, over the readings that there are."""
+    return masked_mae(out, *target)
+
+
+def passes(count: int, steps: int) -> list[int]:
+    """Return the batches of so many steps, in as many passes as they take, each in its order."""
+    order = [torch.randperm(count) for _ in range(-(-steps // count))]
+    return torch.cat(order)[:steps].tolist()
+
+
 def forecast(model: nn.Module, task: Task, split: str) -> Tensor:
     """Forecast a part of the series in original units, [windows, T_out, N]."""
     model.eval()
@@ -100,12 +126,14 @@ def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> di
     torch.manual_seed(run.seed)
     config = run.config
     model = build(run.method, task, config)
-    batches = task.fixed_batches(config["batch_size"], run.seed)
+    part = "train" if run.method == "teacher" else "labelled"
+    batches = task.fixed_batches(config["batch_size"], run.seed, part)
+    per_epoch = -(-len(task.parts["train"]) // config["batch_size"])  # the same for all
     module: nn.Module = model
     cache: TeacherCache | None = None
     if teacher is not None:
         losses = LOSSES[run.method](LAYER[config["model"]], config["weight"])
-        module = Distiller(teacher, model, losses)
+        module = Distiller(teacher, model, losses, call=under(task.autocast) if task.amp else None)
         x, y, _ = task.train_batch(batches[0])
         report = module.check(x, *task.graph, target=y)
         size = math.prod(report.taps[0].shapes[0]) * x.element_size() * len(batches)
@@ -118,7 +146,7 @@ def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> di
         for group in optimizer.param_groups:
             group["lr"] = config["lr"] * max(decay, 0.02)
         total = 0.0
-        for i in torch.randperm(len(batches)).tolist():
+        for i in passes(len(batches), per_epoch):
             x, y, mask = task.train_batch(batches[i])
             optimizer.zero_grad()
             with task.autocast():
@@ -129,18 +157,26 @@ def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> di
                     out, extra = module(x, *task.graph, target=y, teacher=known)
             loss = sum(extra.values())
             if run.method not in WITH_TASK:
-                loss = loss + masked_mae(out.float(), y, mask)
+                loss = loss + observed(out.float(), (y, mask))
             loss.backward()
             optimizer.step()
             total += loss.item()
-        return total / len(batches)
+        return total / per_epoch
 
     def validate() -> float:
         return -task.score(forecast(model, task, "val"), "val")["mae/mean"]
 
-    result = train(
-        run, store, module, optimizer, step, validate, config["epochs"], config["patience"]
-    )
+    if run.method == "recipe":
+        others = task.fixed_batches(config["batch_size"], run.seed, "unlabelled")
+        result = train_by_recipe(
+            run, store, module, *([task.train_batch(i) for i in b] for b in (batches, others)),
+            validate=validate, per_epoch=per_epoch, criterion=observed, cache=cache is not None,
+            unpack=lambda window: ((window.x, *task.graph), {}, (window.y, window.mask)),
+        )  # fmt: skip
+    else:
+        result = train(
+            run, store, module, optimizer, step, validate, config["epochs"], config["patience"]
+        )
     result["history"] = [[round(a, 4), round(b, 4)] for a, b in result["history"]]
     out = forecast(model, task, "test")
     result |= task.score(out, "test") | task.details(out)
@@ -158,6 +194,7 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
     common = {name: getattr(args, name) for name in (*names, "teacher_width", "student_width")}
     common |= {"nodes": args.nodes, "steps": args.steps} if args.dataset == "synthetic" else {}
     common |= {"amp": True} if args.amp else {}
+    common |= {} if args.labelled_days is None else {"labelled_days": args.labelled_days}
     teachers: dict[int, nn.Module] = {}
 
     def go(method: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
@@ -179,15 +216,22 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names = ("synthetic", "metr-la-week", "pemsd7m", "pemsd8", "pemsd4")
     options = argument_parser(__doc__, names, "runs/traffic")
-    options.set_defaults(epochs=20, patience=20, seeds=2)
-    options.add_argument("--nodes", type=int, default=32, help="sensors of the synthetic set")
+    options.set_defaults(epochs=10, patience=10, seeds=3)
+    options.add_argument("--nodes", type=int, default=24, help="sensors of the synthetic set")
     options.add_argument("--steps", type=int, default=8064, help="time steps of the synthetic set")
     options.add_argument("--model", choices=tuple(LAYER), default="stgcn", help="of both")
     options.add_argument("--teacher-width", type=int, default=64, help="channels of its blocks")
     options.add_argument("--student-width", type=int, default=12, help="channels of its blocks")
     options.add_argument("--batch-size", type=int, default=16, help="training windows of a step")
     options.add_argument("--stride", type=int, default=4, help="steps between training windows")
-    return options.parse_args(argv)
+    options.add_argument(
+        "--labelled-days", type=at_least_one,
+        help="first days that students have labels of (default: all; of the synthetic set 3)",
+    )  # fmt: skip
+    args = options.parse_args(argv)
+    if args.dataset == "synthetic" and args.labelled_days is None:
+        args.labelled_days = 3
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:

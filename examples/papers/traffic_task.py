@@ -46,7 +46,7 @@ class Task:
 
     def __init__(
         self, name: str, series: TrafficSeries, shares: Any, stride: int, device: str, amp: bool,
-        val_stride: int = 1,
+        val_stride: int = 1, labelled_days: float | None = None,
     ) -> None:  # fmt: skip
         self.name, self.device, self.amp = name, device, amp
         self.plain = series
@@ -65,6 +65,16 @@ class Task:
             for split, part in zip(("train", "val", "test"), parts, strict=True)
         }  # fmt: skip
         self.num_train = parts[0].num_steps
+        # Students have what follows the windows of the first days, their teacher what follows all.
+        ends = self.windows["train"].origins + STEPS
+        known = torch.ones_like(ends, dtype=torch.bool)
+        if labelled_days is not None:
+            known = ends <= labelled_days * series.steps_per_day
+        self.parts = {
+            "train": torch.arange(len(ends)),
+            "labelled": known.nonzero().view(-1),
+            "unlabelled": (~known).nonzero().view(-1),
+        }
         self.test_start = series.num_steps - parts[2].num_steps
         graph = Graph(series.edge_index, series.num_nodes)
         weight = graph.sort_edges(series.edge_weight)
@@ -74,11 +84,15 @@ class Task:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.amp)
 
-    def fixed_batches(self, size: int, seed: int) -> list[list[int]]:
-        """Deal the training windows to batches: what a teacher says of one can then be kept."""
+    def fixed_batches(self, size: int, seed: int, part: str = "train") -> list[list[int]]:
+        """Deal the training windows to batches: what a teacher says of one can then be kept.
+
+        The part is :obj:`"train"`, or the windows that have labels for students, or the others.
+        """
         shuffle = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.windows["train"]), generator=shuffle)
-        return [part.tolist() for part in order.split(size)]
+        windows = self.parts[part]
+        order = windows[torch.randperm(len(windows), generator=shuffle)]
+        return [index.tolist() for index in order.split(size)] if len(order) else []
 
     def train_batch(self, index: list[int]) -> Window:
         return self._collate("train", index)
@@ -170,7 +184,8 @@ def load(args: argparse.Namespace) -> Task:
     month = args.dataset == "synthetic" and args.steps >= MONTH
     shares = MONTH_SHARES if month else SHARES[args.dataset]
     val_stride = args.stride if month else 1  # what a month leaves is enough to choose by
-    return Task(name, series, shares, args.stride, args.device, args.amp, val_stride)
+    days = getattr(args, "labelled_days", None)
+    return Task(name, series, shares, args.stride, args.device, args.amp, val_stride, days)
 
 
 def calendar(series: TrafficSeries) -> tuple[Tensor, Tensor]:

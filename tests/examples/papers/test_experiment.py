@@ -124,14 +124,48 @@ def test_options_refuse_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) 
         assert text in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("labelled", "unlabelled"), [(5, 0), (6, 10), (5, 1), (1, 4)])
-def test_half_of_the_steps_are_on_what_has_no_labels(labelled: int, unlabelled: int) -> None:
+def run_recipe(
+    folder: Path, scores: list[float], stop_at: int | None = None
+) -> tuple[dict[str, object], torch.Tensor, list[bool]]:
     import experiment
 
-    for _ in range(5):
-        order = experiment.turns(labelled, unlabelled)
-        assert len(order) == len(set(order)) == labelled
-        theirs = [i for known, i in order if not known]
-        assert len(theirs) == min(labelled // 2, unlabelled)
-        assert set(theirs) <= set(range(unlabelled))
-        assert {i for known, i in order if known} <= set(range(labelled))
+    from pyg_stkd import Distiller
+
+    torch.manual_seed(0)
+    teacher, student = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+    labelled = [(torch.randn(4, 3), torch.randn(4, 1)) for _ in range(3)]
+    unlabelled = [(torch.randn(4, 3),) for _ in range(5)]
+    asked: list[bool] = []
+    calls = 0
+
+    def validate() -> float:
+        nonlocal calls
+        calls += 1
+        if calls - 1 == stop_at:  # the first is before training
+            raise Killed
+        return scores[calls - 1]
+
+    def criterion(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        asked.append(True)
+        return (out - y).square().mean()
+
+    config = {"epochs": 4, "patience": 1, "lr": 0.1}
+    run, store = experiment.Run("recipe", 0, config), experiment.Store(folder)
+    result = experiment.train_by_recipe(
+        run, store, Distiller(teacher, student), labelled, unlabelled,
+        validate=validate, per_epoch=6, criterion=criterion,
+    )  # fmt: skip
+    return result, student.weight.detach().clone(), asked
+
+
+def test_the_recipe_is_trained_as_the_others_are(tmp_path: Path) -> None:
+    whole, weight, asked = run_recipe(tmp_path / "a", [0.0, 1.0, 3.0, 2.0, 2.5])
+    assert (whole["val"], whole["best_epoch"], len(whole["history"])) == (3.0, 1, 4)
+    assert len(asked) == 4 * 6 // 2 + 1  # half of the steps, and one to look before the first
+    with pytest.raises(Killed):
+        run_recipe(tmp_path / "b", [0.0, 1.0, 3.0, 2.0], stop_at=3)
+    resumed, again, _ = run_recipe(tmp_path / "b", [0.0, 2.0, 2.5])
+    assert torch.equal(weight, again)
+    assert resumed["history"] == whole["history"]
+    early, _, _ = run_recipe(tmp_path / "c", [0.0, 5.0, 1.0, 1.0, 6.0])
+    assert (early["val"], early["best_epoch"], len(early["history"])) == (5.0, 0, 3)

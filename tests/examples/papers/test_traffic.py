@@ -15,10 +15,12 @@ pytest.importorskip("torchmetrics")
 pytest.importorskip("tqdm")
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "papers"
-METHODS = ["teacher", "student", "recipe", "imitation", "FitNet", "L_SCD", "L_TCD", "L_STCD"]
+METHODS = ["teacher", "student", "recipe", "outputs", "imitation", "FitNet"]
+METHODS += ["L_SCD", "L_TCD", "L_STCD"]
 SIZES = {
     "nodes": 5,
-    "steps": 400,
+    "steps": 800,
+    "labelled-days": 1,
     "seeds": 1,
     "epochs": 1,
     "stride": 16,
@@ -84,6 +86,20 @@ def test_astgcn_and_tuning(traffic: ModuleType, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "synthetic-astgcn" / "results.json").read_text())
     assert [run["method"] for run in results["runs"] if "trial" not in run] == METHODS
     assert sum("trial" in run for run in results["runs"]) == 2 * len(METHODS)
+
+
+def test_students_have_labels_of_the_first_days(traffic: ModuleType) -> None:
+    data = traffic.load(traffic.parse(OPTIONS))
+    origins = data.windows["train"].origins
+    known, others = (origins[data.parts[part]] for part in ("labelled", "unlabelled"))
+    assert (known + 12).max() <= 288 < (others + 12).min()  # what follows is known to the end
+    assert len(known) + len(others) == len(origins) == len(data.parts["train"])
+    dealt = data.fixed_batches(4, 0, "labelled")
+    assert sorted(i for batch in dealt for i in batch) == data.parts["labelled"].tolist()
+    data.parts["unlabelled"] = data.parts["unlabelled"][:0]
+    assert data.fixed_batches(4, 0, "unlabelled") == []
+    order = traffic.passes(3, 7)  # two passes, and one more
+    assert [sorted(order[:3]), sorted(order[3:6]), len(order)] == [[0, 1, 2], [0, 1, 2], 7]
 
 
 def test_a_real_set_needs_its_folder(traffic: ModuleType) -> None:
