@@ -43,6 +43,25 @@ def test_every_method_runs_resumes_and_is_drawn(
     assert capsys.readouterr().out.strip() in first
 
 
+def test_trials_of_the_student_alone(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = ("--scale", "0.02", "--steps", "2", "--workers", "1", "--out", str(tmp_path))
+    run(folder, monkeypatch, *args, "--tune")
+    stem = tmp_path / "shallow-trials"
+    results = json.loads((stem / "results.json").read_text())
+    assert {r["seed"] for r in results} == {1000, 1001}
+    configs = [tuple(r["config"].get(k, 0) for k in ("lr", "decay", "times")) for r in results]
+    assert len(set(configs)) == 8  # no budget below that of what is distilled
+    assert all(r["method"] == "student" and r["trial"] for r in results)
+    steps = {r["config"].get("times", 1): r["history"][-1][0] for r in results}
+    assert steps == {0.5: 1, 1: 2, 2.0: 4}
+    assert "| lr 0.02, decay 0, times 1 " in capsys.readouterr().out
+
+
 def test_what_is_said_follows_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     from proteins import in_words, micro_f1
