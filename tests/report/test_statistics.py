@@ -1,50 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from pyg_stkd.report import Interval, Report, gap, interval, write_atomic
-
-
-def test_a_report_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    figure.subplots().plot([1, 2])
-    report = Report("A < B")
-    report.text("1 & 2")
-    report.table([{"model": "<GAT>", "F1": "0.9"}, {"items": 7, "model": None}], caption="a > b")
-    report.figure(figure, caption="curve")
-    report.save(tmp_path / "new" / "report.html")
-    page = (tmp_path / "new" / "report.html").read_text()
-    assert "<title>A &lt; B</title>" in page
-    assert "<p>1 &amp; 2</p>" in page
-    assert "<p>a &gt; b</p>" in page
-    assert "<tr><th>model</th><th>F1</th><th>items</th></tr>" in page
-    assert "<tr><td>&lt;GAT&gt;</td><td>0.9</td><td></td></tr>" in page
-    assert "<tr><td></td><td></td><td>7</td></tr>" in page
-    assert "<figcaption>curve</figcaption>" in page
-    assert 'src="data:image/png;base64,' in page
-    assert "http" not in page
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.json"
-    write_atomic(path, b"old")
-
-    def fail(*args: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+from pyg_stkd.report import Interval, gap, holm, interval, p_value
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
@@ -101,3 +60,47 @@ def test_scores_that_do_not_fit() -> None:
     assert np.isnan(gap([1, 2], [1, 2], [3, 4]).closed.mean)  # there is no gap to close
     with pytest.raises(ValueError, match=r"'values' must be finite \(got nan\)"):
         interval([1.0, float("nan")])
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+@pytest.mark.parametrize("mean", [0.0, 0.3, 5.0])
+def test_p_values_are_those_of_students_t(n: int, mean: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(n).normal(mean, 1.0, n)
+    expected = stats.ttest_1samp(values, 0.0).pvalue
+    assert p_value(values.tolist()) == pytest.approx(expected, rel=1e-6, abs=1e-10)
+
+
+def test_the_p_value_agrees_with_the_interval() -> None:
+    for seed in range(50):
+        values = np.random.default_rng(seed).normal(0.7, 1.0, 6).tolist()
+        assert (p_value(values) < 0.05) == interval(values).excludes_zero
+
+
+def test_equal_values_leave_no_doubt() -> None:
+    assert p_value([2.0, 2.0]) == 0
+    assert p_value([0.0, 0.0]) == 1
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.3: times 4, 3, 2, 1, never falling.
+    assert holm([0.3, 0.01, 0.03, 0.02]) == pytest.approx([0.3, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_rate_of_false_findings() -> None:
+    rng = np.random.default_rng(0)
+    false = sum(
+        min(holm([p_value(x.tolist()) for x in rng.normal(size=(5, 6))])) < 0.05 for _ in range(300)
+    )
+    assert false / 300 < 0.08  # 5 % are allowed; without the correction 22 %
+
+
+def test_no_p_values() -> None:
+    with pytest.raises(ValueError, match=r"'p_values' must be at least 0 and at most 1 \(got 1.5\)"):
+        holm([0.5, 1.5])
+    with pytest.raises(TypeError, match="'p_values' must be a number"):
+        holm(["0.1"])
+    with pytest.raises(ValueError, match=r"'values' must be at least two \(got 1\)"):
+        p_value([1.0])

@@ -1,0 +1,178 @@
+"""How every table here comes about: tuning, seeds, what is stored, and what may be said of it.
+
+* Every method is tuned in the same way: along each of its two axes, one after the other, from as
+  many values, on seeds that are not reported, by the mean of validation. A grid whose best value is
+  at an edge is extended, the student's alone as a distilled student's.
+* Final seeds have a teacher each. All students take the same number of steps and keep the weights
+  that are best on validation.
+* Differences are paired by seed, with 95 % intervals; p-values are corrected by Holm's procedure
+  for the number of methods. A share of the gap to the teacher has its interval.
+* Every run is stored as it ends, with commit, date, machine, seed and whether it was a trial. A
+  command that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))  # what experiments share
+from experiment import Run
+from presentation import spread
+
+from pyg_stkd.report import gap, holm, p_value
+
+TUNING = (1000, 1001)  # seeds that no table reports
+ALONE = "alone"
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is tuned: a name, values that rise, and the factor to the next one beyond them.
+
+    A value of 0 is a natural end. Values beyond the edge are tried at most :obj:`more` times.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    factor: float
+    more: int = 2
+
+    def search(self, score: Callable[[float], float]) -> tuple[float, bool]:
+        """Return the value of the best score, and whether it is inside of what was tried."""
+        tried = {value: score(value) for value in self.values}
+        for _ in range(self.more):
+            beyond = self._beyond(tried)
+            if beyond is None:
+                break
+            tried[beyond] = score(beyond)
+        return max(tried, key=tried.__getitem__), self._beyond(tried) is None
+
+    def _beyond(self, tried: Mapping[float, float]) -> float | None:
+        best = max(tried, key=tried.__getitem__)
+        if best == max(tried):
+            return best * self.factor
+        return best / self.factor if best == min(tried) and best > 0 else None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a table: its name, what is fixed, where the search starts, and along what."""
+
+    name: str
+    fixed: Config
+    start: Config
+    axes: tuple[Axis, ...]
+
+
+def tune(
+    method: Method, go: Callable[[Run], dict[str, Any]]
+) -> tuple[Config, list[dict[str, Any]], bool]:
+    """Return the chosen settings, the results of all trials, and whether none is at an edge."""
+    chosen, trials, inside = dict(method.start), [], True
+
+    def score(config: Config) -> float:
+        runs = [go(Run(method.name, seed, method.fixed | config)) for seed in TUNING]
+        trials.extend(run | {"trial": True} for run in runs)
+        return statistics.fmean(run["val"] if math.isfinite(run["val"]) else -1e9 for run in runs)
+
+    known: dict[str, float] = {}
+
+    def remembered(config: Config) -> float:
+        key = repr(sorted(config.items()))
+        if key not in known:
+            known[key] = score(config)
+        return known[key]
+
+    for axis in method.axes:
+        at, within = axis.search(lambda v, name=axis.name: remembered(chosen | {name: v}))
+        chosen[axis.name], inside = at, inside and within
+    return chosen, trials, inside
+
+
+def collect(
+    methods: Iterable[Method], seeds: int, go: Callable[[Run], dict[str, Any]]
+) -> dict[str, Any]:
+    """Tune each method and run it from every seed; return all results and what was chosen."""
+    runs: list[dict[str, Any]] = []
+    chosen: dict[str, Any] = {}
+    for method in methods:
+        config, trials, inside = tune(method, go)
+        chosen[method.name] = {"config": config, "trials": len(trials), "inside": inside}
+        runs += trials
+        runs += [go(Run(method.name, seed, method.fixed | config)) for seed in range(seeds)]
+    return {"runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
+            "chosen": chosen}  # fmt: skip
+
+
+@lru_cache
+def commit() -> str:
+    """Return the commit that runs, marked if files differ from it."""
+    here = Path(__file__).parent
+    told = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    found = subprocess.run(told, cwd=here, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def rows(
+    found: Mapping[str, Any],
+    teachers: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+    score: str,
+    *,
+    scale: float = 100.0,
+    larger: bool = True,
+) -> list[dict[str, str]]:
+    """Return a table: scores, validation, paired gains with intervals, shares of the gap, tuning.
+
+    Args:
+        found (dict): What :func:`collect` returned.
+        teachers (list of dict): Results of the teachers, by seed.
+        names (dict): The words of a table for each method; others are left out.
+        score (str): The key of the test score.
+        scale (float): What scores are multiplied by. (default: :obj:`100.0`)
+        larger (bool): Whether a larger score is better. (default: :obj:`True`)
+    """
+    final: dict[str, list[dict[str, Any]]] = {}
+    for run in found["runs"]:
+        if "trial" not in run:
+            final.setdefault(run["method"], []).append(run)
+    values = {name: [scale * run[score] for run in runs] for name, runs in final.items()}
+    said = [scale * run[score] for run in teachers]
+    others = [name for name in names if name in final and name != ALONE]
+    sign = 1 if larger else -1
+    gains = {
+        m: [sign * (a - b) for a, b in zip(values[m], values[ALONE], strict=True)] for m in others
+    }
+    corrected = dict(zip(others, holm([p_value(gains[m]) for m in others]), strict=True))
+    table = [{"model": names.get("teacher", "teacher"), "test": spread(said, scale=1),
+              "validation": spread([scale * run["val"] for run in teachers], scale=1)}]  # fmt: skip
+    for name in [ALONE, *others]:
+        runs, chosen = final[name], found["chosen"][name]
+        row = {
+            "model": names[name],
+            "test": spread(values[name], scale=1),
+            "validation": spread([scale * run["val"] for run in runs], scale=1),
+        }
+        if name != ALONE:
+            between = gap(said, values[ALONE], values[name])
+            sure = corrected[name] < 0.05
+            row["gain over alone"] = f"{between.gain:.2f}"
+            row["p (Holm)"] = f"{corrected[name]:.3f}" if sure else f"{corrected[name]:.2f}, not sure"
+            lead = between.lead.excludes_zero
+            row["gap closed"] = f"{between.closed:.0%}" if lead else "no clear gap"
+        late = statistics.fmean(run["best_share"] for run in runs)
+        row["best weights at"] = f"{late:.0%} of the steps"
+        row["tuned"] = ", ".join(f"{key} {value:g}" for key, value in chosen["config"].items())
+        row["tuned"] += "" if chosen["inside"] else " (at the edge of its grid)"
+        row["trials"] = str(chosen["trials"])
+        table.append(row)
+    return table
