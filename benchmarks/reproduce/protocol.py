@@ -1,7 +1,7 @@
 """How every table here comes about: tuning, seeds, what is stored, and what may be said of it.
 
-* Every method is tuned in the same way: along each of its two axes, one after the other, from as
-  many values, on seeds that are not reported, by the mean of validation. A grid whose best value is
+* Every method is tuned in the same way and by as many trials: along each of its two axes, one after
+  the other, on seeds that are not reported, by the mean of validation. A grid whose best value is
   at an edge is extended, the student's alone as a distilled student's.
 * Final seeds have a teacher each. All students take the same number of steps and keep the weights
   that are best on validation.
@@ -38,22 +38,23 @@ Config = dict[str, Any]
 class Axis:
     """What is tuned: a name, values that rise, and the factor to the next one beyond them.
 
-    A value of 0 is a natural end. Values beyond the edge are tried at most :obj:`more` times.
+    After these, :obj:`more` values are tried, so that all methods have as many: the next one beyond
+    the best where that is at an edge, else the one between the best and its better neighbour. A
+    value of 0 is a natural end.
     """
 
     name: str
     values: tuple[float, ...]
     factor: float
-    more: int = 2
+    more: int = 1
 
     def search(self, score: Callable[[float], float]) -> tuple[float, bool]:
         """Return the value of the best score, and whether it is inside of what was tried."""
         tried = {value: score(value) for value in self.values}
         for _ in range(self.more):
-            beyond = self._beyond(tried)
-            if beyond is None:
-                break
-            tried[beyond] = score(beyond)
+            value = self._beyond(tried)
+            value = self._between(tried) if value is None else value
+            tried[value] = score(value)
         return max(tried, key=tried.__getitem__), self._beyond(tried) is None
 
     def _beyond(self, tried: Mapping[float, float]) -> float | None:
@@ -61,6 +62,14 @@ class Axis:
         if best == max(tried):
             return best * self.factor
         return best / self.factor if best == min(tried) and best > 0 else None
+
+    def _between(self, tried: Mapping[float, float]) -> float:
+        best, places = max(tried, key=tried.__getitem__), sorted(tried)
+        at = places.index(best)
+        neighbour = max(
+            places[max(at - 1, 0) : at] + places[at + 1 : at + 2], key=tried.__getitem__
+        )
+        return math.sqrt(best * neighbour) if best and neighbour else (best + neighbour) / 2
 
 
 @dataclass(frozen=True)
@@ -154,7 +163,9 @@ def rows(
     }
     corrected = dict(zip(others, holm([p_value(gains[m]) for m in others]), strict=True))
     table = [{"model": names.get("teacher", "teacher"), "test": spread(said, scale=1),
-              "validation": spread([scale * run["val"] for run in teachers], scale=1)}]  # fmt: skip
+              "validation": spread([scale * run["val"] for run in teachers], scale=1),
+              "gain over alone": "", "p (Holm)": "", "gap closed": "", "best weights at": "",
+              "tuned": "", "trials": ""}]  # fmt: skip
     for name in [ALONE, *others]:
         runs, chosen = final[name], found["chosen"][name]
         row = {
@@ -163,10 +174,14 @@ def rows(
             "validation": spread([scale * run["val"] for run in runs], scale=1),
         }
         if name != ALONE:
-            between = gap(said, values[ALONE], values[name])
+            between = gap(
+                *([sign * x for x in part] for part in (said, values[ALONE], values[name]))
+            )
             sure = corrected[name] < 0.05
             row["gain over alone"] = f"{between.gain:.2f}"
-            row["p (Holm)"] = f"{corrected[name]:.3f}" if sure else f"{corrected[name]:.2f}, not sure"
+            row["p (Holm)"] = (
+                f"{corrected[name]:.3f}" if sure else f"{corrected[name]:.2f}, not sure"
+            )
             lead = between.lead.excludes_zero
             row["gap closed"] = f"{between.closed:.0%}" if lead else "no clear gap"
         late = statistics.fmean(run["best_share"] for run in runs)

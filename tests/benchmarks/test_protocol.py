@@ -1,0 +1,94 @@
+"""The rules that the tables of the papers are made by."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "reproduce"))
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+from protocol import ALONE, TUNING, Axis, Method, collect, rows, tune
+
+
+def test_a_grid_whose_best_is_at_an_edge_is_extended() -> None:
+    axis = Axis("lr", (1.0, 2.0, 4.0), 2.0, more=2)
+    tried: list[float] = []
+
+    def score(value: float) -> float:
+        tried.append(value)
+        return -abs(math.log2(value) - 3)  # best at 8
+
+    assert axis.search(score) == (8.0, True)
+    assert tried == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_a_grid_whose_best_is_inside_is_refined() -> None:
+    axis = Axis("lr", (1.0, 4.0, 16.0), 4.0)
+    best, inside = axis.search(lambda value: -abs(math.log2(value) - 2.8))
+    assert (best, inside) == (8.0, True)
+
+
+def test_zero_is_a_natural_end() -> None:
+    tried: list[float] = []
+    axis = Axis("decay", (0.0, 1.0, 2.0), 2.0)
+    best, inside = axis.search(lambda value: tried.append(value) or -value)  # type: ignore[func-returns-value]
+    assert (best, inside, tried) == (0.0, True, [0.0, 1.0, 2.0, 0.5])
+
+
+def test_a_grid_that_ends_too_early_is_said() -> None:
+    assert Axis("lr", (1.0, 2.0), 2.0, more=1).search(lambda value: value) == (4.0, False)
+
+
+def go(run: Any) -> dict[str, Any]:
+    offset = {"alone": 0.0, "better": 0.1, "same": 0.0}[run.method]
+    noise = 0.01 * math.sin(7 * run.seed + len(run.method))
+    test = 0.5 + offset + noise
+    val = test - abs(run.config["lr"] - 2.0)
+    return {"method": run.method, "seed": run.seed, "val": val, "f1": test, "best_share": 0.5}
+
+
+def methods() -> list[Method]:
+    axes = (Axis("lr", (1.0, 2.0, 4.0), 2.0), Axis("weight", (1.0, 2.0, 4.0), 2.0))
+    return [Method(n, {"kind": n}, {"lr": 1.0, "weight": 1.0}, axes) for n in
+            (ALONE, "better", "same")]  # fmt: skip
+
+
+def test_tuning_seeds_are_not_reported_and_budgets_are_equal() -> None:
+    found = collect(methods(), 5, go)
+    final = [run for run in found["runs"] if "trial" not in run]
+    assert {run["seed"] for run in final} == set(range(5))
+    assert {run["seed"] for run in found["runs"] if "trial" in run} == set(TUNING)
+    assert len({chosen["trials"] for chosen in found["chosen"].values()}) == 1
+    assert found["chosen"]["better"]["config"]["lr"] == 2.0
+
+
+def test_a_run_that_broke_down_is_never_chosen() -> None:
+    def broken(run: Any) -> dict[str, Any]:
+        result = go(run)
+        return result | ({"val": math.nan} if run.config["lr"] == 2.0 else {})
+
+    config, _, _ = tune(methods()[0], broken)
+    assert config["lr"] != 2.0
+
+
+def test_a_table_marks_what_is_not_sure() -> None:
+    found = collect(methods(), 5, go)
+    teachers = [{"f1": 0.7 + 0.01 * i, "val": 0.7} for i in range(5)]
+    names = {ALONE: "student alone", "better": "A", "same": "B"}
+    table = {row["model"]: row for row in rows(found, teachers, names, "f1")}
+    assert "not sure" not in table["A"]["p (Holm)"]
+    assert "not sure" in table["B"]["p (Holm)"]
+    assert table["A"]["gain over alone"].startswith("10.")
+    assert "gain over alone" not in table["student alone"]
+
+
+def test_errors_that_fall_are_gains() -> None:
+    found = collect(methods(), 3, go)
+    teachers = [{"f1": 0.7, "val": 0.7}] * 3
+    table = rows(found, teachers, {ALONE: "alone", "better": "A"}, "f1", larger=False)
+    assert table[-1]["gain over alone"].startswith("-10.")
