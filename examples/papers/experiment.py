@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def train_by_recipe(
     store: Store,
     distiller: Distiller,
     labelled: Sequence[Any],
-    unlabelled: Sequence[Any],
+    unlabelled: Iterable[Any] | None,
     *,
     validate: Callable[[], float],
     per_epoch: int,
@@ -159,7 +159,7 @@ def train_by_recipe(
         checkpoint=path, **options,
     ):  # fmt: skip
         assert epoch.metric is not None
-        history.append([epoch.losses["loss"], epoch.metric])
+        history.append([(epoch.losses or epoch.unlabelled)["loss"], epoch.metric])
         if epoch.best:
             best, best_epoch = epoch.metric, epoch.epoch - 1
         bar.update()

@@ -188,13 +188,19 @@ def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> di
     return store.finish(run, result)
 
 
-def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[str, Any]]:
-    """Tune each method on the first seed, then run it from every seed; return all results."""
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what all runs share."""
     names = ("dataset", "model", "epochs", "patience", "batch_size", "stride")
     common = {name: getattr(args, name) for name in (*names, "teacher_width", "student_width")}
     common |= {"nodes": args.nodes, "steps": args.steps} if args.dataset == "synthetic" else {}
     common |= {"amp": True} if args.amp else {}
     common |= {} if args.labelled_days is None else {"labelled_days": args.labelled_days}
+    return common
+
+
+def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[str, Any]]:
+    """Tune each method on the first seed, then run it from every seed; return all results."""
+    common = settings(args)
     teachers: dict[int, nn.Module] = {}
 
     def go(method: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
