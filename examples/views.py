@@ -59,13 +59,12 @@ def fit_one(
     """Train and test one student."""
     steps = case.config["steps"]
     every = max(1, steps // 20)
-    config = run.config | {"epochs": max(1, steps // every), "patience": steps}
     result = train_by_recipe(
-        Run(run.method, run.seed, config), store,
+        run, store,
         Distiller(case.teacher, case.student, [case.loss]), case.labelled,
         None if change is None else Views(case.labelled, change),
         validate=lambda: case.score(case.student, "val"), per_epoch=every,
-        criterion=case.criterion, unpack=case.unpack,
+        epochs=max(1, steps // every), criterion=case.criterion, unpack=case.unpack,
     )  # fmt: skip
     return store.finish(run, result | {"test": case.score(case.student, "test")})
 

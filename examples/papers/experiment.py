@@ -142,6 +142,7 @@ def train_by_recipe(
     *,
     validate: Callable[[], float],
     per_epoch: int,
+    epochs: int | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Train as :func:`train` does, by the library's :func:`fit`, of which the options are.
@@ -150,12 +151,13 @@ def train_by_recipe(
     """
     path, start, best_epoch = store.checkpoint(run), time.monotonic(), 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    config, history, best = run.config, [], -math.inf
-    bar = tqdm(total=config["epochs"], desc=run.name[:28], leave=False)
+    history, best, rate = [], -math.inf, run.config["lr"]
+    epochs = run.config["epochs"] if epochs is None else epochs
+    bar = tqdm(total=epochs, desc=run.name[:28], leave=False)
     for epoch in fit(
         distiller, labelled, unlabelled or None, mode="max", validate=lambda _: validate(),
-        steps=config["epochs"] * per_epoch, every=per_epoch,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config["lr"]),
+        steps=epochs * per_epoch, every=per_epoch,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=rate),
         checkpoint=path, **options,
     ):  # fmt: skip
         assert epoch.metric is not None
@@ -164,7 +166,7 @@ def train_by_recipe(
             best, best_epoch = epoch.metric, epoch.epoch - 1
         bar.update()
         bar.set_postfix(loss=f"{history[-1][0]:.4f}", val=f"{epoch.metric:.4f}")
-        if epoch.epoch - 1 - best_epoch > config["patience"]:
+        if epoch.epoch - 1 - best_epoch > run.config.get("patience", epochs):
             break
     bar.close()
     seconds = time.monotonic() - start  # of this sitting

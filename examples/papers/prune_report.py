@@ -12,7 +12,10 @@ from matplotlib.figure import Figure
 from presentation import by_method, spread
 from traffic_report import HORIZONS
 
+from pyg_stkd.report import interval
+
 Results = dict[str, Any]
+REFERENCE = "KDIS without distillation"  # labels alone
 
 
 def models(results: Results) -> list[dict[str, str]]:
@@ -57,6 +60,7 @@ def errors(results: Results) -> list[dict[str, str]]:
             row[_head(h)] = spread([r[f"mae/{h}"] for r in runs], scale=1)
         above = [r["mae/mean"] / teachers[r["seed"]]["mae/mean"] - 1 for r in runs]
         row["above its teacher"] = "" if method == "teacher" else f"{spread(above, 1)} %"
+        row["below no distillation"] = _gain(runs, groups.get(REFERENCE, []))
         rows.append(row)
     return rows
 
@@ -148,6 +152,16 @@ def present(results: Results, stem: Path) -> str:
 def _chosen(config: dict[str, Any]) -> bool:
     """Tell whether the channels were chosen by this method itself."""
     return config["granularity"] == "channel" and "widths_of" not in config
+
+
+def _gain(runs: list[dict[str, Any]], reference: list[dict[str, Any]]) -> str:
+    """Return the paired difference to what has no teacher, with its 95 % interval."""
+    known = {run["seed"]: run["mae/mean"] for run in reference}
+    pairs = [known[run["seed"]] - run["mae/mean"] for run in runs if run["seed"] in known]
+    if len(pairs) < 2 or runs[0]["method"] in ("teacher", REFERENCE):
+        return ""
+    found = interval(pairs)
+    return f"{found:.2f}" + ("" if found.excludes_zero else ", not told from 0")
 
 
 def _head(horizon: str) -> str:

@@ -12,8 +12,11 @@
 A trained 64-16-64 STGCN is distilled and pruned in stages (40, 15, 6, 3 % of its parameters) and
 compacted. Beside KDIS: magnitude and random scores, all at once, without distillation, the widths
 that KDIS left with new weights (a dense student from scratch) or with the teacher's weights (taken
-from it at once), and masks of single weights. All have the same loss, the same number of epochs in
-all and the same number of tuning trials (the learning rate, on validation). The norms share their
+from it at once), and masks of single weights, all with one loss; and the same with the recipe
+(forecasts compared as numbers, half of the steps on windows without labels, if there are any). On
+generated traffic the teacher has learned from two weeks, the student's side has the labels of three
+days. All have the same number of steps in all and the same number of tuning trials (the learning
+rate, on validation). The norms share their
 scales among sensors: a pair for each sensor and channel alone would be more than 3 %. Finished
 runs are kept in --out: an interrupted experiment goes on where it was.
 """
@@ -30,11 +33,19 @@ from typing import Any
 
 import torch
 import traffic
-from experiment import Run, Store, argument_parser, at_least_one, train, tune_and_run
+from experiment import (
+    Run,
+    Store,
+    argument_parser,
+    at_least_one,
+    train,
+    train_by_recipe,
+    tune_and_run,
+)
 from presentation import conclude
 from prune_measure import cost, flops
 from prune_report import present
-from prune_student import Batches, copy_of, make_distiller
+from prune_student import Batches, copy_of, make_distiller, no_more, task_loss
 from torch import Tensor, nn
 from traffic_task import Task, load
 
@@ -56,16 +67,19 @@ SCORES: dict[str, Callable[[int], Importance]] = {
 }
 # What a method is: its score, and what is different from Algorithm 1.
 METHODS: dict[str, dict[str, Any]] = {
+    "recipe": {"recipe": True},
+    "recipe's widths from scratch": {"widths_of": "recipe", "weights": "new", "recipe": True},
     "KDIS": {},
     "magnitude": {"score": "magnitude"},
-    "random": {"score": "random"},
-    "KDIS at once": {"stages": "last"},
     "KDIS without distillation": {"alpha": 0.0},
     "KDIS's widths from scratch": {"widths_of": "KDIS", "weights": "new"},
     "KDIS's widths from the teacher": {"widths_of": "KDIS", "weights": "teacher"},
+    "KDIS at once": {"stages": "last"},
+    "random": {"score": "random"},
     "KDIS, masks of weights": {"granularity": "weight"},
     "magnitude, masks of weights": {"score": "magnitude", "granularity": "weight"},
 }
+METHODS_SHOWN = list(METHODS)[:6]
 # What was tried to do better, not run by default.
 TRIED: dict[str, dict[str, Any]] = {
     "KDIS, 4 channels at least": {"min_width": 4},
@@ -78,11 +92,6 @@ TRIED: dict[str, dict[str, Any]] = {
 DEFAULTS = {"score": "KDIS", "granularity": "channel", "stages": "all"}
 RATES = (8e-3, 1.6e-2, 4e-3, 2e-3)
 CALIBRATION = 16  # batches that scores are averaged over
-
-
-def no_more(out: Tensor, target: Tensor) -> Tensor:
-    """The response loss holds the task's loss."""
-    return out.new_zeros(())
 
 
 def pruned_path(run: Run, store: Store) -> Path:
@@ -99,9 +108,12 @@ def execute(
         return result
     torch.manual_seed(run.seed)
     config = run.config
-    batches = Batches(task, config["batch_size"], run.seed)
-    student = copy_of(teacher)
-    distiller, unpack = make_distiller(teacher, student, config["alpha"])
+    student, size = copy_of(teacher), config["batch_size"]
+    recipe = config.get("recipe", False)
+    distiller, unpack = make_distiller(teacher, student, config["alpha"], recipe)
+    criterion = task_loss if recipe else no_more
+    batches = Batches(task, size, run.seed)
+    others = Batches(task, size, run.seed, "unlabelled").fixed if recipe else []
 
     def error(model: nn.Module) -> float:
         return task.score(traffic.forecast(model, task, "val"), "val")["mae/mean"]
@@ -114,8 +126,11 @@ def execute(
     stages: list[dict[str, Any]] = []
     start = time.monotonic()
     if like is None:
+        # Where half of the steps are on other windows, half of them are on these.
+        turns = Batches(task, size, run.seed, share=0.5) if others else batches
         steps = distill_and_prune(
-            distiller, pruner, batches, no_more, validate=error, calibration=CALIBRATION,
+            distiller, pruner, turns, criterion, validate=error, calibration=CALIBRATION,
+            unlabelled=others or None,
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=config["lr"]),
             epochs=[*early, 0], checkpoint=pruned_path(run, store), unpack=unpack,
         )  # fmt: skip
@@ -133,7 +148,14 @@ def execute(
         return sum(distiller(*inputs, target=y, **known)[1].values())
 
     left = config["epochs"] - sum(early)
-    result = finish(run, store, distiller, loss, batches, left, error)
+    if recipe:
+        result = train_by_recipe(
+            run, store, distiller, batches.fixed, others, criterion=criterion, unpack=unpack,
+            validate=lambda: -error(distiller.student), per_epoch=len(batches), epochs=left,
+        )  # fmt: skip
+        result["history"] = [[round(a, 4), round(b, 4)] for a, b in result["history"]]
+    else:
+        result = finish(run, store, distiller, loss, batches, left, error)
     small = pruner.compact()
     result |= task.score(traffic.forecast(small, task, "test"), "test")
     result |= {"stages": stages, "parameters": pruner.num_parameters, "flops": flops(small, task)}
@@ -205,6 +227,7 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
         "teacher": of_teacher, "epochs": args.epochs, "stage_epochs": args.stage_epochs,
         "keep": args.keep,
     }  # fmt: skip
+    common |= {} if args.labelled_days is None else {"labelled_days": args.labelled_days}
     results, teachers, done = [], [], {}
     for seed in range(args.seeds):
         run = Run("teacher", seed, of_teacher)
@@ -238,7 +261,7 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names = ("synthetic", "metr-la-week", "pemsd7m", "pemsd8", "pemsd4")
     options = argument_parser(__doc__, names, "runs/prune")
-    options.set_defaults(epochs=16, patience=10)
+    options.set_defaults(epochs=12, patience=16, seeds=3)
     options.add_argument("--nodes", type=int, default=24, help="sensors of the synthetic set")
     options.add_argument("--steps", type=int, default=8064, help="time steps of the synthetic set")
     options.add_argument(
@@ -259,10 +282,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--stage-epochs", type=int, nargs="*", default=[2, 1, 1],
         help="of --epochs: after each stage but the last, which has the rest",
     )  # fmt: skip
+    options.add_argument(
+        "--labelled-days", type=at_least_one,
+        help="first days that students have labels of (default: all; of the synthetic set 3)",
+    )  # fmt: skip
     options.add_argument("--alpha", type=float, default=0.3, help="weight of the teacher's outputs")
     options.add_argument(
-        "--methods", nargs="+", choices=METHODS | TRIED, default=list(METHODS), metavar="METHOD",
-        help="\n".join(["what to compare (default: all but the last three), of", *METHODS, *TRIED]),
+        "--methods", nargs="+", choices=METHODS | TRIED, default=METHODS_SHOWN, metavar="METHOD",
+        help="\n".join(["what to compare (default: the first six), of", *METHODS, *TRIED]),
     )  # fmt: skip
     options.add_argument(
         "--time-again", action="store_true", help="measure the milliseconds of finished models anew"
@@ -270,8 +297,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = options.parse_args(argv)
     if len(args.stage_epochs) != len(args.keep) - 1 or sum(args.stage_epochs) >= args.epochs:
         options.error("--stage-epochs must hold one less than --keep, and leave some of --epochs")
-    if any("widths_of" in METHODS.get(m, {}) for m in args.methods) and "KDIS" not in args.methods:
-        options.error("--methods must hold KDIS for those that take its widths")
+    for method in args.methods:
+        source = METHODS.get(method, {}).get("widths_of")
+        if source not in (None, *args.methods):
+            options.error(f"--methods must hold {source} for those that take its widths")
+    if args.dataset == "synthetic" and args.labelled_days is None:
+        args.labelled_days = 3
     return args
 
 

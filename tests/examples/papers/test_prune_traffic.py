@@ -15,10 +15,13 @@ pytest.importorskip("tabulate")
 pytest.importorskip("torchmetrics")
 pytest.importorskip("tqdm")
 
-METHODS = ["KDIS", "KDIS at once", "KDIS's widths from scratch", "KDIS's widths from the teacher"]
+METHODS = ["recipe", "recipe's widths from scratch"]
+METHODS += ["KDIS", "KDIS at once", "KDIS's widths from scratch", "KDIS's widths from the teacher"]
 SIZES = {
     "nodes": "5",
-    "steps": "400",
+    "steps": "800",
+    "seeds": "1",
+    "labelled-days": "1",
     "epochs": "2",
     "teacher-epochs": "1",
     "stride": "16",
@@ -60,11 +63,14 @@ def test_runs_resumes_and_redraws(
         assert run["bytes"] < teacher["bytes"]
         parts = [run[f"mae/{h}"] for h in (15, 30, 45, 60)]
         assert min(parts) <= run["mae/mean"] <= max(parts) + 2
-    kdis, once, scratch, sliced = pruned
+    recipe, dense, kdis, once, scratch, sliced = pruned
+    assert recipe["widths"] == dense["widths"]
+    assert recipe["stages"][0]["unlabelled"].keys() == {"loss", "output"}
+    assert kdis["stages"][0]["unlabelled"] == {}
     assert [stage["target"] for stage in kdis["stages"]] == [0.6, 0.4]
     assert [stage["target"] for stage in once["stages"]] == [0.4]
     # All have the same epochs in all.
-    assert [len(run["history"]) for run in pruned] == [1, 2, 2, 2]
+    assert [len(run["history"]) for run in pruned] == [1, 2, 1, 2, 2, 2]
     assert kdis["widths"] == scratch["widths"] == sliced["widths"]
     assert scratch["history"] != sliced["history"]
 
