@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-__all__ = ["centred", "cloud_sizes", "has_tiny", "in_range", "like_clouds", "square_norms"]
+__all__ = [
+    "are_usual",
+    "centred",
+    "cloud_sizes",
+    "has_tiny",
+    "has_tiny_norm",
+    "have_vanished",
+    "in_range",
+    "like_clouds",
+    "square_norms",
+]
 
 # A call of its own costs a cloud as much as this share of a chunk of distances.
 _CALL = 1 / 16
@@ -68,6 +78,26 @@ def has_tiny(x: Tensor) -> bool:
     least = float(size.masked_fill_(size == 0, torch.inf).amin()) if x.numel() else 1.0
     info = torch.finfo(x.dtype)
     return least * info.eps < 2 * math.sqrt(info.tiny / info.eps)
+
+
+def has_tiny_norm(norm: Tensor, x: Tensor) -> bool:
+    """Tell whether points other than 0 are so near to it that their squares may lose digits."""
+    info = torch.finfo(x.dtype)
+    least = x.size(1) * info.tiny / info.eps
+    if norm.numel() == 0 or float(norm.amin()) >= least:
+        return False
+    return bool((x[: norm.numel()][norm < least] != 0).any())
+
+
+def have_vanished(scaled: Tensor, x: Tensor) -> bool:
+    """Tell whether points lost coordinates when they were moved into range."""
+    return scaled is not x and bool(((scaled == 0) & (x != 0)).any())
+
+
+def are_usual(norm: Tensor) -> bool:
+    """Tell whether squared norms, and sums of some, are far from both ends of their range."""
+    most, info = float(norm.amax()) if norm.numel() else 0.0, torch.finfo(norm.dtype)
+    return math.sqrt(info.tiny) < most < info.max / 64  # NaN is not
 
 
 def centred(x: Tensor, starts: Sequence[int], move: bool, more: int) -> Tensor:

@@ -52,16 +52,17 @@ class Rounding(NamedTuple):
         factor = 2 * unit * (8 + min(width, 2 * math.sqrt(width)))
         return cls(factor, 2 * width * info.tiny if vanish else 0.0)
 
-    def gap(self, norm: Tensor, last: Tensor) -> Tensor:
+    def gap(self, norm: Tensor, last: Tensor, largest: Tensor | None = None) -> Tensor:
         """Return by how much two scores must differ at least to be in the right order.
 
         Both are :obj:`last` or better: such points are within the distance of that score, and
         their norms at most larger by that than the centre's, whose square is given. Where there is
-        no last one, nothing is known but the largest norm of all.
+        no last one, nothing is known but the :obj:`largest` squared norm of all.
         """
         root = norm.sqrt()
         reach = (norm - last).clamp_(min=0).sqrt_().add_(root)
-        reach = torch.where(last == -torch.inf, root.max(), reach)
+        if largest is not None:
+            reach = torch.where(last == -torch.inf, largest.sqrt(), reach)
         return reach.add_(root).square_().mul_(self.factor).add_(self.floor)
 
 
@@ -76,8 +77,8 @@ class Found(NamedTuple):
     def of(cls, near: Tensor, dtype: torch.dtype) -> Found:
         """Make room for more than :obj:`near`."""
         num_points = near.size(0)
-        score = torch.empty(num_points, 4, dtype=dtype, device=near.device)
-        return cls(near, near.new_empty(num_points, MORE), score)
+        score = torch.empty(4, num_points, dtype=dtype, device=near.device)  # column by column
+        return cls(near, near.new_empty(num_points, MORE), score.t())
 
     @property
     def wanted(self) -> int:
@@ -123,16 +124,19 @@ def settle(
     """
     if found.score is None:
         return
-    first, kth, after, last = found.score.unbind(1)
-    least = rounding.gap(norm, torch.where(last > -torch.inf, last, torch.minimum(kth, after)))
-    doubt = (kth - after < least) | ((norm - first) * _SMALL < least)
-    row = doubt.nonzero().view(-1)
+    row = _close(found.score, norm, rounding)
     if row.numel() == 0:
         return
+    first, kth, after, last = found.score[row].unbind(1)
+    known = torch.where(last > -torch.inf, last, torch.minimum(kth, after))
+    own = norm[row]
+    least = rounding.gap(own, known, norm.amax())
+    doubt = (kth - after < least) | ((own - first) * _SMALL < least)
+    hard = kth - last < least  # one that was not found may be among the nearest
+    row, hard = row[doubt], hard[doubt]
     start = torch.tensor(starts, device=x.device)
     cloud = torch.bucketize(row, start[1:], right=True)
     others = start.diff()[cloud] - int(not loop)
-    hard = (kth - last < least)[row]  # one that was not found may be among the nearest
     easy = ~hard
     _order(found, x, row[easy], others[easy], loop)
     for i, rows in _runs(cloud[hard], row[hard]):
@@ -142,15 +146,27 @@ def settle(
         found.near[rows, int(loop) : degree] = near + starts[i]
 
 
+def _close(score: Tensor, norm: Tensor, rounding: Rounding) -> Tensor:
+    """Return the points that may be in doubt: a quick bound, at most twice too large."""
+    first, kth, after, last = score.unbind(1)
+    # (2 |x| + d)^2 <= 10 |x|^2 - 2 s, of a squared distance d^2 = |x|^2 - s
+    most = torch.add(norm, last, alpha=-0.2).mul_(10 * rounding.factor).add_(rounding.floor)
+    least = torch.minimum(kth - after, (norm - first).mul_(_SMALL))
+    return (~(least > most)).nonzero().view(-1)  # NaN, of two that are not there, is no bound
+
+
 def _order(found: Found, x: Tensor, row: Tensor, others: Tensor, loop: bool) -> None:
     """Sort what is found of some points, which have so many others in their clouds."""
-    assert found.more is not None
+    if row.numel() == 0 or found.more is None:
+        return
     column = torch.cat([found.near[row], found.more[row]], dim=1)
-    place = torch.arange(column.size(1), device=x.device)
-    there = place < others.unsqueeze(1)
-    centre = row.unsqueeze(1).expand_as(column)[there]
-    distance = torch.full_like(column, torch.inf, dtype=_wide(x[:0]).dtype)
-    distance[there] = _distance(x, centre, column[there])
+    few = int(others.amin()) < column.size(1)
+    absent = torch.arange(column.size(1), device=x.device) >= others.unsqueeze(1)
+    if few:
+        column = torch.where(absent, row.unsqueeze(1), column)
+    distance = _distance(x, row, column)
+    if few:
+        distance.masked_fill_(absent, torch.inf)
     if loop:
         distance[:, 0] = -1
     order = column.argsort(dim=1)
@@ -184,7 +200,7 @@ def _search(x: Tensor, row: Tensor, k: int) -> Tensor:
         centre, index = (score >= (last - least).unsqueeze(1)).nonzero().unbind(1)
         distance = -score[centre, index]
         rough = (least[centre] > 0).nonzero().view(-1)
-        distance[rough] = _distance(x, part[centre[rough]], index[rough])
+        distance[rough] = _distance(x, part[centre[rough]], index[rough, None]).view(-1)
         order = _sorted(centre, distance, index)
         count = torch.bincount(centre, minlength=part.numel())
         first = count.cumsum(0) - count
@@ -194,12 +210,14 @@ def _search(x: Tensor, row: Tensor, k: int) -> Tensor:
 
 
 def _distance(x: Tensor, row: Tensor, index: Tensor) -> Tensor:
-    """Return squared distances of pairs by differences, in float64 where there is one."""
-    out = _wide(x.new_empty(row.numel()))
-    step = max(1, _PAIRS // x.size(1))
+    """Return squared distances to some points [N, m] by differences, in float64 if there is one."""
+    out = _wide(x.new_empty(index.shape))
+    step = max(1, _PAIRS // (x.size(1) * index.size(1)))
     for i in range(0, row.numel(), step):
-        a, b = (_wide(x.index_select(0, at[i : i + step])) for at in (row, index))
-        torch.sum(a.sub_(b).square_(), dim=1, out=out[i : i + step])
+        others = _wide(x.index_select(0, index[i : i + step].view(-1)))
+        gap = others.view(-1, index.size(1), x.size(1))
+        gap.sub_(_wide(x.index_select(0, row[i : i + step])).unsqueeze(1))
+        torch.sum(gap.square_(), dim=-1, out=out[i : i + step])
     return out
 
 

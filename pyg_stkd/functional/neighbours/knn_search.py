@@ -14,9 +14,12 @@ import torch_geometric.typing
 from torch import Tensor
 
 from pyg_stkd.functional.neighbours.clouds import (
+    are_usual,
     centred,
     cloud_sizes,
     has_tiny,
+    has_tiny_norm,
+    have_vanished,
     in_range,
     like_clouds,
     square_norms,
@@ -70,14 +73,20 @@ def _knn_graph(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
 
 def _fill(x: Tensor, starts: list[int], others: list[int], loop: bool, near: Tensor) -> None:
     """Write the neighbours of each point [N, k], in clouds with so many other points."""
-    direct = x.size(1) <= DIRECT
-    scaled = in_range(x, direct)
     # Moved where distances come from inner products, with points to be masked behind the last.
-    moved = centred(scaled, starts, not direct, ALIGN)
-    norm = moved.new_zeros(moved.size(0)) if direct else square_norms(moved)
-    zero = norm == 0
-    vanish = has_tiny(scaled) if direct else bool(zero.any()) and bool((moved[zero] != 0).any())
-    found = Found(near) if direct and not vanish else Found.of(near, moved.dtype)
+    move = x.size(1) > DIRECT
+    scaled, moved, norm = x, x, x.new_zeros(0)
+    if move:
+        moved = centred(x, starts, move, ALIGN)
+        norm = square_norms(moved)
+    if not move or not are_usual(norm):
+        scaled = in_range(x, not move)
+        moved = centred(scaled, starts, move, ALIGN)
+        norm = square_norms(moved) if move else moved.new_zeros(moved.size(0))
+    vanish = (
+        has_tiny_norm(norm[: x.size(0)], moved) if move else has_tiny(scaled)
+    ) or have_vanished(scaled, x)
+    found = Found.of(near, moved.dtype) if move or vanish else Found(near)
     _search_clouds(moved, Plan(starts, others, loop, norm), found)
     norm, rounding = norm[: x.size(0)], Rounding.of(moved.dtype, x.size(1), vanish)
     settle(found, x if x.dtype == torch.float32 else scaled, norm, rounding, starts, loop)

@@ -233,13 +233,26 @@ def test_any_finite_points(
     check_nearest(x, min(k, num_points - 1))
 
 
+@pytest.mark.parametrize("width", [2, 4, 5, 16])
+def test_points_that_vanish_beside_huge_ones(width: int) -> None:
+    small = torch.randn(40, width) * 1e-38  # 0 where 1e25 is in the middle of the range
+    huge = torch.randn(60, width) * 1e25
+    check_nearest(torch.cat([huge, small]), 5)
+    alone = knn_graph(small.double() * 1e38, 5)
+    batch = batch_of([60, 40])  # of another cloud too
+    found = knn_graph(torch.cat([huge, small]), 5, batch)[:, 300:] - 60
+    distance = (small.double()[:, None] - small.double()).square().sum(-1) * 1e76
+    near, truth = (distance[edges[1], edges[0]].view(40, 5) for edges in (found, alone))
+    torch.testing.assert_close(near.sort(1).values, truth, rtol=1e-6, atol=0.0)
+
+
 def test_no_more_than_the_doubtful_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = 0
     measure = doubt._distance
 
     def count(x: Tensor, row: Tensor, index: Tensor) -> Tensor:
         nonlocal pairs
-        pairs += row.numel()
+        pairs += index.numel()
         return measure(x, row, index)
 
     monkeypatch.setattr(doubt, "_distance", count)
