@@ -209,7 +209,7 @@ def norm_rows(norm: Any, rows: Tensor, num_batch: int) -> Tensor:
     num_steps, width, size = rows.shape
     x = rows.view(num_steps, width, num_batch, -1).transpose(1, 2)  # [T, B, C, N]
     shape = x.shape[-2:]
-    weight, bias = norm.weight, norm.bias
+    weight, bias = norm._parameters["weight"], norm._parameters["bias"]
     if norm.num_nodes is None:
         weight, bias = weight.unsqueeze(1), bias.unsqueeze(1)
     else:
@@ -222,27 +222,33 @@ def norm_rows(norm: Any, rows: Tensor, num_batch: int) -> Tensor:
 def run_temporal(layer: Any, rows: Tensor) -> Tensor:
     """Run a GatedTemporalConv."""
     residual = layer.out_channels if layer.residual else 0
-    conv = layer.conv
-    maps = conv_rows(rows, conv.weight, conv.bias, residual)
+    conv = layer._modules["conv"]._parameters  # direct: attributes of modules are slow
+    maps = conv_rows(rows, conv["weight"], conv["bias"], residual)
     return apply_gate(maps, layer.gate, dim=1)
+
+
+def run_linear(lin: Any, rows: Tensor) -> Tensor:
+    """Run a linear layer."""
+    return linear_rows(rows, lin._parameters["weight"], lin._parameters["bias"])
 
 
 def run_block(block: Any, rows: Tensor, num_batch: int, operator: GraphOperator) -> Tensor:
     """Run an STConv."""
-    h = run_temporal(block.temporal1, rows)
-    align, norm, conv = block.align, block.norm, block.conv
+    parts = block._modules
+    h = run_temporal(parts["temporal1"], rows)
+    align, norm, conv = parts.get("align"), parts.get("norm"), parts["conv"]
     if align is not None:
-        h = linear_rows(h, align.weight, align.bias)
+        h = run_linear(align, h)
     elif block.residual and h.size(1) < block.hidden_channels:
         h = F.pad(h, (0, 0, 0, block.hidden_channels - h.size(1)))
     if has_short_rows(operator):
-        weights = [lin._parameters["weight"] for lin in conv.maps()]  # direct, of plain layers
+        weights = [lin._parameters["weight"] for lin in conv.maps()]
         out = filter_rows(operator, h, num_batch, weights, conv.bias, conv.first)
     else:
         out = to_rows(conv.filter(from_rows(h, num_batch), operator))
     if block.residual:
         out = out.add_(h)
-    h = run_temporal(block.temporal2, out.relu_())
+    h = run_temporal(parts["temporal2"], out.relu_())
     return h if norm is None else norm_rows(norm, h, num_batch)
 
 
@@ -250,14 +256,15 @@ def run_model(model: Any, x: Tensor, edge_index: Any, edge_weight: Tensor | None
     """Run an STGCN on sequences."""
     rows, num_batch, num_nodes = to_rows(x), x.size(0), x.size(2)
     operators: dict[Any, GraphOperator] = {}
-    for block in model.blocks:
-        kind = block.conv.rule()
+    parts = model._modules
+    for block in parts["blocks"]._modules.values():
+        conv = block._modules["conv"]
+        kind = conv.rule()
         if kind not in operators:
-            operators[kind] = block.conv.operator_for(x, edge_index, edge_weight)
+            operators[kind] = conv.operator_for(x, edge_index, edge_weight)
         rows = run_block(block, rows, num_batch, operators[kind])
-    rows = norm_rows(model.head_norm, run_temporal(model.head_conv, rows), num_batch)
-    rows = linear_rows(rows, model.lin1.weight, model.lin1.bias).relu_()
-    rows = linear_rows(rows, model.lin2.weight, model.lin2.bias)  # [1, C', B * N]
+    rows = norm_rows(parts["head_norm"], run_temporal(parts["head_conv"], rows), num_batch)
+    rows = run_linear(parts["lin2"], run_linear(parts["lin1"], rows).relu_())  # [1, C', B * N]
     return rows.view(-1, num_batch, num_nodes).transpose(0, 1).contiguous()  # [B, C', N]
 
 
@@ -278,38 +285,39 @@ def is_plain(module: nn.Module | None, role: Role) -> bool:
     """Whether a module is :obj:`None` or a layer of that role with nothing hooked to it."""
     if module is None:
         return True
-    kind = type(module)
-    if (_OF_OTHERS.get(kind) or kind.__dict__.get("thin")) is not role:
+    kind, state = type(module), module.__dict__
+    if kind not in _OF_OTHERS:
+        if kind.__dict__.get("thin") is not role:
+            return False
+    elif _OF_OTHERS[kind] is not role:
         return False
-    if "forward" in module.__dict__:
-        return False
-    return not (module._forward_hooks or module._forward_pre_hooks)
+    return not (state["_forward_hooks"] or state["_forward_pre_hooks"] or "forward" in state)
 
 
 def takes_temporal(layer: Any) -> bool:
     """Whether a temporal convolution may be run by its twin."""
-    return (
-        is_plain(layer, Role.GATED)
-        and is_plain(layer._modules["conv"], Role.TIME)
-        and layer._modules.get("align") is None
-        and layer.padding == "valid"
-    )
+    if not is_plain(layer, Role.GATED):
+        return False
+    parts = layer._modules
+    plain = parts.get("align") is None and layer.padding == "valid"
+    return plain and is_plain(parts["conv"], Role.TIME)
 
 
 def takes_block(block: nn.Module) -> bool:
     """Whether an STConv may be run by its twin."""
+    if not is_plain(block, Role.BLOCK):
+        return False
     parts: dict[str, Any] = block._modules  # direct: attributes of modules are slow
     conv, dropout = parts["conv"], parts["dropout"]
+    if not (is_plain(conv, Role.GRAPH) and conv.is_own()):
+        return False
+    for lin in conv.maps():  # loops without generators: small models ask this often
+        if not is_plain(lin, Role.LINEAR):
+            return False
     return (
-        is_plain(block, Role.BLOCK)
-        and is_plain(conv, Role.GRAPH)
-        and conv.is_own()
-        and all(is_plain(lin, Role.LINEAR) for lin in conv.maps())
-        and is_plain(parts.get("align"), Role.LINEAR)
+        is_plain(parts.get("align"), Role.LINEAR)
         and is_plain(parts.get("norm"), Role.NORM)
-        and is_plain(dropout, Role.DROPOUT)
-        and dropout is not None
-        and not dropout.training
+        and _is_idle(dropout)
         and takes_temporal(parts["temporal1"])
         and takes_temporal(parts["temporal2"])
     )
@@ -317,15 +325,21 @@ def takes_block(block: nn.Module) -> bool:
 
 def takes_model(model: Any, x: Tensor) -> bool:
     """Whether an STGCN may be run by its twin."""
-    widths = max(map(max, model.hidden_channels))
-    widest = max(widths, *model.head_channels, model.out_channels)
+    widest = max(*map(max, model.hidden_channels), *model.head_channels, model.out_channels)
+    if not thin_pays(x, model.in_channels, widest):
+        return False
+    parts = model._modules
+    for block in parts["blocks"]._modules.values():
+        if not takes_block(block):
+            return False
     return (
-        thin_pays(x, model.in_channels, widest)
-        and all(takes_block(block) for block in model.blocks)
-        and takes_temporal(model.head_conv)
-        and is_plain(model.head_norm, Role.NORM)
-        and is_plain(model.lin1, Role.LINEAR)
-        and is_plain(model.lin2, Role.LINEAR)
-        and is_plain(model.dropout, Role.DROPOUT)
-        and not model.dropout.training
+        takes_temporal(parts["head_conv"])
+        and is_plain(parts["head_norm"], Role.NORM)
+        and is_plain(parts["lin1"], Role.LINEAR)
+        and is_plain(parts["lin2"], Role.LINEAR)
+        and _is_idle(parts["dropout"])
     )
+
+
+def _is_idle(dropout: nn.Module | None) -> bool:
+    return dropout is not None and not dropout.training and is_plain(dropout, Role.DROPOUT)
