@@ -11,13 +11,15 @@
 #   make test-newest   on the newest (NEWEST_TORCH), each in an environment of its own; not in CI
 #   make lint          ruff (rules and format) and mypy
 #   make docs          the HTML documentation, warnings as errors, in docs/_build/html
+#   make package       the wheel and the source archive in dist/, checked, and the wheel installed
+#                      alone in an environment of its own
 #   make bench         the benchmarks of benchmarks/
 #   make fuzz          damaged files for every reader and odd values for every function, by coverage
 #                      (atheris) for FUZZ_SECONDS and at random FUZZ_INPUTS times
 #   make clean         remove the environments, caches and built pages (runs/ stays)
 #
 # Variables: PYTHON (interpreter of new environments), TORCH (torch version), VENV, VENV_SPARSE,
-# VENV_ALL (folders of the environments), WORKERS (processes that share the tests), PYTEST_ARGS,
+# VENV_ALL, VENV_WHEEL (folders of the environments), WORKERS (processes that share the tests), PYTEST_ARGS,
 # DEMO_ARGS, BENCH (benchmarks to run), FUZZ (modules of tests/fuzz to run).
 # pip's own variables (PIP_FIND_LINKS, PIP_INDEX_URL, ...) are honoured.
 
@@ -26,6 +28,7 @@ TORCH ?= 2.13.0
 VENV ?= .venv
 VENV_SPARSE ?= .venv-sparse
 VENV_ALL ?= .venv-all
+VENV_WHEEL ?= .venv-wheel
 VENV_OLDEST ?= .venv-oldest
 VENV_NEWEST ?= .venv-newest
 OLDEST_TORCH ?= 2.6.0
@@ -39,7 +42,7 @@ FUZZ ?= $(basename $(notdir $(wildcard tests/fuzz/readers.py tests/fuzz/series.p
 FUZZ_SECONDS ?= 600
 FUZZ_INPUTS ?= 100000
 
-ENVS = $(VENV) $(VENV_SPARSE) $(VENV_ALL)
+ENVS = $(VENV) $(VENV_SPARSE) $(VENV_ALL) $(VENV_WHEEL)
 # A test that hangs fails after ten minutes, and says where it was.
 PYTEST = -m pytest -q --numprocesses $(WORKERS) --timeout 600
 # Beside its requirements, which are older than what it runs with.
@@ -55,7 +58,7 @@ VERSIONS = import sys; from importlib.metadata import version as v; \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: demo test test-sparse test-all test-oldest test-newest lint docs bench fuzz clean help
+.PHONY: demo test test-sparse test-all test-oldest test-newest lint docs package bench fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -96,6 +99,16 @@ docs: $(VENV)/.docs
 	@echo "==> Building the documentation"
 	@$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo "==> Built docs/_build/html/index.html"
+
+package: $(VENV)/.build $(VENV_WHEEL)/.torch-$(TORCH)
+	@echo "==> Building dist/"
+	@rm -rf dist build
+	@$(VENV)/bin/python -m build --no-isolation >/dev/null
+	@$(VENV)/bin/python -m twine check --strict dist/*
+	@echo "==> Installing the wheel alone in $(VENV_WHEEL)"
+	@$(VENV_WHEEL)/bin/python $(PIP) --force-reinstall --no-deps dist/*.whl
+	@$(VENV_WHEEL)/bin/python $(PIP) dist/*.whl "$(KEEP)"
+	@cd dist && "$(abspath $(VENV_WHEEL))/bin/python" -m pyg_stkd
 
 bench: $(VENV)/.package
 	@for file in $(BENCH); do \
@@ -159,6 +172,11 @@ $(VENV)/.dev: %/.dev: %/.package
 $(VENV)/.fuzz: %/.fuzz: %/.package
 	@echo "==> Installing atheris in $*"
 	@$*/bin/python $(PIP) atheris
+	@touch $@
+
+$(VENV)/.build: %/.build: %/.package
+	@echo "==> Installing build and twine in $*"
+	@$*/bin/python $(PIP) "setuptools>=77" build twine
 	@touch $@
 
 $(VENV)/.docs: %/.docs: %/.package

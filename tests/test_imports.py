@@ -38,7 +38,7 @@ LAYERS = {
     "prune": BASE | {"functional", "nn", "distill"},
     "datasets": GROUND,
 }
-ON_TOP = {"__init__", "metrics", "lightning", "report", "testing"}
+ON_TOP = {"__init__", "__main__", "metrics", "lightning", "report", "testing"}
 # Optional packages and the only parts that may import them when they are loaded themselves.
 OPTIONAL = {
     "lightning": {"lightning"},

@@ -98,7 +98,7 @@ def test_holm_keeps_the_rate_of_false_findings() -> None:
 
 
 def test_no_p_values() -> None:
-    with pytest.raises(ValueError, match=r"'p_values' must be at least 0 and at most 1 \(got 1.5\)"):
+    with pytest.raises(ValueError, match=r"'p_values' must be at least 0 .* 1 \(got 1.5\)"):
         holm([0.5, 1.5])
     with pytest.raises(TypeError, match="'p_values' must be a number"):
         holm(["0.1"])
