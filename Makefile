@@ -19,8 +19,8 @@
 #   make clean         remove the environments, caches and built pages (runs/ stays)
 #
 # Variables: PYTHON (interpreter of new environments), TORCH (torch version), VENV, VENV_SPARSE,
-# VENV_ALL, VENV_WHEEL (folders of the environments), WORKERS (processes that share the tests), PYTEST_ARGS,
-# DEMO_ARGS, BENCH (benchmarks to run), FUZZ (modules of tests/fuzz to run).
+# VENV_ALL, VENV_WHEEL (folders of the environments), WORKERS (processes that share the tests),
+# PYTEST_ARGS, DEMO_ARGS, BENCH (benchmarks to run), FUZZ (modules of tests/fuzz to run).
 # pip's own variables (PIP_FIND_LINKS, PIP_INDEX_URL, ...) are honoured.
 
 PYTHON ?= python3

@@ -1,0 +1,102 @@
+"""Every figure that README and docs give stands in the results that they name.
+
+A paragraph, a row of a table or an item of a list that names a page of ``benchmarks/results`` gives
+no figure that is not on one of these pages, rounded; so does a table with the paragraph before it.
+The pages themselves are written from raw results (``--redraw``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+NAMED = re.compile(r"benchmarks/results/([\w-]+)\.(?:md|json|txt)")
+# A figure has a decimal point, or a sign of what it measures behind it.
+FIGURE = re.compile(r"(?<![\w./-])[-−]?(\d[\d,]*\.\d+|\d[\d,]*(?=x\b| ?%| points| mph))")
+NUMBER = re.compile(r"(?<![\w/])[-−]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+# Links, code and versions are no results.
+NOT_SAID = re.compile(r"\]\([^)]*\)|``[^`]+``|`[^`]+`|arXiv:\S+|version \d[\d.]*|https?://\S+")
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Yield paragraphs; a table belongs to the paragraph before it."""
+    before = ""
+    for part in re.split(r"\n\s*\n", text):
+        table = part.lstrip().startswith("|")
+        if before and not table:
+            yield before
+            before = ""
+        before = f"{before}\n\n{part}" if table else part
+    yield before
+
+
+def value(text: str) -> float:
+    return abs(float(text.replace(",", "").replace("−", "-")))
+
+
+def pages_with_claims() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if NAMED.search(block):
+                yield page, block
+
+
+CLAIMS = list(pages_with_claims())
+
+
+def known(names: set[str]) -> list[float]:
+    """Return all numbers of some pages of results, and of their remarks."""
+    found: list[float] = []
+    for name in names:
+        for kind in ("md", "txt"):
+            path = ROOT / "benchmarks" / "results" / f"{name}.{kind}"
+            if path.exists():
+                found += map(value, NUMBER.findall(path.read_text(encoding="utf-8")))
+    return found
+
+
+def untraced(block: str) -> list[str]:
+    numbers = known(set(NAMED.findall(block)))
+    said = NOT_SAID.sub(" ", block)
+    missing = []
+    for match in FIGURE.finditer(said):
+        text = match.group(1)
+        half = 0.5 * 10.0 ** -len(text.partition(".")[2]) + 1e-9
+        if not any(abs(number - value(text)) <= half for number in numbers):
+            missing.append(text)
+    return missing
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), CLAIMS, ids=[f"{p.name}-{i}" for i, (p, _) in enumerate(CLAIMS)]
+)
+def test_figures_stand_in_the_results_that_are_named(page: Path, block: str) -> None:
+    assert untraced(block) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_results_that_are_named_are_there(page: Path) -> None:
+    for name in set(NAMED.findall(page.read_text(encoding="utf-8"))):
+        assert (ROOT / "benchmarks" / "results" / f"{name}.md").exists()
+
+
+def test_a_wrong_figure_is_found() -> None:
+    right = next(b for p, b in CLAIMS if p.name == "README.md" and "mlp_cora" in b)
+    assert untraced(right) == []
+    assert untraced(right + " It closes 12345.6 points.") == ["12345.6"]
+
+
+def test_the_figures_of_the_readme_name_their_results() -> None:
+    section = PAGES[0].read_text(encoding="utf-8").split("\n## What to expect\n")[1]
+    unnamed = [
+        (block.strip()[:60], FIGURE.findall(said))
+        for block in blocks(section.split("\n## ")[0])
+        if not NAMED.search(block) and FIGURE.search(said := NOT_SAID.sub(" ", block))
+    ]
+    assert unnamed == []
