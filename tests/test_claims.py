@@ -8,6 +8,9 @@ The pages themselves are written from raw results (``--redraw``).
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 NAMED = re.compile(r"benchmarks/results/([\w-]+)\.(?:md|json|txt)")
+REDRAWN = {
+    "mlp_citeseer": "mlp",
+    "mlp_cora": "mlp",
+    "modelnet10_vox24": "papers/modelnet",
+    "ppi_pcg": "papers/ppi",
+    "proteins": "proteins",
+    "prune_metr_la_week": "papers/prune_traffic",
+    "prune_synthetic": "papers/prune_traffic",
+    "traffic_metr_la_week": "papers/traffic",
+}
 # A figure has a decimal point, or a sign of what it measures behind it.
 FIGURE = re.compile(r"(?<![\w./-])[-−]?(\d[\d,]*\.\d+|\d[\d,]*(?=x\b| ?%| points| mph))")
 NUMBER = re.compile(r"(?<![\w/])[-−]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
@@ -100,3 +113,17 @@ def test_the_figures_of_the_readme_name_their_results() -> None:
         if not NAMED.search(block) and FIGURE.search(said := NOT_SAID.sub(" ", block))
     ]
     assert unnamed == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", REDRAWN)
+def test_pages_are_written_from_raw_results(name: str, tmp_path: Path) -> None:
+    stored = ROOT / "benchmarks" / "results" / name
+    for path in (stored.with_suffix(".json"), stored.with_suffix(".txt")):
+        if path.exists():
+            shutil.copy(path, tmp_path)
+    script = ROOT / "examples" / f"{REDRAWN[name]}.py"
+    command = [sys.executable, str(script), "--redraw", str(tmp_path / f"{name}.json")]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    page = tmp_path / f"{name}.md"
+    assert page.read_text() == stored.with_suffix(".md").read_text()
