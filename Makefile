@@ -9,11 +9,13 @@
 #                      "all") and PyTorch Geometric Temporal, in an environment of its own
 #   make test-oldest   the suite on the oldest versions declared (OLDEST_TORCH, OLDEST_PYG), and
 #   make test-newest   on the newest (NEWEST_TORCH), each in an environment of its own; not in CI
+#   make test-gpu      the tests that run on a GPU, on one
 #   make lint          ruff (rules and format) and mypy
 #   make docs          the HTML documentation, warnings as errors, in docs/_build/html
 #   make package       the wheel and the source archive in dist/, checked, and the wheel installed
 #                      alone in an environment of its own
 #   make bench         the benchmarks of benchmarks/
+#   make bench-gpu     those that run on a GPU, on one: benchmarks/results/*_cuda.*
 #   make fuzz          damaged files for every reader and odd values for every function, by coverage
 #                      (atheris) for FUZZ_SECONDS and at random FUZZ_INPUTS times
 #   make clean         remove the environments, caches and built pages (runs/ stays)
@@ -37,7 +39,11 @@ NEWEST_TORCH ?= 2.14.1
 WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-BENCH ?= $(wildcard benchmarks/[a-z]*.py)
+BENCH ?= $(foreach name,primitives gat edge_conv correlation st_conv pruning distiller zoo,benchmarks/$(name).py)
+BENCH_GPU ?= $(foreach name,primitives gat edge_conv correlation,benchmarks/$(name).py)
+# A torch with CUDA is the machine's own, or that of an index (PIP_INDEX_URL).
+HAS_GPU = import sys, torch; sys.exit(not torch.cuda.is_available() and \
+	"a GPU and a torch with CUDA are needed: set PYTHON, or PIP_EXTRA_INDEX_URL and TORCH")
 FUZZ ?= $(basename $(notdir $(wildcard tests/fuzz/readers.py tests/fuzz/series.py tests/fuzz/functions.py)))
 FUZZ_SECONDS ?= 600
 FUZZ_INPUTS ?= 100000
@@ -58,7 +64,7 @@ VERSIONS = import sys; from importlib.metadata import version as v; \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: demo test test-sparse test-all test-oldest test-newest lint docs package bench fuzz clean help
+.PHONY: demo test test-sparse test-all test-oldest test-newest test-gpu lint docs package bench bench-gpu fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -89,6 +95,10 @@ test-oldest:
 test-newest:
 	@$(MAKE) --no-print-directory test VENV=$(VENV_NEWEST) TORCH=$(NEWEST_TORCH)
 
+test-gpu: $(VENV)/.package
+	@$(VENV)/bin/python -c '$(HAS_GPU)'
+	@$(VENV)/bin/python -m pytest -q --timeout 600 -k cuda $(PYTEST_ARGS)
+
 lint: $(VENV)/.dev
 	@echo "==> Checking rules (ruff check), format (ruff format) and types (mypy)"
 	@$(VENV)/bin/python -m ruff check .
@@ -113,6 +123,12 @@ package: $(VENV)/.build $(VENV_WHEEL)/.torch-$(TORCH)
 bench: $(VENV)/.package
 	@for file in $(BENCH); do \
 	  echo "==> Running $$file"; $(VENV)/bin/python "$$file" || exit 1; \
+	done
+
+bench-gpu: $(VENV)/.package
+	@$(VENV)/bin/python -c '$(HAS_GPU)'
+	@for file in $(BENCH_GPU); do \
+	  echo "==> Running $$file"; $(VENV)/bin/python "$$file" --device cuda || exit 1; \
 	done
 
 fuzz: $(VENV)/.fuzz

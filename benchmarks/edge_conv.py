@@ -186,9 +186,9 @@ def peak_memory(run: Run, device: str) -> int:
     return peak + held
 
 
-def stored(result: str, work: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def stored(device: str, work: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows and times of other work, so that parts may run one by one."""
-    path = harness.RESULTS / f"{result}.json"
+    path = harness.path_of("edge_conv", device).with_suffix(".json")
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = [row for row in known.get("rows", []) if row["work"] != work]
     return rows, {name: times for name, times in known.get("raw", {}).items() if name != work}
@@ -213,7 +213,6 @@ def main() -> None:
         "union": lambda: union(args.device),
     }
     clock = "wall" if torch.device(args.device).type == "cuda" else "cpu"
-    result = "edge_conv" if clock == "cpu" else "edge_conv_cuda"
     note = (
         f"8 clouds of 1,024 points unless stated, neighbours included, {clock} time, median; "
         "time and memory as multiples of ours, the bar is the least. Memory is the peak of torch's "
@@ -224,7 +223,7 @@ def main() -> None:
             times = harness.interleave(candidates, args.repeats, device=args.device)
             base = harness.summary(times["ours"][clock])[0]
             memory = {c: peak_memory(f, args.device) for c, f in candidates.items()}
-            rows, raw = stored(result, name)
+            rows, raw = stored(args.device, name)
             for candidate in candidates:
                 time, spread = harness.summary(times[candidate][clock])
                 bar = bars.get(candidate, ("", ""))
@@ -236,7 +235,7 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
             rows.sort(key=lambda row: row["work"])  # stable
-            harness.write(result, rows, raw | {name: times}, note, args.device)
+            harness.write("edge_conv", rows, raw | {name: times}, note, args.device)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main() -> None:
         "is what torch's allocator held above the start of a call."
     )
     print(note, *rows, sep="\n")
-    harness.write("gat" if args.device == "cpu" else "gat_cuda", rows, raw, note, args.device)
+    harness.write("gat", rows, raw, note, args.device)
 
 
 if __name__ == "__main__":

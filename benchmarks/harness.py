@@ -64,6 +64,12 @@ def peak_memory(fn: Callable[[], Any], device: str = "cpu") -> int:
     return peak
 
 
+def path_of(name: str, device: str) -> Path:
+    """Return where results are: those of a GPU have files of their own, such as ``gat_cuda``."""
+    kind = torch.device(device).type
+    return RESULTS / (name if kind == "cpu" else f"{name}_{kind}")
+
+
 def write(name: str, rows: list[dict[str, Any]], raw: Any, note: str, device: str = "cpu") -> None:
     """Write ``results/<name>.json`` (all times) and ``.md`` (the rows as a table), atomically."""
     info = machine()
@@ -72,9 +78,10 @@ def write(name: str, rows: list[dict[str, Any]], raw: Any, note: str, device: st
     versions = f"torch {info['torch']}, PyG {info['torch_geometric']}"
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     text = f"{where}; {versions}; {info['date']}. {note}\n\n{table}\n"
-    write_atomic(RESULTS / f"{name}.md", text.encode())
+    path = path_of(name, device)
+    write_atomic(path.with_suffix(".md"), text.encode())
     document = {"machine": info, "note": note, "rows": rows, "raw": raw}
-    write_atomic(RESULTS / f"{name}.json", (json.dumps(document, indent=1) + "\n").encode())
+    write_atomic(path.with_suffix(".json"), (json.dumps(document, indent=1) + "\n").encode())
 
 
 def _synchronize(device: str) -> None:

@@ -208,9 +208,7 @@ def main() -> None:
         "Errors are relative to the naive formula in float64; those of lsp in float64 are "
         f"{', '.join(notes)} in the order of the table."
     )
-    harness.write(
-        "primitives" if args.device == "cpu" else "primitives_cuda", rows, raw, note, args.device
-    )
+    harness.write("primitives", rows, raw, note, args.device)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ REDRAWN = {
     "traffic_metr_la_week": "papers/traffic",
 }
 # A figure has a decimal point, or a sign of what it measures behind it.
-FIGURE = re.compile(r"(?<![\w./-])[-−]?(\d[\d,]*\.\d+|\d[\d,]*(?=x\b| ?%| points| mph))")
-NUMBER = re.compile(r"(?<![\w/])[-−]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+FIGURE = re.compile(r"(?<![\w./-])(\d[\d,]*\.\d+|\d[\d,]*(?=x\b| ?%| points| mph))")
+NUMBER = re.compile(r"(?<![\w/])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 # Links, code and versions are no results.
 NOT_SAID = re.compile(r"\]\([^)]*\)|``[^`]+``|`[^`]+`|arXiv:\S+|version \d[\d.]*|https?://\S+")
 
@@ -50,7 +50,7 @@ def blocks(text: str) -> Iterator[str]:
 
 
 def value(text: str) -> float:
-    return abs(float(text.replace(",", "").replace("−", "-")))
+    return float(text.replace(",", ""))
 
 
 def pages_with_claims() -> Iterator[tuple[Path, str]]:
