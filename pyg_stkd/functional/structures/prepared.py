@@ -19,6 +19,9 @@ Normalize = Literal["l2", "layer"] | None
 _LOST = 1e4
 # Squares of numbers from here to its reciprocal are far from the ends of the range.
 _SMALL = 1e-15
+# Rows that are looked at for two on one line, and by how much the cosine of such may miss 1.
+_SAMPLE = 128
+_PARALLEL = 1e-3
 
 
 def prepared(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
@@ -45,27 +48,36 @@ def lost_digits(square: Tensor, norms: Tensor) -> Tensor:
 
 
 def _unit(z: Tensor) -> Tensor:
-    """Return unit vectors, 0 for 0; in float64 where all point about the same way, as from afar.
+    """Return unit vectors, 0 for 0; in float64 where some point about the same or opposite ways.
 
-    There the gradient is the small part of a large sum that is across the vectors.
+    There the gradient is the small part of a large sum that is across the vectors. A compiler
+    cannot look at them: there it is float64 always.
     """
     if z.numel() == 0:
         return z
+    compiling = torch.compiler.is_compiling()
+    wide = z.dtype == torch.float32 and z.device.type != "mps"
+    if wide and (compiling or _some_are_parallel(z.detach())):
+        z = z.double()
     norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    if torch.compiler.is_compiling():
+    if compiling or not _are_usual(norm.detach()):
         z = _near_one(z)
         norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    else:
-        rows, mean = norm.detach(), z.detach().flatten(0, -2).mean(dim=0)
-        low, high = rows.aminmax()
-        usual = bool((low > _SMALL) & (high < 1 / _SMALL))
-        far = bool(mean.square().sum() * rows.numel() > (1 - 1e-3) * rows.square().sum())
-        if far and usual and z.dtype == torch.float32 and z.device.type != "mps":
-            z = z.double()
-        if far or not usual:
-            z = _near_one(z)
-            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     return z / norm.clamp(min=torch.finfo(z.dtype).tiny)
+
+
+def _are_usual(norm: Tensor) -> bool:
+    """Tell whether all squares are far from the ends of the range."""
+    low, high = norm.aminmax()
+    return bool((low > _SMALL) & (high < 1 / _SMALL))
+
+
+def _some_are_parallel(z: Tensor) -> bool:
+    """Tell whether two of some rows are on one line through 0 but for a small angle."""
+    rows = z.flatten(0, -2)
+    rows = _near_one(rows[:: -(-rows.size(0) // _SAMPLE)])
+    rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)  # NaN for 0, on no line
+    return bool((rows @ rows.mT).fill_diagonal_(0.0).abs_().gt(1 - _PARALLEL).any())
 
 
 def _near_one(z: Tensor) -> Tensor:

@@ -48,9 +48,9 @@ def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = Non
     dtype = compute_dtype(z.dtype)
     z = prepared(z, kernel, normalize)
     if kernel.measure == "squared_distance":
-        return kernel(square_distance(graph, z))
+        return kernel(square_distance(graph, z)).to(dtype)
     if kernel.measure == "manhattan":
-        return kernel(manhattan(graph, z))
+        return kernel(manhattan(graph, z)).to(dtype)
     return kernel(sddmm(graph, z, z)).to(dtype)
 
 

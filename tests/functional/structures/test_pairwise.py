@@ -91,18 +91,37 @@ def test_losses_and_gradients_of_two_far_groups(kernel: kernels.Kernel, far: flo
         assert (grad.double() - truth).norm() < 1e-4 * truth.norm(), name
 
 
-@pytest.mark.parametrize("far", [1e3, 1e5])
-def test_the_gradient_of_the_cosine_far_from_the_origin(far: float) -> None:
-    torch.manual_seed(0)
-    s, t = torch.randn(200, 16) + far, torch.randn(200, 8)
-    edges = torch.randint(0, 200, (2, 1000))
-    x, wide = s.clone().requires_grad_(), s.double().requires_grad_()
+FAR = {
+    "an offset": lambda z, far: z + far,
+    "two opposite groups": lambda z, far: torch.cat([z[:120] + far, z[120:] - far]),
+    "a small group": lambda z, far: torch.cat([z[:190], z[190:] + far]),
+    "three groups": lambda z, far: z + far * torch.eye(3, 16).repeat(70, 1)[:200],
+}
+
+
+def check_cosine(z: Tensor, compile_with: str | None = None) -> None:
+    t, edges = torch.randn(200, 8), torch.randint(0, 200, (2, 1000))
     kernel = kernels.Polynomial(2, cosine=True)
-    given = losses(x, t, kernel, edges)
+    x, wide = z.clone().requires_grad_(), z.double().requires_grad_()
+    run = losses if compile_with is None else torch.compile(losses, backend=compile_with)
+    given = run(x, t, kernel, edges)
     for name, expected in losses(wide, t.double(), kernel, edges).items():
         (grad,) = torch.autograd.grad(given[name], x, retain_graph=True)
         (truth,) = torch.autograd.grad(expected, wide, retain_graph=True)
+        assert given[name].dtype == torch.float32
         assert (grad.double() - truth).norm() < 1e-4 * truth.norm(), name
+
+
+@pytest.mark.parametrize("far", [1e3, 1e5])
+@pytest.mark.parametrize("shape", FAR)
+def test_the_gradient_of_the_cosine_of_far_groups(shape: str, far: float) -> None:
+    check_cosine(FAR[shape](torch.randn(200, 16, generator=torch.manual_seed(0)), far))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("shape", FAR)
+def test_the_gradient_of_the_cosine_of_far_groups_in_compiled_code(shape: str) -> None:
+    check_cosine(FAR[shape](torch.randn(200, 16, generator=torch.manual_seed(0)), 1e5), "aot_eager")
 
 
 @pytest.mark.full

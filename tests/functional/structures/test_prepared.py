@@ -50,3 +50,19 @@ def test_gradients_of_any_order(normalize: str) -> None:
 
     assert torch.autograd.gradcheck(run, z)
     assert torch.autograd.gradgradcheck(run, z)
+
+
+def test_float64_only_where_two_rows_are_on_one_line() -> None:
+    z = torch.randn(300, 6, generator=torch.manual_seed(0))
+    kernel = kernels.Cosine()
+    assert prepared(z, kernel).dtype == torch.float32
+    z[40] = 0.0  # which is on no line
+    assert prepared(z * 1e-30, kernel).dtype == torch.float32
+    for scale in (1e-30, 1.0, 1e30):
+        for factor in (2.0, -2.0):
+            on_line = torch.cat([z[:100], z[10:11] * factor]) * scale
+            given = prepared(on_line, kernel)
+            assert given.dtype == torch.float64
+            expected = torch.nn.functional.normalize(on_line.double(), dim=-1, eps=0)
+            torch.testing.assert_close(given, expected.nan_to_num(0.0), rtol=1e-14, atol=0)
+    assert prepared(on_line, kernels.Linear()).dtype == torch.float32
