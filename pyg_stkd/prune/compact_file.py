@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.files import safetensors, write_atomic
-from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masks.hooks import masked_names
 from pyg_stkd.prune.structure.example import Example
@@ -67,8 +67,10 @@ def save_compact(
         raise ValueError("'model' must be compacted before it is saved (got one with masks)")
     ignore = tuple(ignore)
     modules = dict(model.named_modules())
-    inputs = None if example is None else Example(example, call)
-    ports = find_ports(model, plain_copy(model), ignore, example=inputs)
+    sharp = None
+    if example is not None:
+        sharp = Sharpened(lambda: plain_copy(model), Example(example, call))
+    ports = find_ports(model, ignore, sharp=sharp)
     attributes = [
         [prefix, name, getattr(modules[prefix], name)] for prefix, name, _ in ports.attributes
     ]

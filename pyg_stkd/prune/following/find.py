@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,44 @@ from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.prunable import class_name
 from pyg_stkd.prune.structure.registry import find_rule
 
-__all__ = ["find_ports", "sharpened"]
+__all__ = ["Sharpened", "find_ports"]
+
+
+class Sharpened:
+    """A model and inputs that tell more: float64, and weights that are not 0 or alike.
+
+    They are made when they are first asked for, and are as they were where the model does not run
+    so.
+
+    Args:
+        plain (callable): Makes a copy of the model without masks.
+        example (Example): Inputs.
+    """
+
+    def __init__(self, plain: Callable[[], nn.Module], example: Example) -> None:
+        self._plain = plain
+        self._example = example
+
+    @cached_property
+    def _pair(self) -> tuple[nn.Module, Example]:
+        return _sharpened(self._plain().eval(), self._example)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, in eval mode."""
+        return self._pair[0]
+
+    @property
+    def example(self) -> Example:
+        """The inputs."""
+        return self._pair[1]
 
 
 def find_ports(
     model: nn.Module,
-    plain: nn.Module,
     ignore: Iterable[str] = (),
     heads: bool = False,
-    example: Example | None = None,
+    sharp: Sharpened | None = None,
 ) -> Ports:
     """Return the ports of a model.
 
@@ -32,16 +62,15 @@ def find_ports(
 
     Args:
         model (torch.nn.Module): The model.
-        plain (torch.nn.Module): A copy of it without masks, which is run and changed.
         ignore (list of str): Names of modules that stay as they are.
         heads (bool): Whether attention heads are the units, not channels.
-        example (Example, optional): Inputs to follow channels on, where rules do not suffice.
+        sharp (Sharpened, optional): What is run to follow channels, where rules do not suffice.
 
     Raises:
         ValueError: If rules do not suffice and there is no example.
     """
     rule = find_rule(type(model))
-    if example is None:
+    if sharp is None:
         if rule is None:
             raise ValueError(
                 f"'example' must be given for a model class without a rule, so that its channels "
@@ -58,16 +87,13 @@ def find_ports(
             free = any(ports.is_free(channels) for _, channels in ports.axes)
             if free and all(reason.is_natural for reason in ports.reasons):
                 return ports
-    plain, example = sharpened(plain, example)
-    return Ports(plain, ignore, heads, follow=lambda ports, _: follow(ports, plain, example))
+    run = with_its_parameters(sharp.model)  # whose attributes are changed
+    ports = Ports(run, ignore, heads, follow=lambda ports, _: follow(ports, run, sharp.example))
+    ports.forget_model()
+    return ports
 
 
-def sharpened(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
-    """Return a model and inputs that tell more: float64, and weights that are not 0 or alike.
-
-    As they are where the model does not run so.
-    """
-    model = model.eval()
+def _sharpened(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
     for change in (_shaken, None):
         for dtype in (torch.float64, None):
             other = copy.deepcopy(model)

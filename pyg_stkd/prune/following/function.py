@@ -11,7 +11,7 @@ from torch import Tensor
 from pyg_stkd.prune.following.call import Call
 from pyg_stkd.prune.following.labels import Axis, Labels
 from pyg_stkd.prune.following.removal import Line, Removal, choices
-from pyg_stkd.prune.following.trial import Place, dependence, differs, spread
+from pyg_stkd.prune.following.trial import Noticed, Place, dependence, differs, spread
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
 __all__ = ["FunctionTrial"]
@@ -74,13 +74,11 @@ class FunctionTrial:
                 place.axis.channels, f"it cannot be tried with other values ({_short(error)})"
             )
             return
-        if any(entries is None for entries in found):
+        if any(noticed.mixes for noticed in found):
             found = self._folded(place) or found
-        for i, entries in enumerate(found):
-            if entries is None:
-                self._mix(place)
-            elif bool((entries >= 0).any()):
-                line = spread(entries, self.ports.heads)
+        for i, noticed in enumerate(found):
+            if noticed.any:
+                line = spread(noticed, self.ports.heads)
                 if line is None:
                     self._mix(place)
                     continue
@@ -89,7 +87,7 @@ class FunctionTrial:
                     self.ports.tie(tuple(tied[1:]), tuple(tied[:1]) * (len(tied) - 1))
                 self._meet(i, dim, units)
 
-    def _folded(self, place: Place) -> list[Tensor | None] | None:
+    def _folded(self, place: Place) -> list[Noticed] | None:
         """Make channels in equal blocks one, if each entry notices one of them then, as in GLU."""
         width = len(place.axis.channels)
         for blocks in (2, 3, 4):
@@ -99,7 +97,7 @@ class FunctionTrial:
             state = self.ports.snapshot()
             self.ports.tie(place.axis.channels, place.axis.channels[:part] * blocks)
             found = dependence(self.call, place, self.ports)
-            if all(entries is not None for entries in found):
+            if not any(noticed.mixes for noticed in found):
                 return found
             self.ports.restore(state)
         return None
@@ -135,7 +133,8 @@ class FunctionTrial:
         except Exception:
             return False
         changes = any(
-            bool(differs(x, y).any()) for x, y in zip(without_a, self.call.results, strict=True)
+            x.shape != y.shape or bool(differs(x, y).any())
+            for x, y in zip(without_a, self.call.results, strict=True)
         )
         return changes and all(
             x.shape == y.shape and torch.allclose(x, y, rtol=1e-4, atol=1e-6, equal_nan=True)

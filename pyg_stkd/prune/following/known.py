@@ -42,7 +42,15 @@ _ENTRYWISE: dict[str, bool] = {
     "float": True,
     "double": True,
 }
-_MODULES = {"torch.nn.functional", "torch", "torch._C._nn", None}
+# Of one tensor added to another at places along a dimension; zeros stay zeros.
+_SCATTER = (
+    "index_add",
+    "index_add_",
+    "scatter_add",
+    "scatter_add_",
+    "scatter_reduce",
+    "scatter_reduce_",
+)
 
 
 class Known(NamedTuple):
@@ -57,7 +65,12 @@ def follow_known(func: Callable[..., Any], args: Any, kwargs: Any, labels: Label
         return _linear(args, kwargs, labels)
     if func is F.embedding:
         return _embedding(args, kwargs, labels)
-    zero = _ENTRYWISE.get(getattr(func, "__name__", ""))
+    name = getattr(func, "__name__", "")
+    if func in _FUNCTIONS and name in _SCATTER:
+        return _scatter(func, args, kwargs, labels)
+    if func in _FUNCTIONS and name == "index_select":
+        return _index_select(func, args, kwargs, labels)
+    zero = _ENTRYWISE.get(name)
     if zero is None or func not in _FUNCTIONS:
         return None
     x = args[0] if args else kwargs.get("input")
@@ -106,6 +119,45 @@ def _linear(args: Any, kwargs: Any, labels: Labels) -> Known | None:
     return Known(out)
 
 
+def _index_select(func: Callable[..., Any], args: Any, kwargs: Any, labels: Labels) -> Known | None:
+    """Channels beside the dimension stay themselves."""
+    values = dict(zip(("input", "dim", "index"), args, strict=False)) | kwargs
+    if set(values) != {"input", "dim", "index"}:
+        return None
+    axes = labels.of(values["input"])
+    if values["dim"] % values["input"].dim() in axes or labels.of(values["index"]):
+        return None
+    out = func(*args, **kwargs)
+    labels.put(out, axes)
+    return Known(out)
+
+
+def _scatter(func: Callable[..., Any], args: Any, kwargs: Any, labels: Labels) -> Known | None:
+    """Channels beside the dimension are added to the same ones."""
+    if len(args) < 4 or not isinstance(args[3], Tensor):
+        return None
+    to, dim, index, source = args[:4]
+    of_to, of_source, of_index = labels.of(to), labels.of(source), labels.of(index)
+    ports = labels.ports
+    if to.dim() != source.dim() or dim % to.dim() in of_to or set(of_to) != set(of_source):
+        return None
+    if "scatter" in func.__name__ and not all(
+        d in of_index and ports.classes(of_index[d].channels)[0] == ports.classes(a.channels)[0]
+        for d, a in of_source.items()
+    ):
+        return None  # what is taken of an index that does not shrink
+    axes = {}
+    for d, axis in of_to.items():
+        if len(axis.channels) != len(of_source[d].channels):
+            return None
+        axes[d] = Axis(axis.channels, axis.zero and of_source[d].zero)
+    for d, axis in axes.items():
+        ports.tie(axis.channels, of_source[d].channels)
+    out = func(*args, **kwargs)
+    labels.put(out, axes)
+    return Known(out)
+
+
 def _embedding(args: Any, kwargs: Any, labels: Labels) -> Known | None:
     """Columns of the table are the channels; its rows are no channels."""
     values = dict(zip(("input", "weight", "padding_idx", "max_norm"), args, strict=False)) | kwargs
@@ -121,7 +173,7 @@ def _embedding(args: Any, kwargs: Any, labels: Labels) -> Known | None:
 
 _FUNCTIONS = {
     function
-    for name in _ENTRYWISE
+    for name in (*_ENTRYWISE, *_SCATTER, "index_select")
     for place in (F, torch, Tensor)
     if (function := getattr(place, name, None)) is not None
 }

@@ -132,7 +132,8 @@ class Leaf:
         dim = self._place(out)
         if out.dim() < -self.dim or out.size(dim) != len(channels):
             raise ValueError(f"its output must have {len(channels)} channels")
-        zero = self.rule in _OF_ROWS or self._is_zero(out, dim, channels)
+        free = self.labels.ports.is_free(channels)
+        zero = self.rule in _OF_ROWS or (free and self._is_zero(out, dim, channels))
         self.labels.put(out, {dim: Axis(channels, zero)})
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from pyg_stkd.prune.following.codes import channel_codes, decode
 from pyg_stkd.prune.following.labels import Axis
 from pyg_stkd.prune.structure.ports import Ports
 
-__all__ = ["dependence", "differs", "Place", "spread"]
+__all__ = ["Noticed", "Place", "dependence", "differs", "spread"]
 
 
 @dataclass(frozen=True)
@@ -32,84 +32,165 @@ class Place:
     axis: Axis = field(compare=False)
 
 
-def changed_at(tensor: Tensor, dim: int, index: Tensor, sign: float) -> Tensor:
-    """Return a copy with other values at some indices: NaN for sign 0, else large ones."""
-    out = tensor.clone()
-    if tensor.dtype == torch.bool:
-        return out.index_copy_(dim, index, ~tensor.index_select(dim, index))
-    if not (tensor.is_floating_point() or tensor.is_complex()):
+class Poison:
+    """Puts other values at some channels of a tensor: NaN, or large ones of either sign.
+
+    Args:
+        tensor (Tensor): The tensor.
+        dim (int): The dimension of the channels.
+
+    Example:
+        >>> Poison(torch.ones(2, 3), 1)(torch.tensor([False, True, False]), 0)
+        tensor([[1., nan, 1.],
+                [1., nan, 1.]])
+    """
+
+    def __init__(self, tensor: Tensor, dim: int) -> None:
+        self.tensor = tensor
+        self.shape = [-1 if i == dim else 1 for i in range(tensor.dim())]
+        self.is_float = tensor.is_floating_point() or tensor.is_complex()
+        self._large: Tensor | None = None
+
+    def __call__(self, flags: Tensor, sign: int) -> Tensor:
+        """Return a copy with other values where the flags of the channels are set."""
+        tensor, flags = self.tensor, flags.to(self.tensor.device).view(self.shape)
+        if tensor.dtype == torch.bool:
+            return tensor ^ flags
+        if sign == 0 and self.is_float:
+            return tensor.masked_fill(flags, math.nan)
+        if self.is_float:
+            return torch.where(flags, self._values() * sign, tensor)
         low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
-        return out.index_fill_(dim, index, high if sign > 0 else low)
-    if sign == 0:
-        return out.index_fill_(dim, index, math.nan)
-    finite = tensor[tensor.isfinite()]
-    size = 1e3 * (1.0 + (float(finite.abs().max()) if finite.numel() else 0.0))
-    part = tensor.index_select(dim, index)
-    return out.index_copy_(dim, index, sign * size * (1.0 + torch.rand_like(part)))
+        return tensor.masked_fill(flags, high if sign > 0 else low)
+
+    def _values(self) -> Tensor:
+        if self._large is None:
+            finite = self.tensor[self.tensor.isfinite()]
+            size = 1e3 * (1.0 + (float(finite.abs().max()) if finite.numel() else 0.0))
+            self._large = size * (1.0 + torch.rand_like(self.tensor))
+        return self._large
+
+
+def _no_nan(result: Tensor) -> bool:
+    return not result.is_complex() and not bool(result.isnan().any())
+
+
+def _compared(a: Tensor, b: Tensor, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    if a.shape != b.shape:
+        raise ValueError("shapes differ")
+    return compare(a, b)
 
 
 def differs(a: Tensor, b: Tensor) -> Tensor:
     """Tell where two tensors are not the same; NaN is the same as NaN."""
-    if a.shape != b.shape:
-        raise ValueError("shapes differ")
     if a.is_floating_point() or a.is_complex():
         return (a != b) & ~(a.isnan() & b.isnan())
     return a != b
 
 
-def dependence(call: Call, place: Place, ports: Ports) -> list[Tensor | None]:
-    """Return which unit of an axis each entry of each result notices: -1 for none.
+class Noticed:
+    """Which units the entries of a result notice.
 
-    :obj:`None` stands for a result of which some entry notices several.
+    Args:
+        changed (list of Tensor): For each bit of the codes, which entries have changed.
+        codes (Tensor): The codes of the units.
+        units (list of int): The units.
+        first (Tensor): The result.
+    """
+
+    def __init__(
+        self, changed: Sequence[Tensor], codes: Tensor, units: Sequence[int], first: Tensor
+    ) -> None:
+        self.shape = first.shape
+        self._changed = changed
+        self._codes = codes
+        self._lookup = torch.tensor([*units, -2, -1])
+        self.any = any(bool(bit.any()) for bit in changed)
+        self._lines: dict[int, Tensor | None] = {}
+
+    def line(self, dim: int) -> Tensor | None:
+        """Return the unit of each index of a dimension, -1 for none, or :obj:`None` for several."""
+        if dim not in self._lines:
+            rest = [d for d in range(len(self.shape)) if d != dim]
+            bits = [bit.view(torch.uint8).amax(rest) if rest else bit for bit in self._changed]
+            self._lines[dim] = self._decoded(bits)
+        return self._lines[dim]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an entry notices several units."""
+        dims = range(len(self.shape))
+        return self.any and all(self.line(d) is None for d in dims) and self.entries() is None
+
+    def entries(self) -> Tensor | None:
+        """Return the unit of each entry; :obj:`None` if one notices several."""
+        return self._decoded(self._changed)
+
+    def _decoded(self, bits: Sequence[Tensor]) -> Tensor | None:
+        seen = torch.zeros(bits[0].shape, dtype=torch.long)
+        for i, bit in enumerate(bits):
+            seen |= bit.cpu().long() << i
+        found = decode(self._codes, seen)
+        return None if bool((found == -2).any()) else self._lookup[found]
+
+
+def dependence(call: Call, place: Place, ports: Ports) -> list[Noticed]:
+    """Return for each result which units of an axis its entries notice.
 
     Raises:
         Exception: Whatever the function raises for other values.
     """
     units, indices = ports.classes(place.axis.channels)
     codes = channel_codes(len(units))
-    tensor = call.before[place.slot]
-    found: list[Tensor | None] = []
-    for signs in ((0.0,), (1.0, -1.0)):
-        seen = [torch.zeros(r.shape, dtype=torch.long) for r in call.results]
-        for bit in range(codes.size(1)):
-            index = codes[indices, bit].nonzero().view(-1)
-            for sign in signs:
-                other = changed_at(tensor, place.dim, index.to(tensor.device), sign)
-                for old, first, new in zip(
-                    seen, call.results, call.replay({place.slot: other}), strict=True
-                ):
-                    old |= differs(first, new).cpu().long() << bit
-        found = []
-        for bits in seen:
-            entries = decode(codes, bits)
-            found.append(None if bool((entries == -2).any()) else entries)
-        if any(entries is None or bool((entries >= 0).any()) for entries in found):
-            break  # NaN was noticed; it gets lost in comparisons and casts alone
-    lookup = torch.tensor([*units, -1])
-    return [None if entries is None else lookup[entries] for entries in found]
+    poison = Poison(call.before[place.slot], place.dim)
+    # NaN is the same as NaN, but where there is none that need not be asked.
+    compare = [torch.ne if _no_nan(r) else differs for r in call.results]
+
+    def changed(flags: Tensor, signs: Sequence[int]) -> list[Tensor]:
+        """Return for each result which entries are others when these channels are."""
+        seen: list[Tensor] = []
+        for sign in signs:
+            others = call.replay({place.slot: poison(flags, sign)})
+            new = [
+                _compared(first, other, same)
+                for first, other, same in zip(call.results, others, compare, strict=True)
+            ]
+            seen = [a | b for a, b in zip(seen, new, strict=True)] if seen else new
+        return seen
+
+    found: list[Noticed] = []
+    everywhere = torch.ones(len(indices), dtype=torch.bool)
+    for signs in ((0,), (1, -1)):  # NaN gets lost in comparisons and casts
+        if not any(bool(noticed.any()) for noticed in changed(everywhere, signs)):
+            continue
+        bits = [changed(codes[indices, bit], signs) for bit in range(codes.size(1))]
+        found = [
+            Noticed(list(of_result), codes, units, result)
+            for of_result, result in zip(zip(*bits, strict=True), call.results, strict=True)
+        ]
+        if any(noticed.any for noticed in found):
+            return found
+    return found or [Noticed([], codes, units, result) for result in call.results]
 
 
-def spread(entries: Tensor, heads: bool) -> tuple[int, Tensor, list[Sequence[int]]] | None:
+def spread(noticed: Noticed, heads: bool) -> tuple[int, Tensor, list[Sequence[int]]] | None:
     """Return the dimension along which a result's units vary, its units, and units to tie.
 
     Where they vary along several dimensions, as behind :obj:`view(-1, H, C)`, all units at the
     same index of the last one (of the first one, for heads) are one. :obj:`None` if no
-    dimension tells units apart.
+    dimension tells units apart, or an entry notices several.
     """
-    if int(entries.max()) < 0:
-        return None
-    varies = []
-    for dim in range(entries.dim()):
-        rest = [d for d in range(entries.dim()) if d != dim]
-        line = entries.amax(rest) if rest else entries
-        known = line[line >= 0]
-        if known.numel() and bool((known != known[0]).any()):
-            shape = [-1 if d == dim else 1 for d in range(entries.dim())]
-            if bool(((entries == line.view(shape)) | (entries < 0)).all()):
+    for dim in range(len(noticed.shape)):
+        line = noticed.line(dim)
+        if line is not None:
+            known = line[line >= 0]
+            if bool((known != known[0]).any()):
                 return dim, line, []
-        varies.append(dim)
-    order = varies if heads else varies[::-1]
-    for dim in order:
+    entries = noticed.entries()
+    if entries is None:
+        return None
+    dims = list(range(entries.dim()))
+    for dim in dims if heads else dims[::-1]:
         ties: list[Sequence[int]] = []
         firsts: list[int] = []
         for j in range(entries.size(dim)):

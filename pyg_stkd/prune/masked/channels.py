@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.following.explain import Explanation, explain
-from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
 from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
@@ -62,13 +62,10 @@ class MaskedChannels(MaskedModel):
             if verify:
                 check_copy(model, example)
         self._example = example if verify else None
-        self.ports = find_ports(model, plain_copy(model), ignore, heads, example)
-        if self._example is not None and self.ports.is_followed:
-            keep_what_fails(
-                lambda: Trial(plain_copy(model), self.ports, self._example),  # type: ignore[arg-type]
-                self.ports,
-                self._is_told,
-            )
+        sharp = None if example is None else Sharpened(lambda: plain_copy(model), example)
+        self.ports = find_ports(model, ignore, heads, sharp)
+        if sharp is not None and verify and self.ports.is_followed:
+            keep_what_fails(Trial(sharp, self.ports), self._is_told)
         self.layout = Layout(model, self.ports)
         if not self.layout.groups:
             raise ValueError(
@@ -103,10 +100,10 @@ class MaskedChannels(MaskedModel):
         """Raise if the model with these units masked is not the model without the others."""
         if self._is_verified or self._example is None:
             return
-        trial = Trial(plain_copy(self.model), self.ports, self._example)
+        trial = Trial(Sharpened(lambda: plain_copy(self.model), self._example), self.ports)
         generator = torch.Generator().manual_seed(0)
         for units in (kept, trial.random(self.groups, generator, True)):
-            found = trial.difference(units)
+            found = trial.difference(units, train=units is kept)
             if found is not None:
                 raise ValueError(
                     "The masked and the compacted model must compute the same on 'example' "

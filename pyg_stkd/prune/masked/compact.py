@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masks.hooks import Refresh, remove_masks
 from pyg_stkd.prune.masks.skipping import stop_skipping
 from pyg_stkd.prune.structure.example import Example
@@ -73,9 +73,11 @@ def compact(
     """
     ignore = tuple(ignore)
     small = plain_copy(model)
-    inputs = None if example is None else Example(example, call)
+    sharp = None
+    if example is not None:
+        sharp = Sharpened(lambda: plain_copy(model), Example(example, call))
     for heads in (False, True):
-        ports = find_ports(model, plain_copy(model), ignore, heads, inputs)
+        ports = find_ports(model, ignore, heads, sharp)
         layout = Layout(model, ports)
         kept = layout.kept(model)
         if not bool(kept.all()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
 
-__all__ = ["Difference", "check_copy", "difference", "in_float64", "is_deterministic"]
+__all__ = ["Difference", "check_copy", "difference", "in_float64"]
 
 
 class Difference(NamedTuple):
@@ -33,25 +33,27 @@ class Difference(NamedTuple):
 
 
 def difference(
-    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None = None
+    masked: nn.Module,
+    small: nn.Module,
+    example: Example,
+    tolerance: float | None = None,
+    train: bool = True,
 ) -> Difference | None:
-    """Compare two models, in eval mode and, where that is deterministic, in train mode.
+    """Compare two models, in eval mode and, where that draws no random numbers, in train mode.
 
     Args:
         masked (torch.nn.Module): A model under masks.
         small (torch.nn.Module): The same without what is masked. Both are left as they are.
         example (Example): Inputs.
         tolerance (float, optional): The largest relative difference. (default: by the type)
+        train (bool): Whether they are compared in train mode too. (default: :obj:`True`)
     """
-    masked, small = with_its_parameters(masked), with_its_parameters(small)
-    for training in (False, True):
-        masked.train(training), small.train(training)
-        if training and not is_deterministic(masked, example):
-            break
-        found = _compare(masked, small, example, tolerance)
+    for training in (False, True)[: 1 + train]:
+        found = _compare(masked, small, example, tolerance, training)
         if found is not None:
+            layer = found.layer or _first_layer(masked, small, example, tolerance, training)
             mode = "train" if training else "eval"
-            return Difference(found.layer, f"in {mode} mode {found.what}")
+            return Difference(layer, f"in {mode} mode {found.what}")
     return None
 
 
@@ -96,46 +98,36 @@ def check_copy(model: nn.Module, example: Example) -> None:
             )
 
 
-def is_deterministic(model: nn.Module, example: Example) -> bool:
-    """Tell whether a run draws no random numbers."""
-    with evaluating():
-        model = with_its_parameters(model)
-        before = torch.get_rng_state()
-        example.run(model)
-        return torch.equal(before, torch.get_rng_state())
+def _copied(model: nn.Module, training: bool) -> nn.Module:
+    return with_its_parameters(model).train(training)
 
 
 def _compare(
-    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None
+    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None, training: bool
 ) -> Difference | None:
-    torch_state = torch.get_rng_state()
-    calls: list[list[tuple[str, Any]]] = []
-    outs: list[Any] = []
-    for model in (masked, small):
-        with evaluating(), _recorded(model) as seen:
-            torch.set_rng_state(torch_state)
-            calls.append(seen)
-            try:
-                outs.append(example.run(model))
-            except Exception as error:
-                if model is masked:
-                    return None  # the model itself does not run in this mode
-                text = str(error).strip().splitlines()
-                what = f"{type(error).__name__}: {text[0] if text else ''}"
-                last = seen[-1][0] if seen else ""
-                return Difference(_first(calls, tolerance) or last, what)
-    a, b = tensors_of(outs[0]), tensors_of(outs[1])
+    state = torch.get_rng_state()
+    try:
+        with evaluating():
+            a = tensors_of(example.run(_copied(masked, training)))
+            draws = not torch.equal(state, torch.get_rng_state())
+    except Exception:  # whatever a model raises that does not run in this mode
+        return None
+    if training and draws:
+        return None
+    try:
+        with evaluating():
+            b = tensors_of(example.run(_copied(small, training)))
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        return Difference("", f"{type(error).__name__}: {text[0] if text else ''}")
     if len(a) != len(b):
         return Difference("", "the number of outputs differs")
     for x, y in zip(a, b, strict=True):
         if x.shape != y.shape:
-            return Difference(
-                _first(calls, tolerance),
-                f"outputs of shape {list(x.shape)} become {list(y.shape)}",
-            )
+            return Difference("", f"outputs of shape {list(x.shape)} become {list(y.shape)}")
         gap = _gap(x, y)
         if not gap <= _tolerance(x, tolerance):
-            return Difference(_first(calls, tolerance), f"outputs differ by {gap:.1e}")
+            return Difference("", f"outputs differ by {gap:.1e}")
     return None
 
 
@@ -157,14 +149,20 @@ def _gap(x: Tensor, y: Tensor) -> float:
     return float(torch.nan_to_num(gap, nan=torch.inf))
 
 
-def _first(calls: list[list[tuple[str, Any]]], tolerance: float | None) -> str:
+def _first_layer(
+    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None, training: bool
+) -> str:
     """Return the first layer whose output differs, as far as that can be told."""
+    calls: list[list[tuple[str, Any]]] = []
+    for model in (_copied(masked, training), _copied(small, training)):
+        with evaluating(), _recorded(model) as seen:
+            calls.append(seen)
+            with suppress(Exception):  # what the small one raises is known
+                example.run(model)
     for (name, x), (other, y) in zip(*calls, strict=False):
-        if name != other:
+        if name != other or not _same(x, y, tolerance):
             return name
-        if not _same(x, y, tolerance):
-            return name
-    return ""
+    return calls[1][-1][0] if len(calls[1]) < len(calls[0]) and calls[1] else ""
 
 
 def _same(x: Tensor, y: Tensor, tolerance: float | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data.data import BaseData
+from torch_geometric.nn import MessagePassing
 
 __all__ = ["Example", "evaluating", "random_state", "unwrap", "with_its_parameters"]
 
@@ -64,8 +66,14 @@ class Example:
         return Example(_mapped(self.inputs, lambda t: _cast(t, dtype)), self.call)
 
 
-def with_its_parameters(model: nn.Module) -> nn.Module:
+def with_its_parameters(
+    model: nn.Module, others: Mapping[Tensor, nn.Parameter] | None = None
+) -> nn.Module:
     """Return a copy to run: with the parameters of the model itself, and buffers of its own.
+
+    Args:
+        model (torch.nn.Module): The model.
+        others (mapping, optional): For some of its parameters those that stand in for them.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -73,7 +81,16 @@ def with_its_parameters(model: nn.Module) -> nn.Module:
         >>> other.weight is norm.weight, other.running_mean is norm.running_mean
         (True, False)
     """
-    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
+    for parameter, other in (others or {}).items():
+        memo[id(parameter)] = other
+    for module in model.modules():  # what there is most of to copy, said beforehand
+        if isinstance(module, MessagePassing):
+            memo[id(module.inspector)] = module.inspector
+        for value in vars(module).values():
+            if type(value) in (dict, OrderedDict, set) and not value:
+                memo[id(value)] = type(value)()
+    return copy.deepcopy(model, memo)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

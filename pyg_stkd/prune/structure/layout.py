@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -87,9 +87,10 @@ class Layout:
     def __init__(self, model: nn.Module, ports: Ports) -> None:
         self.units = ports.units
         place = {unit: i for i, unit in enumerate(self.units)}
+        place_of = torch.tensor([place.get(unit, -1) for unit in ports.representatives])
 
-        def places(channels: Iterable[int]) -> Tensor:
-            return torch.tensor([place[ports.find(unit)] for unit in channels], dtype=torch.long)
+        def places(channels: Sequence[int]) -> Tensor:
+            return place_of[torch.tensor(channels, dtype=torch.long)]
 
         self.slices = {
             name: {dim: places(channels) for dim, channels in dims.items()}
@@ -190,6 +191,7 @@ class Layout:
 
     def _group(self, names: list[str]) -> list[Group]:
         """Put units together that are in the same outputs, and so own alike slices."""
+        prunable = self.prunable.tolist()
         outputs: dict[int, list[int]] = {}
         for i, axis in enumerate(self.axes):
             for unit in axis.tolist():
@@ -209,7 +211,7 @@ class Layout:
         groups: list[Group] = []
         used: Counter[str] = Counter()
         for (cluster, units), members in zip(clusters.items(), members_of, strict=True):
-            if not bool(self.prunable[units].any()):
+            if not any(prunable[unit] for unit in units):
                 continue
             joined = "+".join(names[i] for i in cluster)
             name = "+".join(dict.fromkeys(joined.split("+")))
@@ -220,7 +222,7 @@ class Layout:
                     len(units),
                     tuple(sorted(members)),
                     tuple(units),
-                    tuple(not bool(self.prunable[unit]) for unit in units),
+                    tuple(not prunable[unit] for unit in units),
                 )
             )
         return groups

@@ -366,6 +366,11 @@ class Ports:
         self.rescales = [(name, left(channels), f) for name, channels, f in self.rescales]
 
     @property
+    def representatives(self) -> list[int]:
+        """For each unit that was ever made the one that stands for it."""
+        return [self.find(unit) for unit in range(len(self._parent))]
+
+    @property
     def frozen(self) -> set[int]:
         """The units (representatives) that are kept."""
         return {self.find(unit) for unit in self._frozen}
@@ -374,6 +379,10 @@ class Ports:
     def units(self) -> list[int]:
         """All units (representatives)."""
         return sorted({self.find(unit) for unit in range(len(self._parent))} - self._gone)
+
+    def forget_model(self) -> None:
+        """Let go of a model that was run to follow channels, when all is said."""
+        self.model, self._names = nn.Module(), {}
 
     def name_of(self, module: nn.Module) -> str:
         """Return the name of a module in the model."""
