@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
@@ -37,7 +36,7 @@ class Sharpened:
 
     @cached_property
     def _pair(self) -> tuple[nn.Module, Example]:
-        return _sharpened(self._plain().eval(), self._example)
+        return _sharpened(self._plain, self._example)
 
     @property
     def model(self) -> nn.Module:
@@ -93,10 +92,10 @@ def find_ports(
     return ports
 
 
-def _sharpened(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
+def _sharpened(plain: Callable[[], nn.Module], example: Example) -> tuple[nn.Module, Example]:
     for change in (_shaken, None):
         for dtype in (torch.float64, None):
-            other = copy.deepcopy(model)
+            other = plain().eval()
             if change is not None:
                 change(other)
             inputs = example
@@ -109,7 +108,7 @@ def _sharpened(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
                 continue
             if all(bool(t.isfinite().all()) for t in tensors_of(out) if t.is_floating_point()):
                 return other, inputs
-    return model, example
+    return plain().eval(), example
 
 
 @torch.no_grad()

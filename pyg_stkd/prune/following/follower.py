@@ -15,8 +15,9 @@ from pyg_stkd.prune.following.call import Call, tensors_of
 from pyg_stkd.prune.following.function import FunctionTrial
 from pyg_stkd.prune.following.known import follow_known
 from pyg_stkd.prune.following.labels import Axis, Labels
-from pyg_stkd.prune.following.leaves import Leaf, leaf_of
+from pyg_stkd.prune.following.leaves import leaf_of
 from pyg_stkd.prune.following.removal import Line
+from pyg_stkd.prune.following.watch import Watch
 from pyg_stkd.prune.following.widths import Width
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.reasons import Reason, caller
@@ -58,12 +59,13 @@ class Follower(TorchFunctionMode):
         self.labels = Labels(ports)
         self.reasons: list[Reason] = []
         self.attributes: dict[tuple[str, str], Channels] = {}
-        self._names = {id(m): name for name, m in model.named_modules()}
+        self.names: dict[int, str] = {id(m): name for name, m in model.named_modules()}
+        self.watches: dict[nn.Module, Watch] = {}
         self._owners: dict[int, tuple[str, str]] = {}
         self._shared: set[int] = set()
         self._buffers: set[int] = set()
-        self._modules: list[str] = []
-        self._quiet = 0  # inside a module with a rule
+        self.modules: list[str] = []  # that are running
+        self.quiet = 0  # inside a module with a rule
         self._scaled: set[tuple[str, str]] = set()
         self._used: set[int] = set()
         self._asked: set[int] = set()
@@ -84,7 +86,7 @@ class Follower(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = {} if kwargs is None else kwargs
-        if self._quiet:
+        if self.quiet:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _QUIET:
@@ -94,7 +96,7 @@ class Follower(TorchFunctionMode):
         ):
             return self._size(func, args, kwargs)
         given = tensors_of([args, kwargs])
-        self._meet(given)
+        self.meet(given)
         self._used.update(id(tensor) for tensor in given)
         known = follow_known(func, args, kwargs, self.labels)
         if known is not None:
@@ -131,7 +133,7 @@ class Follower(TorchFunctionMode):
             return
         self.ports.freeze(channels)
         name = "" if func is None else _name(func)
-        module = self._modules[-1] if self._modules else ""
+        module = self.modules[-1] if self.modules else ""
         where = "" if func is None else caller()
         self.reasons.append(Reason(module, name, where, tuple(channels), why, kind))
 
@@ -177,26 +179,18 @@ class Follower(TorchFunctionMode):
     @contextmanager
     def module_hooks(self) -> Iterator[None]:
         """Watch the calls of modules, for names and rules."""
-        handles: list[Any] = []
-        for module in self.model.modules():
-            watch = _Watch(self, module)
-            handles.append(
-                module.register_forward_pre_hook(watch.before, prepend=True, with_kwargs=True)
-            )
-            handles.append(
-                module.register_forward_hook(
-                    watch.after, prepend=True, with_kwargs=True, always_call=True
-                )
-            )
+        self.watches = {module: Watch(self, module) for module in self.model.modules()}
+        for watch in self.watches.values():
+            watch.attach()
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            for watch in self.watches.values():
+                watch.detach()
 
     def _size(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         tensor = args[0]
-        self._meet([tensor])
+        self.meet([tensor])
         self._asked.add(id(tensor))
         axes = self.labels.of(tensor)
         out = func(*args, **kwargs)
@@ -232,7 +226,7 @@ class Follower(TorchFunctionMode):
         else:
             self._scaled.add(source[1:3])
 
-    def _meet(self, tensors: list[Tensor]) -> None:
+    def meet(self, tensors: list[Tensor]) -> None:
         """Give parameters and buffers units where they are first used."""
         for tensor in tensors:
             if self.labels.knows(tensor):
@@ -336,66 +330,6 @@ class Follower(TorchFunctionMode):
                         (name.removesuffix(".weight").removesuffix(".bias"), channels)
                     )
                     named |= units
-
-    def enter(self, name: str) -> None:
-        """Note that a module is called."""
-        self._modules.append(name)
-
-    def leave(self) -> None:
-        """Note that a module has returned."""
-        self._modules.pop()
-
-
-class _Watch:
-    """The hooks of one module."""
-
-    def __init__(self, follower: Follower, module: nn.Module) -> None:
-        self.follower = follower
-        self.name = follower._names[id(module)]
-        self.is_leaf = leaf_of(module)
-        self.pending: list[tuple[Leaf, Any] | None] = []
-
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        follower = self.follower
-        follower.enter(self.name)
-        if follower._quiet:
-            follower._quiet += 1
-            self.pending.append(None)
-            return
-        self.pending.append(None)
-        if not self.is_leaf:
-            return
-        follower._meet(tensors_of([args, kwargs]))
-        leaf = Leaf(module, args, kwargs, follower.labels)
-        state = follower.ports.snapshot()
-        follower._quiet += 1  # rules ask for sizes
-        try:
-            channels = follower.ports.by_rule(self.name, leaf.channels())
-        except ValueError as error:
-            follower._quiet -= 1
-            follower.ports.restore(state)
-            follower.failed_rules[self.name] = str(error)
-            return
-        self.pending[-1] = (leaf, channels)
-
-    def after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        follower = self.follower
-        follower.leave()
-        pending = self.pending.pop()
-        try:
-            if pending is not None and out is not None:
-                self._label(*pending, out)
-        finally:
-            if follower._quiet:
-                follower._quiet -= 1
-
-    def _label(self, leaf: Leaf, channels: Any, out: Any) -> None:
-        try:
-            leaf.label(out, channels)
-        except ValueError as error:
-            for tensor in tensors_of(out):
-                self.follower.labels.put(tensor, {})
-            self.follower.keep_module(self.name, str(error), channels)
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -174,6 +174,7 @@ def _embedding(args: Any, kwargs: Any, labels: Labels) -> Known | None:
 _FUNCTIONS = {
     function
     for name in (*_ENTRYWISE, *_SCATTER, "index_select")
-    for place in (F, torch, Tensor)
+    # PyG puts functions of its own over some of torch: what they call is asked too.
+    for place in (F, torch, torch._C._VariableFunctions, Tensor)
     if (function := getattr(place, name, None)) is not None
 }

@@ -160,7 +160,9 @@ def dependence(call: Call, place: Place, ports: Ports) -> list[Noticed]:
 
     found: list[Noticed] = []
     everywhere = torch.ones(len(indices), dtype=torch.bool)
-    for signs in ((0,), (1, -1)):  # NaN gets lost in comparisons and casts
+    exact = all(r.is_floating_point() or r.is_complex() for r in call.results)
+    # NaN gets lost in comparisons and casts, for some values or for all.
+    for signs in ((0,), (1, -1)) if exact else ((0, 1, -1),):
         if not any(bool(noticed.any()) for noticed in changed(everywhere, signs)):
             continue
         bits = [changed(codes[indices, bit], signs) for bit in range(codes.size(1))]

@@ -100,7 +100,8 @@ class MaskedChannels(MaskedModel):
         """Raise if the model with these units masked is not the model without the others."""
         if self._is_verified or self._example is None:
             return
-        trial = Trial(Sharpened(lambda: plain_copy(self.model), self._example), self.ports)
+        sharp = Sharpened(lambda: plain_copy(self.model), self._example)
+        trial = Trial(sharp, self.ports, self.layout)
         generator = torch.Generator().manual_seed(0)
         for units in (kept, trial.random(self.groups, generator, True)):
             found = trial.difference(units, train=units is kept)

@@ -26,12 +26,13 @@ class Trial:
     Args:
         sharp (Sharpened): A model without masks, and inputs.
         ports (Ports): Its ports.
+        layout (Layout, optional): Their layout, if it is known.
     """
 
-    def __init__(self, sharp: Sharpened, ports: Ports) -> None:
+    def __init__(self, sharp: Sharpened, ports: Ports, layout: Layout | None = None) -> None:
         self.model, self.example = sharp.model, sharp.example
         self.ports = ports
-        self.layout = Layout(self.model, ports)
+        self.layout = Layout(self.model, ports) if layout is None else layout
 
     def update(self) -> None:
         """Take notice of units that are kept now."""

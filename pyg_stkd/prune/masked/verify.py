@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.masked.compact import plain_copy
-from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
+from pyg_stkd.prune.structure.example import Example, evaluating
 
 __all__ = ["Difference", "check_copy", "difference", "in_float64"]
 
@@ -43,7 +43,8 @@ def difference(
 
     Args:
         masked (torch.nn.Module): A model under masks.
-        small (torch.nn.Module): The same without what is masked. Both are left as they are.
+        small (torch.nn.Module): The same without what is masked. Both are run, so they must be
+            copies.
         example (Example): Inputs.
         tolerance (float, optional): The largest relative difference. (default: by the type)
         train (bool): Whether they are compared in train mode too. (default: :obj:`True`)
@@ -51,7 +52,7 @@ def difference(
     for training in (False, True)[: 1 + train]:
         found = _compare(masked, small, example, tolerance, training)
         if found is not None:
-            layer = found.layer or _first_layer(masked, small, example, tolerance, training)
+            layer = _first_layer(masked, small, example, tolerance)
             mode = "train" if training else "eval"
             return Difference(layer, f"in {mode} mode {found.what}")
     return None
@@ -98,17 +99,13 @@ def check_copy(model: nn.Module, example: Example) -> None:
             )
 
 
-def _copied(model: nn.Module, training: bool) -> nn.Module:
-    return with_its_parameters(model).train(training)
-
-
 def _compare(
     masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None, training: bool
 ) -> Difference | None:
     state = torch.get_rng_state()
     try:
         with evaluating():
-            a = tensors_of(example.run(_copied(masked, training)))
+            a = tensors_of(example.run(masked.train(training)))
             draws = not torch.equal(state, torch.get_rng_state())
     except Exception:  # whatever a model raises that does not run in this mode
         return None
@@ -116,7 +113,7 @@ def _compare(
         return None
     try:
         with evaluating():
-            b = tensors_of(example.run(_copied(small, training)))
+            b = tensors_of(example.run(small.train(training)))
     except Exception as error:
         text = str(error).strip().splitlines()
         return Difference("", f"{type(error).__name__}: {text[0] if text else ''}")
@@ -150,11 +147,11 @@ def _gap(x: Tensor, y: Tensor) -> float:
 
 
 def _first_layer(
-    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None, training: bool
+    masked: nn.Module, small: nn.Module, example: Example, tolerance: float | None
 ) -> str:
     """Return the first layer whose output differs, as far as that can be told."""
     calls: list[list[tuple[str, Any]]] = []
-    for model in (_copied(masked, training), _copied(small, training)):
+    for model in (masked, small):
         with evaluating(), _recorded(model) as seen:
             calls.append(seen)
             with suppress(Exception):  # what the small one raises is known
