@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 2 examples/distributed.py --resume            # goes on where it was
     torchrun --nproc-per-node 4 examples/distributed.py --device cuda       # GPUs, NCCL
 
-Each process samples around its own share of the labelled nodes; the distiller as a whole is in
-DistributedDataParallel. One process writes the checkpoint; a run that was killed and is resumed
-ends bit for bit as one that was not (on CPUs). Sampling needs pyg-lib or torch-sparse.
+Each process samples around its own share of the labelled nodes; the whole distiller is in
+DistributedDataParallel. One process writes the checkpoint; a run that was killed and resumed ends
+bit for bit as one that was not (on CPUs). Sampling needs pyg-lib or torch-sparse.
 """
 
 from __future__ import annotations
@@ -43,29 +43,27 @@ def make_graph(num_nodes: int) -> Data:
     edge_index = to_undirected(torch.stack([source, target]))
     x = torch.randn(CLASSES, FEATURES)[y] + 4 * torch.randn(len(y), FEATURES)
     order = torch.randperm(len(y))
-    return Data(
-        x=x, edge_index=edge_index, y=y, train=order[: len(y) // 10], test=order[-len(y) // 4 :]
-    )
+    train, test = order[: len(y) // 10], order[-len(y) // 4 :]
+    return Data(x=x, edge_index=edge_index, y=y, train=train, test=test)
 
 
 def train_teacher(data: Data, steps: int) -> GraphSAGE:
-    """Train on the whole graph; every process draws the same weights and takes the same steps."""
+    """Train on the whole graph, alike in every process."""
     torch.manual_seed(1)
     teacher = GraphSAGE(FEATURES, 64, 2, CLASSES).to(data.x.device)
     optimizer = torch.optim.Adam(teacher.parameters(), lr=0.01)
     for _ in range(steps):
         optimizer.zero_grad()
-        out = teacher(data.x, data.edge_index)
-        F.cross_entropy(out[data.train], data.y[data.train]).backward()
+        out = teacher(data.x, data.edge_index)[data.train]
+        F.cross_entropy(out, data.y[data.train]).backward()
         optimizer.step()
     return teacher.eval()
 
 
 def main() -> None:
-    """Train and report; run by torchrun."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nodes", type=int, default=8_000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--teacher-steps", type=int, default=40)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/distributed"))
@@ -74,21 +72,21 @@ def main() -> None:
     args = parser.parse_args()
     dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    device = torch.device(args.device, int(os.environ["LOCAL_RANK"]) if args.device != "cpu" else 0)
+    device = torch.device("cpu" if args.device == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
     data = make_graph(args.nodes)
     teacher = train_teacher(data.clone().to(device), args.teacher_steps)
-
     torch.manual_seed(2)
     student = GraphSAGE(FEATURES, 8, 2, CLASSES, dropout=0.1).to(device)
     losses = [LogitLoss(), LSPLoss("convs.0", "convs.0", Cosine(), weight=10.0)]
     distiller = DistributedDataParallel(Distiller(teacher, student, losses).to(device))
     optimizer = torch.optim.Adam(distiller.parameters(), lr=0.01)
     path, first = args.out / "checkpoint.pt", 0
+    own = {"distiller": distiller.module, "optimizer": optimizer}
     if args.resume:
         kept = torch.load(path, weights_only=True, map_location=device)
-        distiller.module.load_state_dict(kept["distiller"])
-        optimizer.load_state_dict(kept["optimizer"])
         first = kept["epoch"]
+        for name, of in own.items():
+            of.load_state_dict(kept[name])
 
     mine = data.train[: len(data.train) // world * world][rank::world]  # as many steps everywhere
     loader = NeighborLoader(data, [10, 5], input_nodes=mine, batch_size=128, shuffle=True)
@@ -102,22 +100,18 @@ def main() -> None:
             batch = batch.to(device)
             seeds = torch.arange(batch.batch_size, device=device)
             out, terms = distiller(batch.x, batch.edge_index, nodes=seeds)
-            task = F.cross_entropy(out[seeds], batch.y[seeds])
             optimizer.zero_grad()
-            (task + sum(terms.values())).backward()
+            (F.cross_entropy(out[seeds], batch.y[seeds]) + sum(terms.values())).backward()
             optimizer.step()
         if rank == 0:  # the others wait in the next epoch's first step
-            state = distiller.module.state_dict(), optimizer.state_dict()
-            kept = {"distiller": state[0], "optimizer": state[1], "epoch": epoch + 1}
+            kept = {name: of.state_dict() for name, of in own.items()} | {"epoch": epoch + 1}
             write_atomic(path, lambda file, kept=kept: torch.save(kept, file))
 
-    if rank == 0:
-        for name, model in (("teacher", teacher), ("student", student.eval())):
-            with torch.no_grad():
-                out = model(data.x.to(device), data.edge_index.to(device)).cpu()
-            right = (out.argmax(-1) == data.y)[data.test].float().mean()
-            size = sum(p.numel() for p in model.parameters())
-            print(f"{name}: {size:,} parameters, accuracy {100 * right:.1f} %")
+    data = data.to(device)
+    for name, model in (("teacher", teacher), ("student", student.eval())) if rank == 0 else ():
+        right = model(data.x, data.edge_index).argmax(-1) == data.y
+        size, score = sum(p.numel() for p in model.parameters()), right[data.test].float().mean()
+        print(f"{name}: {size:,} parameters, accuracy {100 * score:.1f} %")
     dist.barrier()  # gloo may wait for ever for a process that left
     dist.destroy_process_group()
 

@@ -62,7 +62,7 @@ TRIALS: list[dict[str, Any]] = [
     {"times": 0.5}, {"times": 2.0},
 ]  # fmt: skip
 TUNING = (1000, 1001)
-ALONE: dict[str, Any] = {}
+ALONE: dict[str, Any] = {"lr": 0.002}
 Graphs = list[tuple[Tensor, Graph, Tensor]]
 
 
@@ -177,7 +177,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         runs = [Run("student", seed, more | trial) for trial in TRIALS for seed in TUNING]
         tuned = tqdm(each(partial(execute, folder=folder, teacher_run=None), runs, args.workers))
         return [result | {"trial": True} for result in tuned]
-    own = {"LSP": {"lsp": 10.0}, "student": ALONE}
+    own = {"LSP": {"lsp": 10.0}, "student": ALONE, "all labels": ALONE}
     runs = [teacher] + [
         Run(method, seed, more | own.get(method, {}))
         for method in NAMES
