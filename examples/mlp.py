@@ -220,6 +220,18 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
+def choice(results: list[dict[str, Any]]) -> str:
+    """Return the distilled student that is best on validation, of the trials if there are any."""
+    tried = [run for run in results if "trial" in run] or results
+    scores: dict[str, dict[str, list[float]]] = {}
+    for run in tried:
+        if run["method"].startswith("distilled"):
+            config = str(sorted(run["config"].items()))
+            scores.setdefault(run["method"], {}).setdefault(config, []).append(run["val"])
+    best = {m: max(map(statistics.fmean, runs.values())) for m, runs in scores.items()}
+    return max(best, key=lambda method: best[method])
+
+
 def show(results: list[dict[str, Any]], stem: Path) -> str:
     """Write table, plot and report beside the raw results; return the table as text."""
     settings = list(dict.fromkeys(r["setting"] for r in results))
@@ -232,6 +244,8 @@ def show(results: list[dict[str, Any]], stem: Path) -> str:
         "Milliseconds of one thread's CPU time for 1 and 1,000 nodes."
     )
     parts = {s: [r for r in results if r["setting"] == s] for s in settings}
+    chosen = "; ".join(f"{choice(part)} ({s})" for s, part in parts.items())
+    note += f" Of the students of all seen nodes validation chooses {chosen}."
     figure = Figure(figsize=(5 * len(settings), 4), layout="constrained")
     for axes, (setting, part) in zip(
         figure.subplots(1, len(settings), squeeze=False)[0], parts.items(), strict=True

@@ -241,8 +241,10 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
     teachers: dict[int, GAT] = {}
 
     def go(method: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
-        run = Run(method, seed, common | config)
-        result = execute(run, task, store, teachers[seed] if method in LOSSES else None)
+        whose = {"teacher": 0} if args.one_teacher and method in LOSSES else {}
+        run = Run(method, seed, common | config | whose)
+        asked = teachers[whose.get("teacher", seed)] if method in LOSSES else None
+        result = execute(run, task, store, asked)
         if method == "teacher":
             teachers[seed] = build(method, task, config["dropout"])
             teachers[seed].load_state_dict(store.load_weights(run))
@@ -253,7 +255,8 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
             return [student | {"weight": weight} for weight in WEIGHTS[task.kind][method]]
         return [{"lr": lr, "dropout": p} for lr, p in RATES[task.kind]]
 
-    return tune_and_run(configs, go, (*ALONE, *args.methods), args.seeds, args.trials)
+    first = tune_and_run(configs, go, ALONE[:1], 1 if args.one_teacher else args.seeds, args.trials)
+    return first + tune_and_run(configs, go, (*ALONE[1:], *args.methods), args.seeds, args.trials)
 
 
 def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -310,10 +313,12 @@ def show(results: list[dict[str, Any]], stem: Path) -> str:
     """Write table, plot and report beside the raw results; return the table as text."""
     title = f"Distilling a GAT on {results[0]['config']['dataset']}"
     seeds = len({r["seed"] for r in results})
+    one = seeds > 1 and len({r["seed"] for r in results if r["method"] == "teacher"}) == 1
     trials = sum("trial" in r and r["method"] == "teacher" for r in results)
     note = (
         f"{title}: test scores, mean ± standard deviation over {seeds} seeds; "
         f"{trials or 'no'} tuning trials for each method, chosen on validation."
+        f"{' One teacher for all.' if one else ''}"
     )
     scores = draw(results), "Test scores of every seed, and the course of training."
     tables = {"Scores": summarize(results)}
@@ -327,8 +332,15 @@ def parse() -> argparse.Namespace:
         help="ways to distil the student",
     )  # fmt: skip
     options.set_defaults(seeds=3)
+    options.add_argument(
+        "--one-teacher", action=argparse.BooleanOptionalAction,
+        help="that of the first seed for all (default: of generated data alone)",
+    )  # fmt: skip
     options.add_argument("--scale", type=float, default=0.1, help="size of the synthetic graphs")
-    return options.parse_args()
+    args = options.parse_args()
+    if args.one_teacher is None:
+        args.one_teacher = args.dataset == "synthetic"
+    return args
 
 
 def main() -> None:

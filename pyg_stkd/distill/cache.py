@@ -107,6 +107,21 @@ class TeacherCache:
             self._captures.popitem(last=False)
         return known
 
+    def serves(self, distiller: Distiller) -> bool:
+        """Return whether it keeps what a distiller asks of its teacher, which may be another one.
+
+        Distillers of several students can share a cache if they have one teacher, the same object,
+        and look at no layer of it that the cache's own distiller does not.
+        """
+        asked = [
+            {str(loss.teacher_layer) for loss in each.losses.values()}
+            | ({""} if each._teachers.gated else set())
+            for each in (distiller, self._distiller)
+        ]
+        theirs, ours = distiller._teachers, self._distiller._teachers
+        same = len(theirs) == len(ours) and all(a is b for a, b in zip(theirs, ours, strict=True))
+        return same and asked[0] <= asked[1]
+
     def clear(self) -> None:
         """Forget all captures, on disk too, for example after the teacher's weights changed."""
         self._captures.clear()

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from pyg_stkd import checks
@@ -67,7 +68,7 @@ def fit(
     share: float = 0.5,
     every: int | None = None,
     mode: Literal["min", "max"] = "min",
-    cache: bool = True,
+    cache: bool | str | Path | TeacherCache = True,
     checkpoint: str | Path | None = None,
     unpack: Unpack | None = None,
 ) -> Iterator[Epoch]:
@@ -108,9 +109,11 @@ def fit(
             (default: :obj:`0.5`)
         every (int, optional): The steps of an epoch. (default: a fiftieth of :obj:`steps`)
         mode (str): :obj:`"max"` if a higher metric is better. (default: :obj:`"min"`)
-        cache (bool): Whether the teacher runs on each batch of a list once only, and what the
-            losses need of it is kept in memory. Switch it off where that is too much, or batches
-            in a list are changed in place. (default: :obj:`True`)
+        cache (bool, str or TeacherCache): Whether the teacher runs on each batch of a list once
+            only, and what the losses need of it is kept in memory. Switch it off where that is too
+            much, or batches in a list are changed in place. A folder keeps it on disk, for later
+            runs on the same lists; a cache of one's own may also serve several students of a
+            teacher. (default: :obj:`True`)
         checkpoint (str, optional): A file that is written after each epoch. Where it exists,
             training goes on from it and ends as it would have without an interruption.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch of any other
@@ -118,7 +121,8 @@ def fit(
             the distiller takes, such as :obj:`teacher_args` and :obj:`nodes`.
 
     Raises:
-        TypeError: If an argument is of another type, or batches cannot be read.
+        TypeError: If an argument is of another type, a wrapped distiller among them (several
+            processes need a loop of their own), or batches cannot be read.
         ValueError: Before the first step, if an option is out of its range, a loader is empty or
             unlike the other, outputs do not fit, a loss or :obj:`validate` is not finite, or
             the checkpoint is that of another training.
@@ -141,6 +145,11 @@ def fit(
         1 10 ['loss', 'output', 'task'] ['loss', 'output']
         2 20 ['loss', 'output', 'task'] ['loss', 'output']
     """
+    if isinstance(distiller, DistributedDataParallel):
+        raise TypeError(
+            "'distiller' must be a Distiller: fit trains in one process. For several, write the "
+            "loop, as examples/distributed.py does (got DistributedDataParallel)"
+        )
     checks.instance("distiller", distiller, Distiller)
     steps = checks.count("steps", steps)
     every = checks.count("every", max(1, round(steps / 50)) if every is None else every)
@@ -152,12 +161,30 @@ def fit(
             raise TypeError(f"'{name}' must be callable (got {type(call).__name__})")
     if criterion is None and alpha != 1:
         raise ValueError(f"'criterion' must be given unless alpha=1 (got None and alpha={alpha})")
-    asked = cache and len(distiller.losses) > 0
-    batches = Batches(labelled, unlabelled, unpack, TeacherCache(distiller) if asked else None)
+    batches = Batches(labelled, unlabelled, unpack, _cache(distiller, cache))
     run = Run(distiller, batches, criterion, validate, steps, every, alpha, share, mode)
     run.look()
     run.prepare(optimizer, scheduler)
     return run.epochs(None if checkpoint is None else Path(checkpoint))
+
+
+def _cache(distiller: Distiller, given: bool | str | Path | TeacherCache) -> TeacherCache | None:
+    """Return what keeps the teacher's word, if anything is asked of it."""
+    if isinstance(given, TeacherCache):
+        if not given.serves(distiller):
+            raise ValueError(
+                "'cache' must keep what the distiller asks of its teacher (got that of another "
+                "teacher, or without some of the layers)"
+            )
+    elif not isinstance(given, (bool, str, Path)):
+        raise TypeError(
+            f"'cache' must be a bool, a folder or a TeacherCache (got {type(given).__name__})"
+        )
+    if given is False or len(distiller.losses) == 0:
+        return None
+    if isinstance(given, TeacherCache):
+        return given
+    return TeacherCache(distiller, None if given is True else given)
 
 
 @dataclass

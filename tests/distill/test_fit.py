@@ -3,10 +3,12 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCN, MLP, global_mean_pool
@@ -18,6 +20,7 @@ from pyg_stkd.distill import (
     LogitLoss,
     OutputLoss,
     ResponseLoss,
+    TeacherCache,
     fit,
     until_epoch,
 )
@@ -190,6 +193,52 @@ def test_a_teacher_runs_once_on_each_batch_of_a_list_and_says_the_same():
     assert seen[True][0] == 2 + 3  # two looks before the first step
     assert seen[False][0] == 2 + 20
     assert torch.equal(seen[True][1], seen[False][1])
+
+
+def test_a_cache_may_be_a_folder_or_serve_several_students(tmp_path):
+    data = [graph(i) for i in range(2)], [graph(2)[:2]]
+    ends, calls = [], []
+    kept = [True, TeacherCache, TeacherCache]
+    if find_spec("safetensors") is not None:
+        kept += [tmp_path / "kept", str(tmp_path / "kept")]
+    teacher, _ = models()
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    own = TeacherCache(
+        Distiller(teacher, models()[1], [OutputLoss(), HintLoss("convs.0", "convs.0")])
+    )
+    asked = []
+    for cache in kept:
+        _, student = models()
+        torch.manual_seed(1)
+        calls.clear()
+        cache = own if cache is TeacherCache else cache
+        run(fit(Distiller(teacher, student), *data, cache=cache, **options(steps=20)))
+        ends.append(weights(student))
+        asked.append(len(calls))
+    assert asked == [2 + 3, 2 + 3, 2, 2 + 3, 2][: len(kept)]  # two looks before the first step
+    assert all(torch.equal(ends[0], end) for end in ends[1:])
+
+
+def test_a_cache_of_something_else_is_refused():
+    teacher, student = models()
+    distiller = Distiller(teacher, student)
+    other = TeacherCache(Distiller(models()[0], student))
+    refused(ValueError, "'cache' must keep what", [graph(0)], distiller=distiller, cache=other)
+    deeper = Distiller(teacher, student, [HintLoss("convs.0", "convs.0")])
+    shallow = TeacherCache(distiller)
+    assert shallow.serves(distiller)
+    assert not shallow.serves(deeper)
+    refused(ValueError, "'cache' must keep what", [graph(0)], distiller=deeper, cache=shallow)
+    refused(TypeError, "'cache' must be a bool, a folder or", [graph(0)], cache=3)
+
+
+def test_several_processes_need_a_loop_of_their_own():
+    class Wrapped(DistributedDataParallel):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+    match = "one process.*examples/distributed.py"
+    refused(TypeError, match, [graph(0)], distiller=Wrapped())
 
 
 def test_schedules_of_losses_are_told_the_epoch():

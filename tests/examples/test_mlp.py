@@ -156,3 +156,17 @@ def test_the_time_of_both_ways_is_taken(folder: Path) -> None:
         times = latencies(model, data, None)
         assert list(times) == ["latency_ms", "latency_1000_ms"]
         assert all(0 < value < 1000 for value in times.values())
+
+
+def test_the_student_is_chosen_on_validation_of_the_trials(folder: Path) -> None:
+    from mlp import choice
+
+    def runs(method: str, *vals: float, **more: object) -> list[dict[str, object]]:
+        return [{"method": method, "val": v, "accuracy": 1 - v, "config": {}} | more for v in vals]
+
+    tried = runs("distilled", 0.6, 0.8, trial=True) + runs("teacher", 0.9, trial=True)
+    tried += runs("distilled + encodings", 0.1, 0.1, trial=True, config={"scale": 1})
+    tried += runs("distilled + encodings", 0.7, 0.75, trial=True, config={"scale": 2})
+    final = runs("distilled", 0.5) + runs("distilled + encodings", 0.4)
+    assert choice(tried + final) == "distilled + encodings"  # 0.725 against 0.7
+    assert choice(final) == "distilled"
