@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.files import safetensors, write_atomic
+from pyg_stkd.prune.following.attributes import remembered
 from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masks.hooks import masked_names
@@ -71,6 +72,8 @@ def save_compact(
     if example is not None:
         sharp = Sharpened(lambda: plain_copy(model), Example(example, call))
     ports = find_ports(model, ignore, sharp=sharp)
+    if ports.is_followed:
+        ports.attributes += remembered(ports, model, first=True)
     attributes = [
         [prefix, name, getattr(modules[prefix], name)] for prefix, name, _ in ports.attributes
     ]

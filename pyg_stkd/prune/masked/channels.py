@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.following.attributes import remembered
 from pyg_stkd.prune.following.explain import Explanation, explain
 from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
@@ -65,7 +66,8 @@ class MaskedChannels(MaskedModel):
         sharp = None if example is None else Sharpened(lambda: plain_copy(model), example)
         self.ports = find_ports(model, ignore, heads, sharp)
         if sharp is not None and verify and self.ports.is_followed:
-            keep_what_fails(Trial(sharp, self.ports), self._is_told)
+            attributes = remembered(self.ports, model)
+            keep_what_fails(Trial(sharp, self.ports), self._is_told, attributes)
         self.layout = Layout(model, self.ports)
         if not self.layout.groups:
             raise ValueError(

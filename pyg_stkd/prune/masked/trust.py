@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,20 +77,38 @@ class Trial:
         return kept
 
 
-def keep_what_fails(trial: Trial, is_told: Callable[[Group], bool]) -> None:
+def keep_what_fails(
+    trial: Trial,
+    is_told: Callable[[Group], bool],
+    attributes: Sequence[tuple[str, str, Any]] = (),
+) -> None:
     """Keep the groups whose masked and compacted models differ, and say so.
 
     Args:
         trial (Trial): A trial of the ports as they are.
         is_told (callable): Whether a group follows a user's rule, and so is not kept but
             refused, when it is pruned.
+        attributes (list): Attributes that may be widths, with their channels. They follow these
+            where models are the same then, and else stay as they are.
     """
     generator = torch.Generator().manual_seed(0)
+    ports, told, true = trial.ports, list(trial.ports.attributes), list(attributes)
     for few, train in ((False, True), (True, False)):
         groups = [group for group in trial.layout.groups if not is_told(group)]
         if not groups:
             return
-        fault = trial.difference(trial.random(groups, generator, few), train)
+        kept = trial.random(groups, generator, few)
+        ports.attributes = told + true
+        fault = trial.difference(kept, train)
+        if fault is not None and true:
+            ports.attributes = told
+            fault = trial.difference(kept, train)
+            good = []
+            for attribute in true if fault is None else ():
+                ports.attributes = [*told, attribute]
+                good += [attribute] if trial.difference(kept, train) is None else []
+            true = good
+            ports.attributes = told + true
         if fault is None:
             continue
         trusted: list[Group] = []
@@ -103,7 +122,7 @@ def keep_what_fails(trial: Trial, is_told: Callable[[Group], bool]) -> None:
                 trusted.append(group)
                 continue
             units = tuple(trial.layout.units[i] for i in group.units)
-            trial.ports.freeze(units)
+            ports.freeze(units)
             why = f"the compacted model differs: {found[0]}"
-            trial.ports.reasons.append(Reason(group.name, "", "", units, why, "differs"))
+            ports.reasons.append(Reason(group.name, "", "", units, why, "differs"))
         trial.update()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.masked.compact import plain_copy
@@ -189,7 +190,8 @@ def _recorded(model: nn.Module) -> Iterator[list[tuple[str, Any]]]:
     def record(name: str) -> Any:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
             for tensor in tensors_of(out):
-                seen.append((name, tensor.detach().clone()))
+                if not is_functorch_wrapped_tensor(tensor):  # in vmap, outside of which it is none
+                    seen.append((name, tensor.detach().clone()))
 
         return hook
 
