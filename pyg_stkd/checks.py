@@ -51,7 +51,10 @@ def choice(name: str, value: T, options: Iterable[Any]) -> T:
         ValueError: 'gate' must be one of 'glu', None (got 'elu')
     """
     options = tuple(options)
-    if any(value is x or (type(value) is type(x) and bool(value == x)) for x in options):
+    for option in options:
+        if value is option:
+            return value
+    if any(type(value) is type(x) and bool(value == x) for x in options):
         return value
     few = "one of " * (len(options) > 1) + ", ".join(map(repr, options))
     raise ValueError(f"'{name}' must be {few} (got {_shown(value)})")

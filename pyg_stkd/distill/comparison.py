@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,14 +67,14 @@ class Comparison:
         values = self.values(active).of_loss if active else {}
         device = _device_of(self.student.output)
         return {
-            name: values[name] * factors[name] if name in active else _zero(loss, device)
+            name: _times(values[name], factors[name]) if name in active else _zero(loss, device)
             for name, loss in losses.items()
         }
 
     def values(self, losses: Mapping[str, DistillationLoss]) -> Values:
         """Return the values of losses, each the weighted sum over the teachers."""
         device = _device_of(self.student.output)
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(device):
             nodes = as_nodes(self.nodes, device, empty=self._shared())
             student, teacher = self._captures(nodes)
             weights = self._teacher_weights(teacher)
@@ -136,18 +136,15 @@ class Comparison:
     def _captures(self, nodes: Any) -> tuple[Calls, Calls]:
         """Return the calls of both sides, at the nodes, with the graphs that are kept for them."""
         nodes = nodes if isinstance(nodes, Tensor) else None  # those by part come with the parts
-        runs = isinstance(self.known, list)
-        calls = calls_of(self.known) if runs else as_captures(self.known)
-        kept = calls.graphs if isinstance(calls, TeacherCaptures) else self.graphs
-        both = self.graphs if kept is self.graphs else LayeredCache(kept, self.graphs)
-        student, teacher = (
-            {
-                layer: tuple(capture.at(nodes, cache) for capture in seen)
-                for layer, seen in x.items()
-            }
-            for x, cache in ((self.student.captures(), both), (calls, kept))
-        )
-        return student, teacher
+        if isinstance(self.known, list):
+            teacher = calls_of(self.known, nodes, self.graphs)
+            return self.student.captures(nodes, self.graphs), teacher
+        given = as_captures(self.known)
+        teacher = {
+            layer: tuple(capture.at(nodes, given.graphs) for capture in seen)
+            for layer, seen in given.items()
+        }
+        return self.student.captures(nodes, LayeredCache(given.graphs, self.graphs)), teacher
 
     def _teacher_weights(self, calls: Calls) -> dict[str, Weight]:
         outputs: list[Capture] = []
@@ -227,6 +224,23 @@ def _named(name: str, student: Capture, teacher: Capture) -> Iterator[None]:
             raise  # a class of its own may be made in another way
         where = f"Loss {name!r}, {student.where}, {teacher.where}"
         raise type(error)(f"{where}: {error}") from error
+
+
+def _times(value: Tensor, factor: Any) -> Tensor:
+    return value if type(factor) is float and factor == 1 else value * factor
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast, which costs time also where there is none to switch off.
+
+    Example:
+        >>> with torch.autocast("cpu"), full_precision(torch.device("cpu")):
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.float32
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _mean(values: list[Tensor]) -> Tensor:

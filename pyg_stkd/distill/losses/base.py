@@ -214,17 +214,20 @@ def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Ten
         >>> t.dtype
         torch.float32
     """
-    shapes = f"{list(student.value.shape)} and {list(teacher.value.shape)}"
-    both = f"The {student.where} and the {teacher.where}"
     s, t = student.value, teacher.value
     dim = student.node_dim + 1  # every axis up to the nodes; widths may differ
     if s.dim() != t.dim() or s.shape[:dim] != t.shape[:dim]:
-        raise ValueError(f"{both} must have the same nodes, row by row (got shapes {shapes})")
+        raise ValueError(
+            f"The {student.where} and the {teacher.where} must have the same nodes, row by row "
+            f"(got shapes {list(s.shape)} and {list(t.shape)})"
+        )
     if s.device != t.device:
-        raise ValueError(f"{both} must be on one device (got {s.device} and {t.device})")
-    if rows:
-        return student.rows, teacher.rows.to(student.features.dtype)
-    return student.features, teacher.features.to(student.features.dtype)
+        raise ValueError(
+            f"The {student.where} and the {teacher.where} must be on one device "
+            f"(got {s.device} and {t.device})"
+        )
+    ours, theirs = (student.rows, teacher.rows) if rows else (student.features, teacher.features)
+    return ours, theirs.to(ours.dtype)
 
 
 def default_name(cls: type) -> str:

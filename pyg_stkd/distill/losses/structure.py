@@ -124,7 +124,7 @@ class LSPLoss(DistillationLoss):
         self.reduction = reduction
         # Copies of a graph for each slice are large: keep few, not some for every capture.
         self._graphs = GraphCache()
-        self._looks = 0
+        self._looks = [0]  # nn.Module is slow to take a number
 
     @classmethod
     def paper(cls, teacher_layer: str, student_layer: str, **kwargs: Any) -> LSPLoss:
@@ -184,10 +184,10 @@ class LSPLoss(DistillationLoss):
             graph = slice_blocks(graph, slices)
             s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
         structure = self._known_structure(teacher, t, graph) if lasting else None
-        if structure is None and self._looks >= _LOOKS and self._looks % _EVERY:
+        if structure is None and self._looks[0] >= _LOOKS and self._looks[0] % _EVERY:
             with torch.no_grad():  # as lsp would, but for a look at whether the kernel is blind
                 structure = local_structure(t, graph, self.kernel, self.normalize)
-        self._looks += 1
+        self._looks[0] += 1
         return lsp(
             s,
             t if structure is None else None,

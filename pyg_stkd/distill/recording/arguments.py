@@ -15,7 +15,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_geometric.data.data import BaseData
 
-from pyg_stkd.distill.recording.parts import tensors_of, versions_of
+from pyg_stkd.distill.recording.parts import tensors_of
 
 __all__ = ["Carried", "RandomState", "Turns", "Unchanged", "own"]
 
@@ -64,13 +64,15 @@ class Unchanged:
     """
 
     def __init__(self, args: Any) -> None:
-        self._args = args
-        self._versions = versions_of(args)
+        self.tensors = list(tensors_of(args))
+        self._versions = [None if x.is_inference() else x._version for x in self.tensors]
 
     def check(self, owner: str) -> None:
         """Raise if one was rewritten."""
-        later = versions_of(self._args)
-        rewritten = sum(later[key] != version for key, version in self._versions.items())
+        rewritten = sum(
+            version is not None and x._version != version
+            for x, version in zip(self.tensors, self._versions, strict=True)
+        )
         if rewritten:
             raise ValueError(
                 f"'{owner}' must not write to the tensors it is given, which the student is given "
@@ -102,7 +104,7 @@ class Turns:
     def first(self, args: Any, shared: bool) -> None:
         """The teacher is about to run, on the arguments of the student or on its own."""
         self._given = Unchanged(args) if shared else None
-        if shared and self._carried.returns(args):
+        if self._given is not None and self._carried.returns(self._given.tensors):
             warnings.warn(
                 "The teacher is given what the student returned in the call before, such as its "
                 "hidden state: each model must go on from its own. Give the teacher's by "
@@ -202,6 +204,8 @@ class Carried:
 
     def returns(self, given: Any) -> bool:
         """Whether arguments hold a tensor of the output that was noted."""
+        if not self._storages:
+            return False
         alive = {ref.cdata for ref in self._storages if not ref.expired()}
         return bool(alive) and any(ref.cdata in alive for ref in _storages(given))
 

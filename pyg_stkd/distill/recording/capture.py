@@ -17,6 +17,7 @@ from pyg_stkd.distill.recording.inputs import (
     find_input,
     has_two_sets,
     induced,
+    is_plain,
     num_sources,
     usable,
 )
@@ -157,6 +158,8 @@ class Capture:
     @property
     def value(self) -> Tensor:
         """The tensor of this part of the output, its axes in the order B, T, N, C."""
+        if self.layout == "BTNC":
+            return self._checked
         return arrange(self._checked, self.layout, self.where)
 
     @property
@@ -248,6 +251,8 @@ class Capture:
                 f"({', '.join(self.context) or 'none'}) hold an edge_index or adj_t; give the loss "
                 f"one (graph=...)"
             )
+        if self.restricted is None and self.centres is None and is_plain(self.inputs, self.value):
+            return self._graphs.get(edge_index, self.num_nodes)
         sources = num_sources(self.inputs)
         if self.restricted is None and (self.bipartite or sources not in (None, self.num_nodes)):
             raise ValueError(

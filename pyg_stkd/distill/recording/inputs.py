@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ __all__ = [
     "has_two_sets",
     "induced",
     "is_edge_index",
+    "is_plain",
     "num_sources",
     "usable",
 ]
@@ -36,6 +38,8 @@ def is_edge_index(value: Any) -> bool:
         >>> is_edge_index(torch.tensor([[0, 1], [1, 2]])), is_edge_index(torch.ones(2, 2))
         (True, False)
     """
+    if type(value) is Tensor and value.layout == torch.strided and value.is_floating_point():
+        return False  # as most are
     if isinstance(value, (Graph, SparseTensor)):
         return True
     if not isinstance(value, Tensor):
@@ -58,9 +62,9 @@ def find_edge_index(bound: Mapping[str, Any], inner: Mapping[str, Any] | None = 
         True
     """
     others = [inner[name] for name in _OTHER_NAMES if name in inner] if inner else []
-    named = [find_input(bound, name) for name in _EDGE_NAMES]
-    rest = [value for name, value in bound.items() if name not in _OTHER_NAMES]
-    for value in (*named, *rest):
+    named = (find_input(bound, name) for name in _EDGE_NAMES)
+    rest = (value for name, value in bound.items() if name not in _OTHER_NAMES)
+    for value in chain(named, rest):
         if is_edge_index(value) and not any(value is other for other in others):
             return value
     return None
@@ -81,6 +85,26 @@ def find_input(bound: Mapping[str, Any], name: str) -> Any | None:
         if isinstance(value, BaseData) and not isinstance(value, HeteroData) and name in value:
             return value[name]
     return None
+
+
+def is_plain(bound: Mapping[str, Any], value: Tensor) -> bool:
+    """Whether a layer was given nothing but tensors, and returned one row for each of its x [N, F].
+
+    So it is with most layers: a quick look, which spares the others.
+
+    Example:
+        >>> x, edge_index = torch.ones(5, 2), torch.tensor([[4], [2]])
+        >>> is_plain({"x": x, "edge_index": edge_index}, x), is_plain({"x": (x, x)}, x)
+        (True, False)
+    """
+    x = bound.get("x")
+    return (
+        type(x) is Tensor
+        and x.dim() == value.dim() == 2
+        and x.size(0) == value.size(0)
+        and "adj" not in bound
+        and all(v is None or (type(v) is Tensor and v.layout == torch.strided) for v in bound.values())
+    )
 
 
 def num_sources(bound: Mapping[str, Any]) -> int | None:

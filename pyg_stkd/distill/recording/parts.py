@@ -123,6 +123,8 @@ def first_tensor(output: Any) -> Tensor | None:
         >>> first_tensor((torch.tensor(1), (torch.tensor(2), torch.tensor(3)))).item()
         1
     """
+    if isinstance(output, Tensor):
+        return output
     return next(tensors_of(output), None)
 
 
@@ -136,6 +138,8 @@ def versions_of(output: Any) -> dict[int, int]:
         >>> list(versions_of(torch.ones(2).add_(1)).values())
         [1]
     """
+    if isinstance(output, Tensor):
+        return {} if output.is_inference() else {id(output): output._version}
     return {id(value): value._version for value in tensors_of(output) if not value.is_inference()}
 
 

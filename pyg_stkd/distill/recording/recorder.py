@@ -83,7 +83,7 @@ class Recorder:
             if chooses(module):
                 self._handles.append(module.register_forward_hook(_ChoiceHook(self._notes)))
         for layer in self._notes.records:
-            hook = _CallHook(self._notes, layer)
+            hook = _CallHook(self._notes, layer, _says_more(modules[layer]))
             self._handles.append(modules[layer].register_forward_hook(hook, with_kwargs=True))
             for child in modules[layer].modules():  # a layer may build its graph in a sub-module
                 if child is not modules[layer]:
@@ -151,9 +151,10 @@ class _Notes:
         """Return a record of a call: of the output itself where nothing rewrites it, else, or
         where nobody knows yet, of a copy.
         """
+        key = layer, mode
         record = Record(args, kwargs, output, versions_of(output), torch.is_grad_enabled())
-        self.originals.append(((layer, mode), record, output, record.versions))
-        if self.rewritten.get((layer, mode), True):
+        self.originals.append((key, record, output, record.versions))
+        if self.rewritten.get(key, True):
             record.output = copied(output)
             record.versions = versions_of(record.output)
         return record
@@ -182,23 +183,24 @@ class _Notes:
 
 
 class _CallHook:
-    def __init__(self, notes: _Notes, layer: str) -> None:
+    def __init__(self, notes: _Notes, layer: str, main: bool) -> None:
         self.notes = notes
         self.layer = layer
+        self.main = main
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         if not self.notes.taken:
             return
-        built, grad = self.notes.built[self.layer], torch.is_grad_enabled()
         if torch.compiler.is_compiling():
             # Versions are not counted in a compiled graph: keep the value itself. The copy is
             # dropped by the compiler where nothing rewrites the original.
-            record = Record(args, kwargs, copied(output), grad=grad)
+            record = Record(args, kwargs, copied(output), grad=torch.is_grad_enabled())
         else:
             record = self.notes.kept(self.layer, module.training, args, kwargs, output)
-        record.main, record.choices = _says_more(module), self.notes.choices
+        record.main, record.choices = self.main, self.notes.choices
+        built = self.notes.built[self.layer]
         if built:
             record.built = built[-1]
             built.clear()
@@ -222,7 +224,7 @@ class _GraphHook:
         self.layer = layer
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.notes.taken and is_edge_index(output):
+        if is_edge_index(output) and self.notes.taken:
             self.notes.built[self.layer].append(output)
 
 
@@ -252,7 +254,7 @@ def _is_rewritten(output: Any, versions: dict[int, int]) -> bool:
     for value in tensors_of(output):
         if id(value) in versions and versions[id(value)] != value._version:
             return True
-        has_memory = value.layout == torch.strided and value.device.type != "meta"
+        has_memory = value.layout == torch.strided and not value.is_meta
         if has_memory and value.numel() > 0 and value.untyped_storage().size() == 0:
             return True
     return False

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyg_stkd.distill.recording.arguments import own
 from pyg_stkd.distill.recording.artefact import Table
 from pyg_stkd.distill.recording.capture import Capture, Owner
+from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.parts import versions_of
 from pyg_stkd.distill.recording.recorder import Record, Recorder
 from pyg_stkd.distill.recording.signature import bind_inputs
@@ -53,8 +54,10 @@ class Run:
     name: str = ""
     call: How = None
 
-    def captures(self) -> dict[str, tuple[Capture, ...]]:
-        """Return the calls of each layer as captures."""
+    def captures(
+        self, nodes: Tensor | None = None, graphs: GraphCache | None = None
+    ) -> dict[str, tuple[Capture, ...]]:
+        """Return the calls of each layer as captures, at some nodes, with graphs kept there."""
         context = Once(self._bind_model)
         return {
             full_name(self.name, layer): tuple(
@@ -70,6 +73,8 @@ class Run:
                     grad=record.grad,
                     main=record.main,
                     choices=record.choices,
+                    nodes=nodes,
+                    graphs=graphs,
                 )
                 for i, record in enumerate(self.records[layer])
             )
@@ -149,9 +154,11 @@ def run_teachers(
     return runs
 
 
-def calls_of(runs: Sequence[Run]) -> Calls:
+def calls_of(
+    runs: Sequence[Run], nodes: Tensor | None = None, graphs: GraphCache | None = None
+) -> Calls:
     """Return the captures of several runs, by the full names of the layers."""
-    return {layer: seen for x in runs for layer, seen in x.captures().items()}
+    return {layer: seen for x in runs for layer, seen in x.captures(nodes, graphs).items()}
 
 
 def full_name(name: str, layer: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 __all__ = ["Signatures", "bind_inputs", "signature_of"]
+
+Plain: TypeAlias = tuple[list[str], int] | None
 
 
 class Signatures:
@@ -22,16 +24,27 @@ class Signatures:
     """
 
     def __init__(self) -> None:
-        self._of: weakref.WeakKeyDictionary[Any, inspect.Signature | None]
+        self._of: weakref.WeakKeyDictionary[Any, tuple[inspect.Signature | None, Plain]]
         self._of = weakref.WeakKeyDictionary()
 
     def bind(
         self, module: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the arguments of one call of a module by name, as :func:`bind_inputs`."""
-        if module not in self._of:
-            self._of[module] = signature_of(module)
-        return _bind(self._of[module], args, kwargs)
+        known = self._of.get(module)
+        if known is None:
+            signature = signature_of(module)
+            known = self._of[module] = signature, _plain(signature)
+        signature, plain = known
+        if plain is not None and len(args) <= len(plain[0]):  # as most layers are called
+            names, least = plain
+            bound = dict(zip(names, args, strict=False))
+            rest = names[len(args) :]
+            bound.update({name: kwargs[name] for name in rest if name in kwargs})
+            whole = len(bound) == len(args) + len(kwargs)
+            if whole and all(name in bound for name in names[len(args) : least]):
+                return bound
+        return _bind(signature, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
@@ -70,6 +83,19 @@ def signature_of(module: Callable[..., Any]) -> inspect.Signature | None:
     ):
         return signature_of(inner)
     return signature
+
+
+def _plain(signature: inspect.Signature | None) -> Plain:
+    """Return the names of all arguments and how many of them must be given, where each may be given
+    by place or by name; None where it is not so.
+    """
+    if signature is None:
+        return None
+    given = list(signature.parameters.values())
+    if any(x.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD for x in given):
+        return None
+    least = sum(x.default is inspect.Parameter.empty for x in given)
+    return [x.name for x in given], least
 
 
 def _bind(

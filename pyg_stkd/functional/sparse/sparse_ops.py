@@ -183,6 +183,7 @@ def _segment_log_softmax(pointer: Tensor, row: Tensor, score: Tensor) -> Tensor:
     out = score.to(compute_dtype(score.dtype)).contiguous()
     if score.numel() == 0:
         return score.new_empty(score.shape)
+    pointer = pointer.long()  # once for both
     out = out - reduce_segments(pointer, out, "max").index_select(0, row)
     # Nodes without edges have the logarithm of 0, which no edge reads.
     total = reduce_segments(pointer, out.exp(), "sum").log_()

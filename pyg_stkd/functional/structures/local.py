@@ -18,7 +18,7 @@ from pyg_stkd.functional.structures.divergence import (
     given_structure,
 )
 from pyg_stkd.functional.structures.prepared import Normalize
-from pyg_stkd.functional.structures.similarity import graph_of, similarity
+from pyg_stkd.functional.structures.similarity import checked_similarity, graph_of
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF, Kernel
 
@@ -59,9 +59,9 @@ def local_structure(
         >>> local_structure(z, torch.tensor([[1, 2], [0, 0]])).exp()
         tensor([0.7311, 0.2689])
     """
+    checks.instance("kernel", kernel, Kernel)
     checks.features("z", z)
-    graph = graph_of(z, graph)
-    return segment_log_softmax(graph, similarity(z, graph, kernel, normalize))
+    return _structure(z, graph_of(z, graph), kernel, normalize)
 
 
 def lsp(
@@ -139,17 +139,21 @@ def lsp(
     if z_teacher is not None:
         _check_teacher(z_student, z_teacher)
         with torch.no_grad():
-            teacher = local_structure(z_teacher, graph, kernel, normalize)
+            teacher = _structure(z_teacher, graph, kernel, normalize)
             _warn_if_blind(graph, teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
         shape = [graph.num_edges]
         teacher = given_structure(teacher_structure, shape, "a value for each edge")
-    student = segment_log_softmax(graph, similarity(z_student, graph, kernel, normalize))
+    student = _structure(z_student, graph, kernel, normalize)
     loss = _mean(graph, divergence(student, teacher, direction), nodes, reduction)
     inputs = {"z_student": z_student, "z_teacher": z_teacher}
     check_finite(loss, "local", **inputs, teacher_structure=teacher_structure)
     return loss
+
+
+def _structure(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
+    return segment_log_softmax(graph, checked_similarity(z, graph, kernel, normalize))
 
 
 def _mean(graph: Graph, term: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:

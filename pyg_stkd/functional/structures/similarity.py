@@ -15,7 +15,7 @@ from pyg_stkd.functional.structures.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel
 
-__all__ = ["graph_of", "Normalize", "similarity"]
+__all__ = ["Normalize", "checked_similarity", "graph_of", "similarity"]
 
 
 def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = None) -> Tensor:
@@ -44,7 +44,11 @@ def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = Non
     """
     checks.instance("kernel", kernel, Kernel)
     checks.features("z", z)
-    graph = graph_of(z, graph)
+    return checked_similarity(z, graph_of(z, graph), kernel, normalize)
+
+
+def checked_similarity(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
+    """Return the :func:`similarity` of features that are known to fit the graph."""
     dtype = compute_dtype(z.dtype)
     z = prepared(z, kernel, normalize)
     if kernel.measure == "squared_distance":

@@ -38,6 +38,13 @@ NORMALIZE = {
 DISTANCES = [k for k in KERNELS if k.measure in ("squared_distance", "manhattan")]
 
 
+@pytest.fixture(autouse=True, params=["differences", "products"])
+def distances(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes both ways to squared distances: that of few edges, and that of many."""
+    if request.param == "products":
+        monkeypatch.setattr("pyg_stkd.functional.structures.square_distance._FEW", 0)
+
+
 def naive(z: Tensor, graph: Graph, kernel: kernels.Kernel, normalize: str | None = None) -> Tensor:
     src, dst = graph.edge_index
     z = NORMALIZE[normalize](z)
