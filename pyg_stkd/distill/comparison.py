@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from pyg_stkd.distill.teaching.teachers import Teachers, Weight
 
 __all__ = ["Comparison", "Values", "as_captures"]
 
+_Known = (TypeError, ValueError, IndexError)
+
 
 @dataclass(frozen=True)
 class Values:
@@ -38,7 +40,7 @@ class Values:
     teacher: Calls
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Comparison:
     """One forward: what was seen of the student and of its teachers, labels and nodes.
 
@@ -93,12 +95,16 @@ class Comparison:
         self, name: str, loss: DistillationLoss, student: Capture, teacher: Capture, nodes: Any
     ) -> Tensor:
         """Return the value of one loss of one pair of calls, the weighted mean over the parts."""
-        with _named(name, student, teacher):
+        try:
             pairs = restrict(match(loss, student, teacher), nodes)
+        except _Known as error:
+            _tell(error, name, student, teacher)
         values = []
         for pair in pairs:
-            with _named(name, pair.student, pair.teacher):
+            try:
                 both = same_rows(pair.student, pair.teacher)
+            except _Known as error:
+                _tell(error, name, pair.student, pair.teacher)
             target = self.target
             if isinstance(target, Mapping) and pair.part in target:
                 target = target[pair.part]
@@ -203,8 +209,10 @@ def _computed(
     name: str, loss: DistillationLoss, student: Capture, teacher: Capture, target: Any
 ) -> Tensor:
     """Return what a loss says of one part of one pair of calls."""
-    with _named(name, student, teacher):
+    try:
         value = loss(student, teacher, target=target)
+    except _Known as error:
+        _tell(error, name, student, teacher)
     if not isinstance(value, Tensor) or value.dim() > 0 or not value.is_floating_point():
         kind = f"shape {list(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else ""
         raise TypeError(
@@ -214,16 +222,12 @@ def _computed(
     return value
 
 
-@contextmanager
-def _named(name: str, student: Capture, teacher: Capture) -> Iterator[None]:
-    """Say in errors which loss at which layers it is."""
-    try:
-        yield
-    except (TypeError, ValueError, IndexError) as error:
-        if type(error) not in (TypeError, ValueError, IndexError):
-            raise  # a class of its own may be made in another way
-        where = f"Loss {name!r}, {student.where}, {teacher.where}"
-        raise type(error)(f"{where}: {error}") from error
+def _tell(error: Exception, name: str, student: Capture, teacher: Capture) -> NoReturn:
+    """Raise an error again that says which loss at which layers it is."""
+    if type(error) not in _Known:
+        raise error  # a class of its own may be made in another way
+    where = f"Loss {name!r}, {student.where}, {teacher.where}"
+    raise type(error)(f"{where}: {error}") from error
 
 
 def _times(value: Tensor, factor: Any) -> Tensor:

@@ -311,7 +311,7 @@ class Distiller(nn.Module):
     @torch.compiler.disable
     def _prepare(self, teacher: Any, teacher_args: Any, asked: bool, given: Any = None) -> bool:
         """Return whether the teacher must run. Not compiled: the epoch is no constant."""
-        if any(x.removed for x in (*self._teacher_recorders, self._student_recorder)):
+        if self._student_recorder.removed:
             raise RuntimeError("The hooks of this distiller were removed: build a new one")
         if teacher is not None and teacher_args is not None:
             raise ValueError("'teacher_args' must not be given with 'teacher', which needs no run")

@@ -212,6 +212,7 @@ def _norm(value: Tensor, batch: Tensor | None) -> Tensor:
 
 
 def _graph_of_row(batch: Tensor, student: Capture) -> Tensor:
+    student.check_no_edges("a batch vector is of nodes")
     if batch.shape != (student.num_nodes,):
         raise ValueError(
             f"'batch' must have one entry for each of the {student.num_nodes} rows of the "

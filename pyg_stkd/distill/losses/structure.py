@@ -15,6 +15,7 @@ from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.inputs import is_edge_index
 from pyg_stkd.distill.recording.typed import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
+from pyg_stkd.functional.structures.local import structure_loss, structures
 from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
 from pyg_stkd.graph.loops import add_loops, drop_loops
@@ -184,10 +185,12 @@ class LSPLoss(DistillationLoss):
             graph = slice_blocks(graph, slices)
             s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
         structure = self._known_structure(teacher, t, graph) if lasting else None
-        if structure is None and self._looks[0] >= _LOOKS and self._looks[0] % _EVERY:
-            with torch.no_grad():  # as lsp would, but for a look at whether the kernel is blind
-                structure = local_structure(t, graph, self.kernel, self.normalize)
         self._looks[0] += 1
+        if structure is None and self._looks[0] > _LOOKS and self._looks[0] % _EVERY:
+            # As lsp would, but for a look at whether the kernel is blind.
+            both = structures(s, t, graph, self.kernel, self.normalize)
+            inputs: dict[str, Tensor | None] = {"z_student": s, "z_teacher": t}
+            return structure_loss(graph, *both, self.direction, self.reduction, nodes, inputs)
         return lsp(
             s,
             t if structure is None else None,

@@ -153,7 +153,7 @@ class RandomState:
 
     def save(self) -> None:
         """Keep the state of now."""
-        parameter = next(self._model.parameters(), None)
+        parameter = _first_parameter(self._model)
         there = None
         if parameter is not None and parameter.device.type not in ("cpu", "meta"):
             device = parameter.device
@@ -180,6 +180,14 @@ class RandomState:
         return {**self.__dict__, "_state": ()}
 
 
+def _first_parameter(model: nn.Module) -> torch.Tensor | None:
+    for module in model.modules():  # parameters() also looks for names and doubles
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                return parameter
+    return None
+
+
 def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
@@ -199,8 +207,10 @@ class Carried:
 
     def remember(self, output: Any, given: Any) -> None:
         """Note the tensors of an output, but those that were given to the model."""
-        known = {ref.cdata for ref in _storages(given)}
-        self._storages = [ref for ref in _storages(output) if ref.cdata not in known]
+        self._storages = list(_storages(output))
+        if self._storages:
+            known = {ref.cdata for ref in _storages(given)}
+            self._storages = [ref for ref in self._storages if ref.cdata not in known]
 
     def returns(self, given: Any) -> bool:
         """Whether arguments hold a tensor of the output that was noted."""

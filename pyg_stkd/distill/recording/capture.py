@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -80,6 +81,8 @@ class Capture:
             (default: :obj:`False`)
         choices (tuple): What pools of the model had chosen when the module returned.
             (default: :obj:`()`)
+        of_edges (bool): Whether a message-passing layer around it called the module on its edges,
+            so that rows are edges and no nodes. (default: :obj:`False`)
 
     Attributes:
         part: The key of the part that this is of the output, :obj:`""` for all of it.
@@ -114,6 +117,7 @@ class Capture:
         grad: bool = True,
         main: bool = False,
         choices: tuple[Choice, ...] = (),
+        of_edges: bool = False,
     ) -> None:
         self.output = output
         self.layer = layer
@@ -124,6 +128,7 @@ class Capture:
         self.grad = grad
         self.main = main and isinstance(output, (tuple, list))
         self.choices = choices
+        self.of_edges = of_edges
         self.frozen = False
         self.restricted: Tensor | None = None
         self.centres: tuple[int, int] | None = None
@@ -213,6 +218,7 @@ class Capture:
             return targets(chosen, self.centres, self.value.device)
         if self.nodes is None:
             return None
+        self.check_no_edges("'nodes' choose nodes")
         return node_index("nodes", self.nodes, self.num_nodes, of=f"rows of the {self.where}")
 
     @property
@@ -244,6 +250,7 @@ class Capture:
     def graph(self) -> Graph:
         """The graph, sorted and ready for the sparse primitives."""
         edge_index = self.edge_index
+        self.check_no_edges("a graph is of nodes")
         if edge_index is None:
             raise ValueError(
                 f"No graph was found for the {self.where}: neither its inputs "
@@ -251,7 +258,9 @@ class Capture:
                 f"({', '.join(self.context) or 'none'}) hold an edge_index or adj_t; give the loss "
                 f"one (graph=...)"
             )
-        if self.restricted is None and self.centres is None and is_plain(self.inputs, self.value):
+        own = find_edge_index(self.inputs) is not None
+        whole = self.restricted is None and self.centres is None
+        if own and whole and is_plain(self.inputs, self.value):
             return self._graphs.get(edge_index, self.num_nodes)
         sources = num_sources(self.inputs)
         if self.restricted is None and (self.bipartite or sources not in (None, self.num_nodes)):
@@ -296,6 +305,15 @@ class Capture:
         known = {"edge_index": edges, "batch": batch, "edge_weight": None, "_value": value}
         return self._copy(**known, layout="BTNC", nodes=chosen, restricted=nodes, memo={})
 
+    def check_no_edges(self, why: str) -> None:
+        """Raise where the rows are edges; :obj:`why` says what needs nodes."""
+        if self.of_edges:
+            raise ValueError(
+                f"The {self.where} must have one row for each node, {why} (got shape "
+                f"{list(self.value.shape)}, a row for each edge, which the layer around it calls "
+                f"it on): take that layer, or one before or behind it"
+            )
+
     def _check_nodes(self) -> None:
         """Raise unless the rows are as many as the nodes of the call that the graph is of."""
         own = self.own_edge_index is not None
@@ -308,6 +326,19 @@ class Capture:
                 f"The {self.where} must have one row for each of the {listed} nodes of its graph "
                 f"(got shape {list(self.value.shape)}): take a layer of nodes, or give the loss "
                 f"the graph of these rows (graph=...)"
+            )
+        if not own and self.layer and self.layout == "BTNC":
+            self._warn_of_edges()
+
+    def _warn_of_edges(self) -> None:
+        """Warn where a layer that was given no graph may have rows of nodes or of edges."""
+        edges: Any = self.edge_index
+        listed = isinstance(edges, Tensor) and edges.layout == torch.strided and edges.dim() == 2
+        if listed and edges.size(1) == self.num_nodes:
+            warnings.warn(
+                f"The {self.where} has {self.num_nodes} rows, which is the number of nodes and "
+                f"of edges: they are taken for nodes. Say so by layout='NC', or take another layer",
+                stacklevel=2,
             )
 
     @property
@@ -372,7 +403,7 @@ class Capture:
         named: Any = {"layer": self.layer, "owner": self.owner, "call": self.call}
         if self.own_edge_index is None:  # the graph is that of the model
             named["context"], kept = kept, {}
-        out = Capture(output, kept, **named, choices=self.choices)
+        out = Capture(output, kept, **named, choices=self.choices, of_edges=self.of_edges)
         out.frozen = True
         out.__dict__["bipartite"] = self.bipartite
         return out

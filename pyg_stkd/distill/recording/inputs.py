@@ -103,7 +103,9 @@ def is_plain(bound: Mapping[str, Any], value: Tensor) -> bool:
         and x.dim() == value.dim() == 2
         and x.size(0) == value.size(0)
         and "adj" not in bound
-        and all(v is None or (type(v) is Tensor and v.layout == torch.strided) for v in bound.values())
+        and all(
+            v is None or (type(v) is Tensor and v.layout == torch.strided) for v in bound.values()
+        )
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+from torch_geometric.nn import MessagePassing
 
 from pyg_stkd.distill.recording.choices import Choice, choice_of, chooses
 from pyg_stkd.distill.recording.inputs import is_edge_index
@@ -39,6 +40,7 @@ class Record:
     built: Any = None
     choices: tuple[Choice, ...] = ()
     main: bool = False  # whether what comes first in a tuple is the output, all else by the way
+    of_edges: bool = False  # whether a message-passing layer called it on its edges
 
 
 class Recorder:
@@ -89,6 +91,7 @@ class Recorder:
                 if child is not modules[layer]:
                     graph_hook = _GraphHook(self._notes, layer)
                     self._handles.append(child.register_forward_hook(graph_hook))
+            self._handles += _watch_messages(self._notes, layer, modules)
 
     def start(self) -> None:
         """Forget what was noted and take notes, of this thread, from now on."""
@@ -134,6 +137,7 @@ class _Notes:
         self.rewritten: dict[tuple[str, bool], bool] = {}
         self.originals: list[tuple[tuple[str, bool], Record, Any, dict[int, int]]] = []
         self.choices: tuple[Choice, ...] = ()
+        self.messages = 0  # in how many layers that make messages of their edges the run is now
         self.active = False
         self.thread: int | None = None
         self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
@@ -144,6 +148,7 @@ class _Notes:
         self.built = {layer: [] for layer in self.built}
         self.originals = []
         self.choices = ()
+        self.messages = 0
 
     def kept(
         self, layer: str, mode: bool, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -200,6 +205,7 @@ class _CallHook:
         else:
             record = self.notes.kept(self.layer, module.training, args, kwargs, output)
         record.main, record.choices = self.main, self.notes.choices
+        record.of_edges = self.notes.messages > 0
         built = self.notes.built[self.layer]
         if built:
             record.built = built[-1]
@@ -216,6 +222,16 @@ class _ChoiceHook:
             self.notes.choices = (*self.notes.choices, choice_of(output))
 
 
+class _MessageHook:
+    def __init__(self, notes: _Notes, step: int) -> None:
+        self.notes = notes
+        self.step = step
+
+    def __call__(self, *_: Any) -> None:
+        if self.notes.taken:
+            self.notes.messages += self.step
+
+
 class _GraphHook:
     graphs_only = True  # a layer whose parts have no other hooks may still fuse them
 
@@ -226,6 +242,21 @@ class _GraphHook:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if is_edge_index(output) and self.notes.taken:
             self.notes.built[self.layer].append(output)
+
+
+def _watch_messages(
+    notes: _Notes, layer: str, modules: Mapping[str, nn.Module]
+) -> Iterator[RemovableHandle]:
+    """Set hooks on the layers around one, so that it is known when they call it on edges."""
+    names = layer.split(".")
+    for i in range(1, len(names)):
+        around = modules.get(".".join(names[:i]))
+        if isinstance(around, MessagePassing):
+            before, after = _MessageHook(notes, 1), _MessageHook(notes, -1)
+            yield around.register_message_forward_pre_hook(before)
+            yield around.register_message_forward_hook(after)
+            yield around.register_edge_update_forward_pre_hook(before)
+            yield around.register_edge_update_forward_hook(after)
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -37,7 +37,7 @@ How: TypeAlias = Callable[..., Any] | None
 TeacherArgs: TypeAlias = tuple[Any, ...] | Mapping[str, Any] | list[Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # a frozen one takes its values ten times slower
 class Run:
     """One forward of one model: its arguments, its output, and the calls of the tapped layers.
 
@@ -73,6 +73,7 @@ class Run:
                     grad=record.grad,
                     main=record.main,
                     choices=record.choices,
+                    of_edges=record.of_edges,
                     nodes=nodes,
                     graphs=graphs,
                 )

@@ -22,7 +22,10 @@ from pyg_stkd.functional.structures.similarity import checked_similarity, graph_
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF, Kernel
 
-__all__ = ["local_structure", "lsp"]
+__all__ = ["local_structure", "lsp", "structure_loss", "structures"]
+
+# Up to so many edges, both structures are made at once: there, what counts is the number of calls.
+_FEW = 1 << 12
 
 _DEFAULT_KERNEL = RBF()
 
@@ -138,17 +141,57 @@ def lsp(
         raise ValueError("Exactly one of 'z_teacher' and 'teacher_structure' must be given")
     if z_teacher is not None:
         _check_teacher(z_student, z_teacher)
+        student, teacher = structures(z_student, z_teacher, graph, kernel, normalize)
         with torch.no_grad():
-            teacher = _structure(z_teacher, graph, kernel, normalize)
             _warn_if_blind(graph, teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
         shape = [graph.num_edges]
         teacher = given_structure(teacher_structure, shape, "a value for each edge")
-    student = _structure(z_student, graph, kernel, normalize)
-    loss = _mean(graph, divergence(student, teacher, direction), nodes, reduction)
+        student = _structure(z_student, graph, kernel, normalize)
     inputs = {"z_student": z_student, "z_teacher": z_teacher}
-    check_finite(loss, "local", **inputs, teacher_structure=teacher_structure)
+    inputs["teacher_structure"] = teacher_structure
+    return structure_loss(graph, student, teacher, direction, reduction, nodes, inputs)
+
+
+def structures(
+    z_student: Tensor, z_teacher: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize = None
+) -> tuple[Tensor, Tensor]:
+    """Return the structures of both, as logarithms; that of the teacher is a constant.
+
+    Example:
+        >>> z, graph = torch.tensor([[0.0], [0.0], [9.0]]), Graph(torch.tensor([[1, 2], [0, 0]]))
+        >>> [x.exp() for x in structures(z, 2 * z, graph, RBF())]
+        [tensor([0.7311, 0.2689]), tensor([0.7311, 0.2689])]
+    """
+    s = checked_similarity(z_student, graph, kernel, normalize)
+    with torch.no_grad():
+        t = checked_similarity(z_teacher, graph, kernel, normalize)
+    if graph.num_edges <= _FEW and s.dtype == t.dtype:
+        student, teacher = segment_log_softmax(graph, torch.stack([s, t], dim=1)).unbind(dim=1)
+        return student, teacher.detach()
+    return segment_log_softmax(graph, s), segment_log_softmax(graph, t)
+
+
+def structure_loss(
+    graph: Graph,
+    student: Tensor,
+    teacher: Tensor,
+    direction: Direction = "student",
+    reduction: str = "node",
+    nodes: Tensor | None = None,
+    inputs: dict[str, Tensor | None] | None = None,
+) -> Tensor:
+    """Return the loss of two structures; :obj:`inputs` are what they came from, for errors.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[1, 2], [0, 0]]))
+        >>> s, t = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
+        >>> round(structure_loss(graph, s, t).item(), 4)
+        0.0479
+    """
+    loss = _mean(graph, divergence(student, teacher, direction), nodes, reduction)
+    check_finite(loss, "local", **(inputs or {}))
     return loss
 
 
