@@ -1,4 +1,10 @@
-"""Prune every model of the zoo, unedited, and compare what is masked with what is compacted."""
+"""Models pruned unedited: what is left, whether masked equals compacted, and what is kept.
+
+    python benchmarks/zoo.py [--only NAME] [--save]
+
+Where Torch-Pruning is installed (``pip install torch-pruning``), the same models go through it in
+the same run, by ``zoo_peers.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +21,12 @@ import torch_geometric
 from torch import nn
 from zoo_graphs import HIDDEN, Model
 from zoo_models import MODELS
+from zoo_peers import gap, peer_cells, peer_rows, peer_summary, peers
 
 from pyg_stkd.prune import Pruner, Random
-from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.structure.example import Example
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def gap(a: Any, b: Any) -> float:
-    """The largest difference of outputs, relative to the largest entry."""
-    worst = 0.0
-    for x, y in zip(tensors_of(a), tensors_of(b), strict=True):
-        if x.shape != y.shape:
-            return float("inf")
-        if x.numel() and x.is_floating_point():
-            scale = max(1.0, float(x.abs().max().nan_to_num()))
-            worst = max(worst, float((x - y).abs().max().nan_to_num()) / scale)
-    return worst
 
 
 def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
@@ -52,7 +46,8 @@ def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         try:
             pruner = Pruner(net, Random(0), keep=0.5, example=inputs, call=model.call)
-            kept = [r for r in pruner.explain() if not r.is_natural]
+            table = pruner.explain()
+            row["outputs"] = [r.name for r in table if r.is_natural]
             pruner.step()
             small = pruner.compact()
         except Exception as error:
@@ -61,7 +56,8 @@ def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
     row["share"] = round(sum(p.numel() for p in small.parameters()) / before, 3)
     row["pruned"] = row["share"] < 1
     row["error"], row["double"] = errors(net, small, example)
-    row["reason"] = "; ".join(f"{r.name}: {r.why} [{r.where}]" for r in kept)[:240]
+    row["reason"] = "; ".join(f"{r.name}: {r.why} [{r.where}]" for r in table if not r.is_natural)
+    row["reason"] = row["reason"][:240]
     return row
 
 
@@ -84,8 +80,6 @@ def report(rows: list[dict[str, Any]]) -> str:
     pruned = [row for row in ran if row["pruned"]]
     wrong = [row for row in pruned if row["error"] > 1e-5]
     lines = [
-        "# Models pruned unedited",
-        "",
         f"{len(ran)} models ran, {len(pruned)} were pruned with an example alone, "
         f"{len(pruned) - len(wrong)} of them equal when compacted (1e-5 of the largest output, "
         f"{sum((row['double'] or 0) <= 1e-10 for row in pruned)} to 1e-10 in float64), "
@@ -93,12 +87,13 @@ def report(rows: list[dict[str, Any]]) -> str:
         f"{torch.__version__} and PyG {torch_geometric.__version__}: "
         "`Pruner(model, Random(0), keep=0.5, example=...)`, one step, `compact()`.",
         "",
+        *peer_summary(ran),
         "Left: parameters left. Error: largest difference of compacted and masked, relative to the "
         "largest output. Seconds: CPU time to follow, verify, prune and compact, one thread.",
         "",
-        "| model | from | left | error | in float64 | seconds | kept, and why |",
-        "|---|---|---|---|---|---|---|",
     ]
+    heads = ["model", "from", "left", "error", "in float64", "seconds", *peer_cells(None)]
+    lines += ["| " + " | ".join([*heads, "kept, and why"]) + " |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         cells = [row["model"], row["family"]]
         if "share" in row:
@@ -106,6 +101,7 @@ def report(rows: list[dict[str, Any]]) -> str:
             cells += [f"{row['share']:.0%}", f"{row['error']:.0e}", double, f"{row['seconds']:.1f}"]
         else:
             cells += ["", "", "", ""]
+        cells += peer_cells(row.get("peers", {}))
         cells.append(row["reason"].replace("|", "/").replace("<", "&lt;"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -117,15 +113,19 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/zoo.*")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows, tp = [], peers()
     for model in MODELS:
         if args.only.lower() not in f"{model.family}/{model.name}".lower():
             continue
         row = row_of(model)
+        outputs = row.pop("outputs", None)
+        if tp is not None and not row["reason"].startswith("does not run"):
+            row["peers"] = peer_rows(tp, model, outputs)
         rows.append(row)
         print(
             f"{row['model']:28} {row.get('share', '-'):>6} {row.get('error', -1):8.1e} "
-            f"{row.get('double') or 0:8.1e} {row.get('seconds', 0):5.1f}s {row['reason'][:330]}",
+            f"{row.get('double') or 0:8.1e} {row.get('seconds', 0):5.1f}s {row['reason'][:330]} "
+            + "; ".join(f"{r['state']} {r['why']}" for r in row.get("peers", {}).values()),
             flush=True,
         )
     print(len(rows), "models,", sum(row["pruned"] for row in rows), "pruned")
