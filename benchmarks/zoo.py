@@ -56,8 +56,9 @@ def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
     row["share"] = round(sum(p.numel() for p in small.parameters()) / before, 3)
     row["pruned"] = row["share"] < 1
     row["error"], row["double"] = errors(net, small, example)
-    row["reason"] = "; ".join(f"{r.name}: {r.why} [{r.where}]" for r in table if not r.is_natural)
-    row["reason"] = row["reason"][:240]
+    kept = [r for r in table if not r.is_natural]
+    row["kept"] = [{"name": r.name, "why": r.why, "where": r.where} for r in kept]
+    row["reason"] = "; ".join(f"{r.name}: {r.why} [{r.where}]" for r in kept)[:240]
     return row
 
 

@@ -107,10 +107,10 @@ class Pooled(nn.Module):
 class Read(nn.Module):
     """An aggregation of nodes that learns."""
 
-    def __init__(self, make: Callable[[int], nn.Module], hidden: int) -> None:
+    def __init__(self, make: Callable[[int], nn.Module], hidden: int, width: int = 1) -> None:
         super().__init__()
         self.conv, self.read = gnn.SAGEConv(CHANNELS, hidden), make(hidden)
-        self.lin = nn.Linear(hidden, CLASSES)
+        self.lin = nn.Linear(width * hidden, CLASSES)
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
         return self.lin(self.read(self.conv(x, edge_index).relu(), batch))
@@ -134,6 +134,11 @@ def _with(*names: str) -> Callable[[], Any]:
         return (g.x, g.edge_index, *[getattr(g, name) for name in names])
 
     return example
+
+
+def _xb() -> Any:
+    g = graph()
+    return g.x, g.edge_index, g.batch
 
 
 def _points() -> Any:
@@ -189,7 +194,7 @@ _TWO: dict[str, tuple[Make, Callable[[], Any]]] = {
     "HypergraphConv": (gnn.HypergraphConv, _xe),
     "EdgeConv": (lambda i, o: gnn.EdgeConv(_mlp(2 * i, o, o)), _xe),
     "PNAConv": (_pna, _with("edge_attr")),
-    "WLConvContinuous net": (lambda i, o: _Lin(i, o, gnn.WLConvContinuous()), _xe),
+    "WLConvContinuous": (lambda i, o: _Lin(i, o, gnn.WLConvContinuous()), _xe),
 }
 _HEADS: dict[str, tuple[Make, Callable[[], Any]]] = {
     "GATConv": (lambda i, o: gnn.GATConv(i, o, heads=2, edge_dim=3), _with("edge_attr")),
@@ -264,6 +269,30 @@ _READS: dict[str, Callable[[int], nn.Module]] = {
     "SetTransformerAggregation": lambda c: gnn.SetTransformerAggregation(c, heads=2),
     "GRUAggregation": lambda c: gnn.GRUAggregation(c, c),
     "LSTMAggregation": lambda c: gnn.LSTMAggregation(c, c),
+    "SumAggregation": lambda c: gnn.SumAggregation(),
+    "MeanAggregation": lambda c: gnn.MeanAggregation(),
+    "MaxAggregation": lambda c: gnn.MaxAggregation(),
+    "MinAggregation": lambda c: gnn.MinAggregation(),
+    "MulAggregation": lambda c: gnn.MulAggregation(),
+    "VarAggregation": lambda c: gnn.VarAggregation(),
+    "StdAggregation": lambda c: gnn.StdAggregation(),
+    "MedianAggregation": lambda c: gnn.MedianAggregation(),
+    "QuantileAggregation": lambda c: gnn.QuantileAggregation(0.7),
+    "VariancePreservingAggregation": lambda c: gnn.VariancePreservingAggregation(),
+    "GraphMultisetTransformer": lambda c: gnn.GraphMultisetTransformer(c, 4, heads=2),
+    "EquilibriumAggregation": lambda c: gnn.EquilibriumAggregation(c, c, [c], grad_iter=2),
+    "MLPAggregation": lambda c: gnn.MLPAggregation(c, c, NODES // 2, num_layers=1),
+    "LCMAggregation": lambda c: gnn.LCMAggregation(c, c),
+    "PatchTransformerAggregation": lambda c: gnn.PatchTransformerAggregation(c, c, 4, c, heads=2),
+}
+_WIDE_READS: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    "MultiAggregation": (lambda c: gnn.MultiAggregation(["mean", "max"]), 2),
+    "Set2Set": (lambda c: gnn.Set2Set(c, processing_steps=2), 2),
+    "SortAggregation": (lambda c: gnn.SortAggregation(3), 3),
+    "DegreeScalerAggregation": (
+        lambda c: gnn.DegreeScalerAggregation(["mean"], ["identity", "amplification"], _deg()),
+        2,
+    ),
 }
 
 
@@ -307,5 +336,6 @@ LAYERS = [
     *[_entry(n, lambda h, m=m: Dense(m, h), _dense) for n, m in _ON_DENSE.items()],
     *[_entry(n, lambda h, m=m: Normed(m, h), _xe) for n, m in _NORMS.items()],
     *[_entry(n, lambda h, m=m: Pooled(m, h), _with("batch")) for n, m in _POOLS.items()],
-    *[_entry(n, lambda h, m=m: Read(m, h), _with("batch")) for n, m in _READS.items()],
+    *[_entry(n, lambda h, m=m: Read(m, h), _xb) for n, m in _READS.items()],
+    *[_entry(n, lambda h, m=m, w=w: Read(m, h, w), _xb) for n, (m, w) in _WIDE_READS.items()],
 ]

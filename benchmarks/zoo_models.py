@@ -3,8 +3,10 @@
 from zoo_layers import LAYERS
 from zoo_nets import NETS
 from zoo_own import OWN
+from zoo_special import SPECIAL
 from zoo_temporal import TEMPORAL
+from zoo_tsl import TSL
 
 __all__ = ["MODELS"]
 
-MODELS = [*OWN, *NETS, *LAYERS, *TEMPORAL]
+MODELS = [*OWN, *NETS, *LAYERS, *SPECIAL, *TEMPORAL, *TSL]

@@ -14,7 +14,7 @@ from zoo_graphs import CHANNELS, CLASSES, EDGES, NODES, Model, graph
 
 from pyg_stkd.nn import STGCN, DynamicEdgeConv
 
-__all__ = ["OWN"]
+__all__ = ["HAN", "OWN", "Hetero", "OnHeteroData", "hetero_data", "hetero_dicts"]
 
 
 class Tutorial(nn.Module):
@@ -445,14 +445,14 @@ def _g(*names: str) -> Any:
     return example
 
 
-def _dicts() -> Any:
+def hetero_dicts() -> Any:
     g = graph()
     kinds = [("paper", "cites", "paper"), ("author", "writes", "paper"), ("paper", "by", "author")]
     return {"paper": g.x, "author": g.x.flip(0)}, dict.fromkeys(kinds, g.edge_index)
 
 
-def _data() -> Any:
-    x_dict, edge_index_dict = _dicts()
+def hetero_data() -> Any:
+    x_dict, edge_index_dict = hetero_dicts()
     data = HeteroData()
     for key, x in x_dict.items():
         data[key].x = x
@@ -478,7 +478,7 @@ def _link(model: Any, x: Tensor, edge_index: Tensor) -> Tensor:
 def _hetero(h: int) -> nn.Module:
     model = to_hetero(h)
     with torch.no_grad():
-        model(*_dicts())
+        model(*hetero_dicts())
     return model
 
 
@@ -495,10 +495,10 @@ _OWN: dict[str, tuple[Any, ...]] = {
     "scaled residuals, layer norms": (PreNorm, _XE),
     "GINE with encoders": (Molecules, _g("z", "edge_index", "edge_attr", "batch")),
     "encode and decode": (LinkPredictor, _XE, _link),
-    "HeteroConv": (Hetero, _dicts),
-    "HGT on HeteroData, dict out": (OnHeteroData, _data),
-    "HAN": (HAN, _dicts),
-    "to_hetero, lazy": (_hetero, _dicts),
+    "HeteroConv": (Hetero, hetero_dicts),
+    "HGT on HeteroData, dict out": (OnHeteroData, hetero_data),
+    "HAN": (HAN, hetero_dicts),
+    "to_hetero, lazy": (_hetero, hetero_dicts),
     "dynamic edge convolutions": (Points, _g("pos", "batch")),
     "gates, GLU, jumping by hand": (Gates, _XE),
     "raw parameters, einsum": (RawParameters, _XE),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 from pyg_stkd.prune.following.call import tensors_of
@@ -26,9 +30,24 @@ def follow(ports: Ports, model: nn.Module, example: Example) -> list[Reason]:
     """
     model.eval()
     follower = Follower(ports, model)
-    with evaluating(), follower.module_hooks(), follower:
+    with evaluating(), _shapes_anew(), follower.module_hooks(), follower:
         out = example.run(model)
     follower.returns(tensors_of(out))
     follower.mark_natural()
     follower.finish()
     return follower.reasons
+
+
+@contextmanager
+def _shapes_anew() -> Iterator[None]:
+    """Keep einops from looking up shapes by their numbers, which say not whose widths they are."""
+    einops = sys.modules.get("einops.einops")
+    cached = vars(einops).get("_reconstruct_from_shape") if einops is not None else None
+    if einops is None or not hasattr(cached, "__wrapped__"):
+        yield
+        return
+    vars(einops)["_reconstruct_from_shape"] = cached.__wrapped__
+    try:
+        yield
+    finally:
+        vars(einops)["_reconstruct_from_shape"] = cached
