@@ -80,7 +80,9 @@ class Follower(TorchFunctionMode):
                     self._owners.setdefault(id(tensor), (prefix, key))
                     if key in module._buffers:
                         self._buffers.add(id(tensor))
-        self._tag()
+        for prefix, module in model.named_modules():
+            if not leaf_of(module):
+                self.tag(prefix, module)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -249,15 +251,12 @@ class Follower(TorchFunctionMode):
                 )
             self.labels.put(tensor, axes)
 
-    def _tag(self) -> None:
-        """Replace integers that modules hold by widths, which tell when they are used."""
-        for prefix, module in self.model.named_modules():
-            if leaf_of(module):
-                continue
-            for key, value in list(vars(module).items()):
-                if type(value) is int and value > 1 and not key.startswith("_"):
-                    source = ("attribute", prefix, key, value)
-                    vars(module)[key] = self._width(source)
+    def tag(self, prefix: str, module: nn.Module) -> None:
+        """Replace integers that a module holds by widths, which tell when they are used."""
+        for key, value in list(vars(module).items()):
+            if type(value) is int and value > 1 and not key.startswith("_"):
+                source = ("attribute", prefix, key, value)
+                vars(module)[key] = self._width(source)
 
     def _claim(self, call: Call, lines: list[dict[int, Line]]) -> None:
         """Say which channels an attribute counts, where a call makes a dimension as wide."""

@@ -23,6 +23,7 @@ from pyg_stkd.prune.structure.rules import (
     multihead,
     norms,
     recurrent,
+    relational,
     spatio_temporal,
 )
 
@@ -55,6 +56,7 @@ _OF_ROWS = {
     attention.gat_conv,
     attention.gatv2_conv,
     attention.transformer_conv,
+    relational.rgcn_conv,
     multihead.multihead_attention,
     spatio_temporal.cheb_attention_conv,
 }

@@ -27,6 +27,8 @@ class _Run(Protocol):
 
     def meet(self, tensors: list[Tensor]) -> None: ...
 
+    def tag(self, prefix: str, module: nn.Module) -> None: ...
+
     def keep_module(self, name: str, why: str, channels: Any) -> None: ...
 
 
@@ -81,6 +83,7 @@ class Watch:
             run.quiet -= 1
             run.ports.restore(state)
             run.failed_rules[self.name] = str(error)
+            run.tag(self.name, module)  # its own code is followed
             return
         self._pending[-1] = (leaf, channels)
         for inner in self._inner():

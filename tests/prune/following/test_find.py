@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
+import sys
+import types
 import warnings
 from typing import Any
 
@@ -381,3 +384,34 @@ def test_where_rules_keep_channels_following_frees_them() -> None:
     assert set(pruned(model, graph()).widths) == {"convs.0", "convs.1"}
     held = nn.Sequential(nn.Linear(6, 8), nn.Flatten(), nn.Linear(8, 3))
     assert set(pruned(held, (graph()[0],)).widths) == {"0"}
+
+
+def test_shapes_that_einops_looks_up_keep_their_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It caches sizes by their numbers, and would give those of another tensor."""
+
+    @functools.lru_cache
+    def shapes(shape: Any, heads: int) -> Any:
+        return [*shape[:-1], heads, shape[-1] // heads]
+
+    einops = types.ModuleType("einops.einops")
+    vars(einops)["_reconstruct_from_shape"] = shapes
+    monkeypatch.setitem(sys.modules, "einops.einops", einops)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = []
+            for lin in (self.a, self.b):
+                y = lin(x)
+                y = y.reshape(vars(einops)["_reconstruct_from_shape"](y.shape, 2))
+                found.append(y.transpose(1, 2).flatten(1))
+            return self.c(torch.cat(found, dim=-1))
+
+    model, example = Net(), (graph()[0],)
+    model(*example)  # numbers are in the cache
+    pruner = pruned(model, example)
+    assert set(pruner.widths) == {"a", "b"}
+    assert vars(einops)["_reconstruct_from_shape"] is shapes

@@ -10,6 +10,7 @@ from pyg_stkd.prune.structure.rules import (
     multihead,
     norms,
     recurrent,
+    relational,
     spatio_temporal,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "multihead",
     "norms",
     "recurrent",
+    "relational",
     "spatio_temporal",
 ]
