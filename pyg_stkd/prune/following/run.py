@@ -43,10 +43,11 @@ def _shapes_anew() -> Iterator[None]:
     """Keep einops from looking up shapes by their numbers, which say not whose widths they are."""
     einops = sys.modules.get("einops.einops")
     cached = vars(einops).get("_reconstruct_from_shape") if einops is not None else None
-    if einops is None or not hasattr(cached, "__wrapped__"):
+    anew = getattr(cached, "__wrapped__", None)
+    if einops is None or anew is None:
         yield
         return
-    vars(einops)["_reconstruct_from_shape"] = cached.__wrapped__
+    vars(einops)["_reconstruct_from_shape"] = anew
     try:
         yield
     finally:

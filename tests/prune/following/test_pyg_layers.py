@@ -192,11 +192,11 @@ CASES = {
     "HGTConv": Case(
         lambda: pyg.HGTConv(C, C, META, heads=2),
         typed,
-        kept={
-            "layer.kqv_lin.lins.a": "a number is made of the width",
-            "layer.kqv_lin.lins.b": "a number is made of the width",
-            "layer.k_rel": "a number is made of the width",
-            "layer.v_rel": "a number is made of the width",
+        kept={  # it divides by the root of its width, and mixes features by a matrix a head
+            "layer.kqv_lin.lins.a": "size of tensor",
+            "layer.kqv_lin.lins.b": "size of tensor",
+            "layer.k_rel": "",
+            "layer.v_rel": "",
             "layer.p_rel.a__to__a": "another shape than its channels",
         },
     ),
