@@ -24,11 +24,19 @@ REDRAWN = {
     "mlp_citeseer": "mlp",
     "mlp_cora": "mlp",
     "modelnet10_vox24": "papers/modelnet",
+    "modelnet_synthetic": "papers/modelnet",
     "ppi_pcg": "papers/ppi",
+    "ppi_synthetic": "papers/ppi",
     "proteins": "proteins",
+    "proteins_trials": "proteins",
+    "prune_few_labels": "papers/prune_traffic",
     "prune_metr_la_week": "papers/prune_traffic",
     "prune_synthetic": "papers/prune_traffic",
     "traffic_metr_la_week": "papers/traffic",
+    "traffic_synthetic": "papers/traffic",
+    "views_proteins": "views",
+    "views_shapes": "views",
+    "views_traffic": "views",
 }
 # A figure has a decimal point, or a sign of what it measures behind it.
 FIGURE = re.compile(r"(?<![\w./-])(\d[\d,]*\.\d+|\d[\d,]*(?=x\b| ?%| points| mph))")

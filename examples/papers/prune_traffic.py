@@ -2,7 +2,8 @@
 
     python examples/papers/prune_traffic.py                                  # synthetic, in minutes
     python examples/papers/prune_traffic.py --seeds 10 --epochs 30 --stage-epochs 2 1 1 \\
-        --steps 2016 --stride 2 --teacher-epochs 20 --methods KDIS "KDIS without distillation"
+        --steps 2016 --stride 2 --labelled-days 7 --patience 10 --teacher-epochs 20 \\
+        --methods KDIS "KDIS without distillation"
     python examples/papers/prune_traffic.py --dataset metr-la-week --root data/metr_la_week \\
         --seeds 3 --trials 3 --epochs 60 --stage-epochs 2 1 1 --teacher-epochs 30 --patience 10 \\
         --methods KDIS magnitude random "KDIS at once" "KDIS without distillation" \\
@@ -14,7 +15,7 @@ compacted. Beside KDIS: magnitude and random scores, all at once, without distil
 that KDIS left with new weights (a dense student from scratch) or with the teacher's weights (taken
 from it at once), and masks of single weights, all with one loss; and the same with the recipe
 (forecasts compared as numbers, half of the steps on windows without labels, if there are any). On
-generated traffic the teacher has learned from two weeks, the student's side has the labels of three
+generated traffic the teacher has learned from two weeks, the student's side has the labels of two
 days. All have the same number of steps in all and the same number of tuning trials (the learning
 rate, on validation). The norms share their
 scales among sensors: a pair for each sensor and channel alone would be more than 3 %. Finished
@@ -284,7 +285,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     options.add_argument(
         "--labelled-days", type=at_least_one,
-        help="first days that students have labels of (default: all; of the synthetic set 3)",
+        help="first days that students have labels of (default: all; of the synthetic set 2)",
     )  # fmt: skip
     options.add_argument("--alpha", type=float, default=0.3, help="weight of the teacher's outputs")
     options.add_argument(
@@ -302,7 +303,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if source not in (None, *args.methods):
             options.error(f"--methods must hold {source} for those that take its widths")
     if args.dataset == "synthetic" and args.labelled_days is None:
-        args.labelled_days = 3
+        args.labelled_days = 2
     return args
 
 
