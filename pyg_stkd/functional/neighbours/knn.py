@@ -8,7 +8,7 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.functional.neighbours import knn_search  # noqa: F401  (the operator is defined there)
 from pyg_stkd.functional.sparse.plain import plain_knn
-from pyg_stkd.graph import is_exporting
+from pyg_stkd.graph import is_exporting, is_transforming
 
 __all__ = ["check_points", "knn_graph"]
 
@@ -62,6 +62,8 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
                 "'batch' must be None under torch.export, where the sizes of clouds cannot be "
                 "read: export the model for one cloud (got a tensor)"
             )
+        return plain_knn(x.detach(), k, loop)
+    if is_transforming() and batch is None:
         return plain_knn(x.detach(), k, loop)
     k = min(k, 2**31)  # more than any cloud has, but no more than an operator takes
     # Sizes of the clouds are read on the host; under torch.compile the operator does it.

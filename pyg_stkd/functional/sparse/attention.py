@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pyg_stkd.functional.sparse.attention_kernels import Attention
 from pyg_stkd.functional.sparse.plain import plain_attention
-from pyg_stkd.graph import Graph, is_exporting
+from pyg_stkd.graph import Graph, wants_plain
 from pyg_stkd.graph.head_blocks import HeadBlocks, head_blocks
 
 __all__ = ["additive_attention"]
@@ -73,7 +73,7 @@ def additive_attention(
                 [0.5000]]))
     """
     _check(graph, x, att, score_dst, edge_score)
-    if is_exporting():
+    if wants_plain():
         out, alpha = plain_attention(graph, x, att, score_dst, edge_score, negative_slope, dropout)
         return out, alpha if need_weights else None
     heads = x.size(1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph import Graph, is_transforming
 
 __all__ = ["chunks", "difference", "manhattan"]
 
@@ -28,6 +28,9 @@ def manhattan(graph: Graph, z: Tensor) -> Tensor:
         - **z:** :math:`(N, F)`
         - **output:** :math:`(|\mathcal{E}|)`, in the graph's order
     """
+    if is_transforming():
+        source, target = graph.edge_index
+        return (z.index_select(0, target) - z.index_select(0, source)).abs().sum(-1)
     return _Manhattan.apply(z, *graph.csr()[1:])
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyg_stkd.functional.sparse.plain import plain_max
 from pyg_stkd.functional.sparse.sparse_ops import csr_matrix
-from pyg_stkd.graph import Graph, is_exporting
+from pyg_stkd.graph import Graph, wants_plain
 
 __all__ = ["neighbour_max", "scatter_to_argmax"]
 
@@ -42,7 +42,7 @@ def neighbour_max(graph: Graph, x: Tensor) -> Tensor:
         tensor([[-1.,  7.],
                 [-2.,  7.]])
     """
-    if is_exporting():
+    if wants_plain():
         return plain_max(graph, x)
     pointer, col, _ = graph.csr()
     return _NeighbourMax.apply(x, pointer, col)

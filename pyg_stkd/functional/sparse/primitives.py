@@ -26,7 +26,7 @@ from pyg_stkd.functional.sparse.sparse_ops import (
     compute_dtype,
     graph_index,
 )
-from pyg_stkd.graph import Graph, is_exporting
+from pyg_stkd.graph import Graph, wants_plain
 
 __all__ = ["sddmm", "segment_log_softmax", "segment_softmax", "segment_sum", "spmm"]
 
@@ -63,7 +63,7 @@ def sddmm(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
             f"'a' and 'b' must have the same width (got {list(a.shape)} and {list(b.shape)})"
         )
     a, b = _same_dtype(a, b)
-    if is_exporting():
+    if wants_plain():
         return plain_sddmm(graph, a, b).to(a.dtype)
     if b is a:  # torch.compile wants the inputs of a function to be distinct
         b = b.view_as(b)
@@ -102,7 +102,7 @@ def spmm(graph: Graph, weight: Tensor | None, x: Tensor) -> Tensor:
         weight = x.new_ones((graph.num_edges,) + x.shape[1:-1])
     _check_edges(graph, "weight", weight, x.shape[1:-1])
     weight, x = _same_dtype(weight, x)
-    if is_exporting():
+    if wants_plain():
         return plain_spmm(graph, weight, x).to(x.dtype)
     return SpMM.apply(weight, x, False, *graph_index(graph, weight, x))
 
@@ -124,7 +124,7 @@ def segment_sum(graph: Graph, value: Tensor) -> Tensor:
         tensor([0., 3.])
     """
     _check_edges(graph, "value", value)
-    if is_exporting():
+    if wants_plain():
         return plain_segment_sum(graph, value)
     return SegmentSum.apply(value, *graph.csr()[::2])
 
@@ -171,7 +171,7 @@ def segment_log_softmax(graph: Graph, score: Tensor) -> Tensor:
         tensor([    0., -1000.])
     """
     _check_edges(graph, "score", score)
-    if is_exporting():
+    if wants_plain():
         return plain_log_softmax(graph, score)
     return SegmentLogSoftmax.apply(score, *graph.csr()[::2])
 

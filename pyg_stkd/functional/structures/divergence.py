@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
+from pyg_stkd.graph import is_transforming
 
 __all__ = ["Direction", "check_finite", "divergence", "given_structure"]
 
@@ -55,7 +56,7 @@ def check_finite(loss: Tensor, what: str, **inputs: Tensor | None) -> None:
     Raises:
         ValueError: If it is not.
     """
-    if torch.compiler.is_compiling() or bool(loss.isfinite()):
+    if torch.compiler.is_compiling() or is_transforming() or bool(loss.isfinite()):
         return
     for name, value in inputs.items():
         if value is not None and not bool(value.isfinite().all()):

@@ -19,7 +19,7 @@ from pyg_stkd.functional.structures.divergence import (
 )
 from pyg_stkd.functional.structures.prepared import Normalize
 from pyg_stkd.functional.structures.similarity import checked_similarity, graph_of
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["local_structure", "lsp", "structure_loss", "structures"]
@@ -215,7 +215,7 @@ def _mean(graph: Graph, term: Tensor, nodes: Tensor | None, reduction: str) -> T
 
 
 def _warn_if_blind(graph: Graph, structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transforming():
         return
     pointer, col, row = graph.csr()
     pointer = pointer[: SAMPLE + 1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.functional.structures.prepared import Normalize, lost_digits, prepared
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import Kernel
 
 __all__ = ["pairwise"]
@@ -27,6 +28,10 @@ def pairwise(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
     z = prepared(z, kernel, normalize)
     if kernel.measure == "manhattan":
         return torch.cdist(z, z, p=1)
+    if is_transforming():
+        if kernel.measure == "squared_distance":
+            return (z.unsqueeze(-2) - z.unsqueeze(-3)).square().sum(-1)
+        return z @ z.mT
     if kernel.measure == "squared_distance":
         return _SquaredDistances.apply(z)
     return _Gram.apply(z)

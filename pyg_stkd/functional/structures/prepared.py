@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import Kernel
 
 __all__ = ["Normalize", "lost_digits", "prepared"]
@@ -50,12 +51,12 @@ def lost_digits(square: Tensor, norms: Tensor) -> Tensor:
 def _unit(z: Tensor) -> Tensor:
     """Return unit vectors, 0 for 0; in float64 where some point about the same or opposite ways.
 
-    There the gradient is the small part of a large sum that is across the vectors. A compiler
-    cannot look at them: there it is float64 always.
+    There the gradient is the small part of a large sum that is across the vectors. Compilers and
+    transforms cannot look at them: there it is float64 always.
     """
     if z.numel() == 0:
         return z
-    compiling = torch.compiler.is_compiling()
+    compiling = torch.compiler.is_compiling() or is_transforming()
     wide = z.dtype == torch.float32 and z.device.type != "mps"
     if wide and (compiling or _some_are_parallel(z.detach())):
         z = z.double()

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyg_stkd.functional.sparse.manhattan import chunks, difference
 from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
 from pyg_stkd.functional.structures.prepared import lost_digits
-from pyg_stkd.graph import Graph
+from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.both_ways import both_ways
 
 __all__ = ["square_distance"]
@@ -25,7 +25,8 @@ _FEW = 1 << 14
 
 def square_distance(graph: Graph, z: Tensor) -> Tensor:
     """Return the squared distances of both ends of the edges, from nodes of single precision."""
-    if graph.num_edges * z.size(-1) <= _FEW and not torch.compiler.is_compiling():
+    few = graph.num_edges * z.size(-1) <= _FEW and not torch.compiler.is_compiling()
+    if few or is_transforming():
         _, col, row = graph.csr()
         return (z.index_select(0, row) - z.index_select(0, col)).square().sum(dim=-1)
     # A compiler traces tensors only; it does the sums of the backward pass by itself.

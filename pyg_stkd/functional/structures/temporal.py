@@ -19,6 +19,7 @@ from pyg_stkd.functional.structures.divergence import (
 from pyg_stkd.functional.structures.pairwise import pairwise
 from pyg_stkd.functional.structures.prepared import Normalize
 from pyg_stkd.functional.structures.sequences import check_pair
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["temporal_correlation", "temporal_structure"]
@@ -154,7 +155,7 @@ def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
 
 def _warn_if_blind(structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:
     others = structure.size(-1)
-    if torch.compiler.is_compiling() or others < 2 or structure.numel() == 0:
+    if torch.compiler.is_compiling() or is_transforming() or others < 2 or structure.numel() == 0:
         return
     structure = structure.flatten(0, 1)[:SAMPLE]
     entropy = -(structure.exp() * structure).sum(-1).mean()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch_geometric.nn import MessagePassing
 
+from pyg_stkd.graph import is_transforming
+
 __all__ = ["overrides_step", "runs_unchanged"]
 
 _STEPS = (
@@ -30,10 +32,13 @@ def overrides_step(cls: type) -> bool:
 
 
 def runs_unchanged(conv: MessagePassing) -> bool:
-    """Tell whether a layer has no hook, override, explanation or trace inside its propagation."""
+    """Tell whether a layer has no hook, override, explanation or trace inside its propagation.
+
+    Transforms of :mod:`torch.func` take PyG's own, whose derivatives they know.
+    """
     if conv.explain or conv.decomposed_layers != 1 or conv.flow != "source_to_target":
         return False
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if torch.jit.is_tracing() or is_transforming():  # type: ignore[attr-defined]
         return False
     state = conv.__dict__  # loops without generators: small models ask this often
     for step in _STEPS:

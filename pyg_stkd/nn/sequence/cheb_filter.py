@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, propagate
 from pyg_stkd.nn.sequence.thin import filter_rows, from_rows, has_short_rows, pays, to_rows
 
@@ -60,6 +61,8 @@ def cheb_filter(
     if operator.requires_grad:
         # Gradients of the entries: through the dense matrix, term by term.
         out = _filter(columns, weights, bias, first, (operator.to_dense(),), constant=False)
+    elif is_transforming():
+        out = _filter(columns, weights, bias, first, operator.tensors)
     else:
         out = _ChebFilter.apply(columns, bias, first, len(weights), *weights, *operator.tensors)
     return _sequence(out, x, out_channels)

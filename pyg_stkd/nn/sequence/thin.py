@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as _hooks
 
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.nn.sequence.gates import apply_gate
 from pyg_stkd.nn.sequence.operators.graph_operator import GraphOperator, propagate
 
@@ -82,7 +83,9 @@ def pays(x: Tensor, in_channels: int, out_channels: int, *weights: Tensor | None
         return False
     if x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return False
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    return not is_transforming()
 
 
 def has_short_rows(operator: GraphOperator) -> bool:

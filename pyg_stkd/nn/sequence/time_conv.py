@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.nn.sequence.gates import apply_gate
 from pyg_stkd.nn.sequence.thin import Role, conv_rows, from_rows, pays, to_rows
 
@@ -51,7 +52,7 @@ class TimeConv(nn.Conv2d):
         if residual:
             # One more tap, an identity: no pass over the output is needed.
             weight = torch.cat([_with_identity(weight[:residual]), weight[residual:]])
-        if not keeps_digits(x):
+        if is_transforming() or not keeps_digits(x):
             return apply_gate(_convolve(x, weight, bias), gate)
         if bias is None:
             bias = weight.new_zeros(weight.size(0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that propagate() calls
 from pyg_stkd import checks
-from pyg_stkd.graph import Graph, is_exporting
+from pyg_stkd.graph import Graph, is_exporting, wants_plain
 
 __all__ = ["GraphOperator", "propagate", "Propagation"]
 
@@ -97,7 +97,10 @@ class GraphOperator:
 
 def propagate(x: Tensor, tensors: tuple[Tensor, ...], transpose: bool = False) -> Tensor:
     """Multiply a constant operator (or its transpose) with the columns of :obj:`x` [N, F]."""
-    if len(tensors) > 1 and is_exporting():
+    plain = wants_plain()
+    if plain and len(tensors) == 1:
+        return (tensors[0].t() if transpose else tensors[0]) @ x
+    if plain:
         value, _, source, target = tensors[:4]
         if transpose:
             source, target = target, source
