@@ -8,6 +8,7 @@ import torch
 from pyg_stkd import kernels
 from pyg_stkd.functional.structures.blind import warn_if_blind
 
+
 @pytest.mark.parametrize(
     ("spread", "share", "kernel", "normalize", "match"),
     [
