@@ -136,6 +136,8 @@ class Follower(TorchFunctionMode):
         self.ports.freeze(channels)
         name = "" if func is None else _name(func)
         module = self.modules[-1] if self.modules else ""
+        if module in self.failed_rules:
+            why = f"{why}; its rule does not hold: {self.failed_rules[module]}"
         where = "" if func is None else caller()
         self.reasons.append(Reason(module, name, where, tuple(channels), why, kind))
 
@@ -149,7 +151,10 @@ class Follower(TorchFunctionMode):
                 for channels in dims.values():
                     natural.update({ports.find(unit) for unit in channels} - outputs)
         for i, reason in enumerate(self.reasons):
-            if reason.kind != "natural" and all(ports.find(u) in natural for u in reason.channels):
+            of_no_head = ports.heads and not ports.is_head(reason.channels)
+            if (of_no_head and reason.module not in self.failed_rules) or all(
+                ports.find(unit) in natural for unit in reason.channels
+            ):
                 self.reasons[i] = replace(reason, kind="natural")
 
     def returns(self, tensors: list[Tensor]) -> None:

@@ -83,6 +83,8 @@ class FunctionTrial:
                     self._mix(place)
                     continue
                 dim, units, ties = line
+                if ties and self.ports.heads:
+                    self.ports.mark_heads(units[units >= 0].tolist())
                 for tied in ties:
                     self.ports.tie(tuple(tied[1:]), tuple(tied[:1]) * (len(tied) - 1))
                 self._meet(i, dim, units)
@@ -201,6 +203,8 @@ class FunctionTrial:
                     break
                 first = channels[: len(channels) // blocks]
                 self.ports.tie(channels, first * blocks)
+                if len(self.ports.classes(channels)[0]) < 2:  # of which none could go
+                    break
             else:
                 if self._all_hold(self._removal(self.places), axes):
                     return True

@@ -33,9 +33,10 @@ def follow(ports: Ports, model: nn.Module, example: Example) -> list[Reason]:
     with evaluating(), _shapes_anew(), follower.module_hooks(), follower:
         out = example.run(model)
     follower.returns(tensors_of(out))
+    ports.keep_all_but_heads()
     follower.mark_natural()
     follower.finish()
-    return follower.reasons
+    return [*follower.reasons, *ports.reasons]
 
 
 @contextmanager

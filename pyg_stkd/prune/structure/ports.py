@@ -73,6 +73,7 @@ class Ports:
     ) -> None:
         self.model = model
         self.heads = heads
+        self.is_followed = follow is not None
         self.owned: dict[str, dict[int, Channels]] = {}
         self.axes: list[tuple[str, Channels]] = []
         self.attributes: list[tuple[str, str, Shape]] = []
@@ -82,6 +83,7 @@ class Ports:
         self._parent: list[int] = []
         self._frozen: set[int] = set()
         self._gone: set[int] = set()
+        self._heads: set[int] = set()
         self._names = {module: name for name, module in model.named_modules()}
         self._stack: list[str] = []
         self._visited: set[str] = set()
@@ -89,7 +91,6 @@ class Ports:
         self._ignored = check_ignored(self._names, ignore)
         self.reasons: list[Reason] = []
         self.told: list[str] = []  # modules that a rule of the user's speaks for
-        self.is_followed = follow is not None
         if follow is None:
             check_parameters(model)
             out = self(model, None)
@@ -174,10 +175,27 @@ class Ports:
                 pruned are kept. (default: :obj:`"channel"`)
         """
         units = self.new(width)
-        if (kind == "head") != self.heads:
+        if kind == "head" and self.heads:
+            self.mark_heads(units)
+        elif kind == "head" or (self.heads and not self.is_followed):
             self._frozen.update(units)
         self.axes.append((self._stack[-1] if self._stack else "", units))
         return units
+
+    def mark_heads(self, units: Iterable[int]) -> None:
+        """Say that units are heads, as are all channels that meet them."""
+        self._heads.update(units)
+
+    def is_head(self, channels: Iterable[int]) -> bool:
+        """Tell whether any of these is tied to a head."""
+        heads = {self.find(unit) for unit in self._heads}
+        return any(self.find(unit) in heads for unit in channels)
+
+    def keep_all_but_heads(self) -> None:
+        """Keep what is tied to no head, where heads are the units."""
+        heads = {self.find(unit) for unit in self._heads}
+        channels = tuple(unit for unit in self.units if self.heads and unit not in heads)
+        self.keep(channels, "channels are kept where heads are pruned", kind="natural")
 
     def new(self, width: int) -> Channels:
         """Make units that no layer's output has claimed yet."""
@@ -334,12 +352,13 @@ class Ports:
             list(self._unknown),
             list(self.rescales),
             list(self.told),
+            set(self._heads),
         )
 
     def restore(self, state: Any) -> None:
         """Forget what was said since a snapshot."""
         parent, frozen, owned, axes, attributes, outputs, skips, visited, unknown, *rest = state
-        self.rescales, self.told = map(list, rest)
+        self.rescales, self.told, self._heads = list(rest[0]), list(rest[1]), set(rest[2])
         self._parent, self._frozen = list(parent), set(frozen)
         self.owned = {name: dict(dims) for name, dims in owned.items()}
         self.axes, self.attributes = list(axes), list(attributes)
