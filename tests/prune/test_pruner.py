@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -347,3 +349,62 @@ def test_a_step_of_a_large_model_takes_little(monkeypatch: pytest.MonkeyPatch) -
     start = time.process_time()
     pruner.step()
     assert time.process_time() - start < 1.0
+
+
+class Own(nn.Module):
+    """Followed: there is no rule for its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.a, self.norm = 2, nn.Linear(3, 12), nn.LayerNorm(12)
+        self.scale, self.out = nn.Parameter(torch.rand(2, 6)), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.a(x)).view(x.size(0), self.heads, -1) * self.scale
+        return self.out(h.flatten(1).relu())
+
+
+COPIES: dict[str, Any] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda pruner: pickle.loads(pickle.dumps(pruner)),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_a_pruner_with_an_example_can_be_copied_and_pickled(how: str, shrunk: bool) -> None:
+    pruner = Pruner(Own(), Magnitude(), keep=(0.8, 0.6), example=(X,), min_width=1)
+    pruner.step()
+    if shrunk:
+        pruner.shrink()
+    other = COPIES[how](pruner)
+    assert other.model is not pruner.model
+    assert other.explain() == pruner.explain()
+    assert repr(other) == repr(pruner)
+    first = pruner.num_parameters
+    other.step()  # both go on, each by itself
+    assert other.stage == 2
+    assert pruner.num_parameters == first > other.num_parameters
+    pruner.step()
+    assert other.widths == pruner.widths
+    torch.testing.assert_close(other.compact()(X), pruner.compact()(X))
+    size = sum(p.numel() for p in pruner.model.parameters())
+    assert len(pickle.dumps(pruner)) < 40_000 + 16 * size  # and no second model inside
+
+
+def test_the_state_of_a_pruner_with_an_example_goes_to_another() -> None:
+    torch.manual_seed(0)
+    pruner = Pruner(Own(), Random(0), keep=(0.8, 0.5), example=(X,), min_width=1)
+    pruner.step()
+    buffer = io.BytesIO()
+    torch.save(pruner.state_dict(), buffer)
+    buffer.seek(0)
+    other = Pruner(Own(), Random(0), keep=(0.8, 0.5), example=(X,), min_width=1)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert (other.stage, other.widths) == (1, pruner.widths)
+    other.model.load_state_dict(pruner.model.state_dict())
+    torch.testing.assert_close(other.compact()(X), pruner.compact()(X))
+    state = pruner.state_dict()
+    state["kept"] = {name: mask[:-1] for name, mask in state["kept"].items()}
+    with pytest.raises(ValueError, match="'state' must be of a model with groups of these widths"):
+        other.load_state_dict(state)

@@ -87,18 +87,13 @@ class Layout:
     def __init__(self, model: nn.Module, ports: Ports) -> None:
         self.units = ports.units
         place = {unit: i for i, unit in enumerate(self.units)}
-        place_of = torch.tensor([place.get(unit, -1) for unit in ports.representatives])
-
-        def places(channels: Sequence[int]) -> Tensor:
-            return place_of[torch.tensor(channels, dtype=torch.long)]
-
+        self._place_of = torch.tensor([place.get(unit, -1) for unit in ports.representatives])
         self.slices = {
-            name: {dim: places(channels) for dim, channels in dims.items()}
+            name: {dim: self.places(channels) for dim, channels in dims.items()}
             for name, dims in ports.owned.items()
         }
-        self.skips = {name: places(channels) for name, channels in ports.skips.items()}
+        self.skips = {name: self.places(channels) for name, channels in ports.skips.items()}
         self.unmasked = unmasked_dims(model)
-        self.places = places
         self.sizes = {
             name: tuple(original_of(module, key).shape)
             for name, module, key in named_originals(model)
@@ -111,7 +106,7 @@ class Layout:
         self.axes: list[Tensor] = []
         names: list[str] = []
         for name, channels in ports.axes:
-            axis = places(channels).unique()
+            axis = self.places(channels).unique()
             if not bool(self.prunable[axis].any()):
                 continue
             same = [i for i, other in enumerate(self.axes) if torch.equal(axis, other)]
@@ -121,6 +116,10 @@ class Layout:
                 self.axes.append(axis)
                 names.append(name)
         self.groups = self._group(names)
+
+    def places(self, channels: Sequence[int]) -> Tensor:
+        """Return the positions of the units of channels."""
+        return self._place_of[torch.tensor(channels, dtype=torch.long)]
 
     def count(self, name: str, kept: Tensor | None = None) -> int:
         """Return the number of entries of one parameter when these units are kept."""
