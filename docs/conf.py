@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(DOCS)]
+
+from tables import kept_page, layers_page  # noqa: E402
 
 import pyg_stkd  # noqa: E402
 
@@ -155,7 +157,15 @@ def write_results(folder: Path) -> None:
     write(folder / "index.rst", "\n".join([*title, *(text if pages else empty)]))
 
 
+def write_tables(folder: Path) -> None:
+    """Writes what pages include of the tests and of the zoo."""
+    folder.mkdir(exist_ok=True)
+    write(folder / "kept.txt", kept_page())
+    write(folder / "layers.txt", layers_page())
+
+
 def setup(app: Sphinx) -> None:
     """Writes the generated pages before Sphinx looks for sources."""
     app.connect("builder-inited", lambda _: write_api(DOCS / "api"))
     app.connect("builder-inited", lambda _: write_results(DOCS / "_results"))
+    app.connect("builder-inited", lambda _: write_tables(DOCS / "_tables"))
