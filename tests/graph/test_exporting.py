@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from pyg_stkd.graph import is_exporting, is_transforming, wants_plain
 from pyg_stkd.graph.exporting import _is_exporting
 
-
 ANSWERS: list[tuple[bool, bool, bool]] = []
 
 
