@@ -4,8 +4,8 @@
 
 The three pairs of the papers at full width: GAT on graphs of PPI's size with LSP, DGCNN on clouds
 of 1,024 points with LSP over the union of both models' graphs, STGCN on 228 sensors with responses
-and correlations. A step is the forward pass, the losses, the backward pass and Adam; four batches take
-turns. One thread, CPU time, candidates in turn; the bars are for the cache.
+and correlations. A step is the forward pass, the losses, the backward pass and Adam; four batches
+take turns. One thread, CPU time, candidates in turn; the bars are for the cache.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ LONG_FUNCTIONS = {"WindowDataset.__init__", "SyntheticTraffic.__init__"}
 NOT_FOR_USERS = {"state_of"}  # of pyg_stkd.kernels, whose __all__ is a page of the API
 # Modules without a test file of their own, and the test file of the face that they are behind.
 FACES = {
+    "__main__.py": "test_main.py",
     "distill/fit_": "distill/test_fit.py",
     "distill/losses/copies.py": "distill/teaching/test_teachers.py",
     "distill/losses/sequences.py": "distill/losses/test_correlation.py",
