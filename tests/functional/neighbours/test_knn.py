@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyg_stkd.functional.neighbours import doubt, knn_search
+from pyg_stkd.functional.neighbours import knn_search
 from pyg_stkd.functional.neighbours.clouds import like_clouds
 from pyg_stkd.functional.neighbours.knn import knn_graph
-from pyg_stkd.functional.neighbours.largest import largest, largest_by_groups, largest_by_keys
 
 SIZES = [[1], [2, 2, 2], [300, 5, 1], [260, 260], [40] * 6, [0], [3, 1, 400]]
 
@@ -70,15 +69,6 @@ def test_float32_far_from_the_origin(width: int) -> None:
     assert torch.equal(given, expected)
 
 
-def test_the_chunk_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of([140, 140, 70])
-    x = torch.randn(350, 6, dtype=torch.float64)
-    expected = knn_graph(x, 9, batch)
-    for chunk in (2000, 1 << 14, 1 << 24):
-        monkeypatch.setitem(knn_search._CHUNK, "cpu", chunk)
-        assert torch.equal(knn_graph(x, 9, batch), expected)
-
-
 @pytest.mark.parametrize("width", [1, 3, 7])
 @pytest.mark.parametrize("loop", [True, False])
 def test_large_clouds_equal_brute_force(
@@ -103,25 +93,6 @@ def test_whole_numbers_tie_in_any_number_of_columns(
     x = torch.cat([half, -half])  # with its mean at 0
     batch = batch_of([300])
     assert torch.equal(knn_graph(x, 10, batch), brute_force(x, 10, batch, False))
-
-
-def test_the_search_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of([300, 90])
-    for dtype in (torch.float32, torch.float64):
-        x = torch.randn(390, 3).round(decimals=1).to(dtype)
-        expected = knn_graph(x, 9, batch)
-        with monkeypatch.context() as patch:
-            patch.setattr(knn_search, "num_groups", lambda n, k: 0)
-            assert torch.equal(knn_graph(x, 9, batch), expected)
-
-
-def test_largest_with_integer_keys_equals_the_stable_sort() -> None:
-    score = torch.randn(50, 37).round(decimals=1)
-    score[:, 4], score[:, 5], score[3] = -torch.inf, torch.inf, -0.5
-    for by_keys, by_sorting in zip(
-        largest_by_keys(score, 12, [0, 5, 11]), largest(score, 12, [0, 5, 11]), strict=True
-    ):
-        assert torch.equal(by_keys, by_sorting)
 
 
 def test_half_precision_is_compared_in_single() -> None:
@@ -246,39 +217,6 @@ def test_points_that_vanish_beside_huge_ones(width: int) -> None:
     torch.testing.assert_close(near.sort(1).values, truth, rtol=1e-6, atol=0.0)
 
 
-def test_no_more_than_the_doubtful_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = 0
-    measure = doubt._distance
-
-    def count(x: Tensor, row: Tensor, index: Tensor) -> Tensor:
-        nonlocal pairs
-        pairs += index.numel()
-        return measure(x, row, index)
-
-    monkeypatch.setattr(doubt, "_distance", count)
-    knn_graph(torch.randn(2000, 64, generator=torch.manual_seed(0)), 20)
-    assert 0 < pairs < 0.03 * 2000 * 20
-    pairs = 0
-    knn_graph(torch.zeros(2000, 64), 20)  # all are equal, whatever the rounding
-    assert pairs == 0
-
-
-def test_rounding_covers_the_errors_of_the_hardest_sums() -> None:
-    for width in (5, 64, 300):
-        for x in (
-            torch.randn(400, 1) * torch.full((width,), 3.14159),  # which all round the same way
-            torch.randn(400, width),
-            torch.randn(400, width).mul(2).exp(),
-        ):
-            moved = x - x.mean(dim=0)
-            norm = moved.square().sum(1)
-            score = torch.addmm(norm, moved, moved.t(), beta=-1, alpha=2)
-            true = torch.stack([(x.double() - point).square().sum(1) for point in x.double()])
-            error = (norm.double().view(-1, 1) - score - true).abs().amax(dim=1)
-            rounding = doubt.Rounding.of(torch.float32, width)
-            assert (2 * error < rounding.gap(norm, score.amin(dim=1))).all()
-
-
 def test_no_gradient_flows() -> None:
     x = torch.randn(9, 2, requires_grad=True)
     assert not knn_graph(x, 3).requires_grad
@@ -347,25 +285,3 @@ def test_clouds_of_about_one_size_are_searched_together(width: int, loop: bool) 
     x = torch.randn(batch.numel(), width, dtype=torch.float64) + 5.0 * batch[:, None]
     for k in (4, 20):
         assert torch.equal(knn_graph(x, k, batch, loop), brute_force(x, k, batch, loop))
-
-
-def test_large_clouds_are_searched_alone_unless_equal() -> None:
-    assert like_clouds([1024, 1000, 1024, 600], 1 << 19) == [[0, 2], [1], [3]]
-    assert like_clouds([], 1 << 19) == []
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_threads_share_the_rows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyg_stkd.functional.neighbours.largest._SHARE", 1)
-    score = torch.randn(130, 200, generator=torch.manual_seed(0)).to(dtype)
-    score[7] = score[8, :1]  # all equal
-    expected = score.double().sort(dim=1, descending=True, stable=True).indices[:, :5]
-    threads = torch.get_num_threads()
-    try:
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            column, value = largest_by_groups(score, 5, 16, [4, 0])
-            assert torch.equal(column, expected)
-            assert torch.equal(value, score.gather(1, expected[:, [4, 0]]))
-    finally:
-        torch.set_num_threads(threads)
