@@ -1,9 +1,11 @@
-"""Models pruned unedited: what is left, whether masked equals compacted, and what is kept.
+"""Models pruned and distilled unedited: what is left, what is kept, and whether all is equal.
 
     python benchmarks/zoo.py [--only NAME] [--save]
 
 Where Torch-Pruning is installed (``pip install torch-pruning``), the same models go through it in
 the same run, by ``zoo_peers.py``.
+
+What is asked of distilled models is told in zoo_distil.py.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 import torch_geometric
 from torch import nn
+from zoo_distil import distil_row, distil_table
 from zoo_graphs import HIDDEN, Model
 from zoo_models import MODELS
 from zoo_peers import gap, peer_cells, peer_rows, peer_summary, peers
@@ -105,6 +108,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         cells += peer_cells(row.get("peers", {}))
         cells.append(row["reason"].replace("|", "/").replace("<", "&lt;"))
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *distil_table([row["distil"] for row in rows if "distil" in row])]
     return "\n".join(lines) + "\n"
 
 
@@ -122,6 +126,7 @@ def main() -> None:
         outputs = row.pop("outputs", None)
         if tp is not None and not row["reason"].startswith("does not run"):
             row["peers"] = peer_rows(tp, model, outputs)
+        row["distil"] = distil_row(model)
         rows.append(row)
         print(
             f"{row['model']:28} {row.get('share', '-'):>6} {row.get('error', -1):8.1e} "

@@ -24,6 +24,7 @@ from pyg_stkd.distill.losses import (
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teaching.teachers import Teachers
+from pyg_stkd.distill.unrolled import Unrolled
 
 __all__ = [
     "AttentionTransferLoss",
@@ -49,6 +50,7 @@ __all__ = [
     "TeacherReport",
     "Teachers",
     "TemporalCorrelationLoss",
+    "Unrolled",
     "fit",
     "global_mean",
     "until_epoch",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyg_stkd import checks
 from pyg_stkd.distill.check import CheckReport, dry, report
 from pyg_stkd.distill.comparison import Comparison, as_captures
+from pyg_stkd.distill.global_mean import several_processes
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.copies import spread
 from pyg_stkd.distill.losses.output import OutputLoss
@@ -22,6 +23,7 @@ from pyg_stkd.distill.recording.recorder import Recorder
 from pyg_stkd.distill.recording.runs import How, Run, TeacherArgs, calls_of, run, run_teachers
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.distill.teaching.teachers import Teachers
+from pyg_stkd.distill.unrolled import Unrolled
 from pyg_stkd.distill.validate import (
     Losses,
     check_calls,
@@ -152,8 +154,11 @@ class Distiller(nn.Module):
     ) -> Any:
         """Run both models and return the student's output and the weighted losses by name.
 
-        Each model is given shallow copies of ``Data``, dictionaries and lists, and draws the same
-        random numbers; the student's output is what it is without a teacher.
+        Each model is given shallow copies of ``Data``, dictionaries and lists, and both draw from
+        the same random state, the student as if it were alone: its output is bit for bit what it
+        is without a teacher. Samples and corruptions are the same in both unless one of them has
+        drawn before, such as for dropout, which only the student has; layers behind such samples
+        are refused, but for a permutation of all nodes, which no number of rows tells.
 
         Args:
             *args (Any): Arguments of the student, and of the teacher.
@@ -187,7 +192,8 @@ class Distiller(nn.Module):
     ) -> Any:
         """Run both models step by step over a sequence, each with a hidden state of its own.
 
-        A layer is called once a step: :obj:`call="all"` compares all of them.
+        A layer is called once a step: :obj:`call="all"` compares all of them. Under
+        :mod:`torch.distributed`, :class:`~pyg_stkd.distill.Unrolled` takes its place.
 
         Args:
             step (callable): One step, :obj:`step(model, x, state) -> (output, state)`; the first
@@ -201,6 +207,9 @@ class Distiller(nn.Module):
             The same as :meth:`forward`, of the outputs of all steps: tensors of one shape are
             stacked, along a new first axis.
 
+        Raises:
+            RuntimeError: If it is to train where several processes do so together.
+
         Example:
             >>> import torch
             >>> from pyg_stkd.distill import OutputLoss
@@ -212,6 +221,12 @@ class Distiller(nn.Module):
             >>> out.shape
             torch.Size([5, 4, 3])
         """
+        if several_processes() and torch.is_grad_enabled():
+            raise RuntimeError(
+                "'unroll' must not train under torch.distributed, where what averages gradients "
+                "sees only calls of itself: build Distiller(..., call=Unrolled(step)), wrap it and "
+                "call that on the sequence"
+            )
         unrolled = Unrolled(step)
         calls = (unrolled, unrolled)
         ours, known = self._run((list(sequence),), {}, None, None, return_teacher, calls)
@@ -364,28 +379,6 @@ class Distiller(nn.Module):
         everywhere = self.reduction == "global"
         seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes, everywhere)
         return seen.weighted(self._named_losses(), self.epoch)
-
-
-class Unrolled:
-    """How a model is run over a sequence, step by step, from no state on.
-
-    Example:
-        >>> import torch
-        >>> unrolled = Unrolled(lambda model, x, state: (model(x), None))
-        >>> unrolled(nn.ReLU(), [torch.ones(2), torch.ones(2)]).shape
-        torch.Size([2, 2])
-    """
-
-    def __init__(self, step: Callable[[nn.Module, Any, Any], tuple[Any, Any]]) -> None:
-        self._step = step
-
-    def __call__(self, model: nn.Module, sequence: list[Any]) -> Any:
-        outputs, state = [], None
-        for x in sequence:
-            output, state = self._step(model, x, state)
-            outputs.append(output)
-        alike = all(isinstance(x, Tensor) and x.shape == outputs[0].shape for x in outputs)
-        return torch.stack(outputs) if outputs and alike else outputs  # [T, *]
 
 
 def _own_names() -> set[str]:

@@ -12,7 +12,7 @@ from pyg_stkd.graph.exporting import is_exporting
 from pyg_stkd.graph.order import fits_int32, is_sorted, pointers, sort, usable_in_training
 from pyg_stkd.graph.read import Size, as_pair, read, resolve_size
 
-__all__ = ["Graph", "edges_of"]
+__all__ = ["Graph", "OfGraph", "edges_of"]
 
 T = TypeVar("T")
 
@@ -243,6 +243,16 @@ class Graph:
         num_src, num_dst = self.size
         nodes = f"{num_dst}" if num_src == num_dst else f"({num_src}, {num_dst})"
         return f"{type(self).__name__}(num_nodes={nodes}, num_edges={self.num_edges})"
+
+
+class OfGraph:
+    """What is made of a graph and is given to a layer in its place, such as an operator.
+
+    Attributes:
+        graph: The graph.
+    """
+
+    graph: Graph
 
 
 def edges_of(adj: Any) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:

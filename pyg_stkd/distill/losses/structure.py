@@ -18,6 +18,7 @@ from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.functional.structures.local import structure_loss, structures
 from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
+from pyg_stkd.graph.graph import OfGraph
 from pyg_stkd.graph.loops import add_loops, drop_loops
 from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.graph.union import same_edges
@@ -118,7 +119,7 @@ class LSPLoss(DistillationLoss):
         checks.choice("normalize", normalize, (None, "l2", "layer"))
         checks.choice("reduction", reduction, ("node", "edge"))
         self.kernel = kernel
-        self.graph = graph
+        self.graph = graph.graph if isinstance(graph, OfGraph) else graph
         self.self_loops = self_loops
         self.direction = direction
         self.normalize = normalize

@@ -14,6 +14,7 @@ from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
 
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.graph import OfGraph
 
 __all__ = [
     "find_edge_index",
@@ -40,7 +41,7 @@ def is_edge_index(value: Any) -> bool:
     """
     if type(value) is Tensor and value.layout == torch.strided and value.is_floating_point():
         return False  # as most are
-    if isinstance(value, (Graph, SparseTensor)):
+    if isinstance(value, (Graph, OfGraph, SparseTensor)):
         return True
     if not isinstance(value, Tensor):
         return False
@@ -66,7 +67,7 @@ def find_edge_index(bound: Mapping[str, Any], inner: Mapping[str, Any] | None = 
     rest = (value for name, value in bound.items() if name not in _OTHER_NAMES)
     for value in chain(named, rest):
         if is_edge_index(value) and not any(value is other for other in others):
-            return value
+            return value.graph if isinstance(value, OfGraph) else value
     return None
 
 

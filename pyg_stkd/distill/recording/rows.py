@@ -14,6 +14,7 @@ from pyg_stkd.distill.recording.choices import common_rows, rows_of
 from pyg_stkd.distill.recording.inputs import find_edge_index, find_input, is_edge_index
 from pyg_stkd.distill.recording.parts import tensors_of
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.graph import OfGraph
 
 if TYPE_CHECKING:
     from pyg_stkd.distill.recording.capture import Capture
@@ -195,6 +196,8 @@ def _nodes(context: Mapping[str, Any]) -> set[int]:
 
 def _exact(context: Mapping[str, Any]) -> Iterator[int]:
     for value in context.values():
+        if isinstance(value, OfGraph):
+            value = value.graph
         if isinstance(value, Graph):
             yield value.num_nodes
         elif is_edge_index(value) and getattr(value, "layout", None) != torch.strided:  # a matrix

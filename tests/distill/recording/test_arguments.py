@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 
 from pyg_stkd import Distiller
-from pyg_stkd.distill import DistillationLoss, OutputLoss
+from pyg_stkd.distill import DistillationLoss, HintLoss, OutputLoss
 from pyg_stkd.distill.recording.arguments import Carried, RandomState, own
 
 EDGES = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]])
@@ -222,3 +222,64 @@ def test_custom_losses_see_the_given_arguments() -> None:
             return student.value.sum()
 
     Distiller(Rewrites(set_data), Rewrites(set_data), [Seen()])(given)
+
+
+class Sampled(nn.Module):
+    """Takes half of the rows at random, after dropout or before it."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.lin, self.drop, self.first = nn.Linear(3, 3), nn.Dropout(0.5), first
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            x = self.drop(x)
+        x = x[torch.randperm(x.size(0))[: x.size(0) // 2]]
+        return self.lin(x if self.first else self.drop(x))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_student_is_bit_for_bit_what_it_is_alone(first: bool) -> None:
+    student, teacher = Sampled(first), nn.Sequential(nn.Linear(3, 3), nn.Dropout())
+    distiller = Distiller(teacher, student, [OutputLoss()], call=(lambda m, x: m(x)[:4], None))
+    x = torch.randn(8, 3)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = student(x)
+        after = torch.get_rng_state()
+        torch.manual_seed(seed)
+        assert torch.equal(distiller(x)[0], expected)
+        assert torch.equal(torch.get_rng_state(), after)
+
+
+class Chosen(nn.Module):
+    """Takes some of a graph's nodes at random, behind dropout or before it."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.lin, self.drop, self.first = nn.Linear(3, 3), nn.Dropout(0.5), first
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = self.drop(x) if self.first else x
+        out = self.lin(x[torch.randperm(x.size(0))[:5]])
+        return (out if self.first else self.drop(out)).mean(dim=0, keepdim=True)
+
+
+def test_a_sample_is_compared_where_both_models_took_the_same_and_else_refused() -> None:
+    """A student's dropout draws numbers, which that of a teacher, in eval mode, does not."""
+    x, edge_index = torch.randn(8, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])
+
+    def distiller(first: bool) -> Distiller:
+        return Distiller(Chosen(first), Chosen(first), [HintLoss("lin", "lin", projection=False)])
+
+    after = distiller(first=False)
+    torch.manual_seed(1)
+    (value,) = after(x, edge_index)[1].values()
+    torch.manual_seed(1)
+    rows = x[torch.randperm(8)[:5]]
+    expected = (after.student.lin(rows) - after.teacher.lin(rows)).square().mean()
+    torch.testing.assert_close(value, expected)
+    before = distiller(first=True)
+    with pytest.raises(ValueError, match="a sampling of its own, row i is another node"):
+        before(x, edge_index)
+    assert before.eval()(x, edge_index)[1]["hint"] > 0  # no dropout: the same sample again

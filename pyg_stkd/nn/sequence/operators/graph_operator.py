@@ -10,16 +10,19 @@ from torch import Tensor
 import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that propagate() calls
 from pyg_stkd import checks
 from pyg_stkd.graph import Graph, is_exporting, wants_plain
+from pyg_stkd.graph.graph import OfGraph
 
 __all__ = ["GraphOperator", "propagate", "Propagation"]
 
 Propagation = Literal["auto", "dense", "sparse"]
 
 
-class GraphOperator:
+class GraphOperator(OfGraph):
     r"""A constant :math:`(N, N)` matrix, stored densely or as a :class:`~pyg_stkd.graph.Graph`.
 
     Which of the two is chosen by density: a dense product wins where the matrix is small or full.
+
+    Losses of structures take it for the graph, its diagonal for self-loops.
 
     Args:
         graph (Graph): Where the matrix may differ from zero (rows are targets).
@@ -38,6 +41,7 @@ class GraphOperator:
 
     def __init__(self, graph: Graph, value: Tensor, propagation: Propagation = "auto") -> None:
         checks.choice("propagation", propagation, ("auto", "dense", "sparse"))
+        self.graph = graph
         self.num_nodes = graph.num_nodes
         # Shared with the same operator in other types.
         self._polynomials: dict[tuple[int, int, torch.dtype], Tensor] = {}
