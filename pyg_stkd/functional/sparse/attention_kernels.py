@@ -130,7 +130,7 @@ def _attention_backward(
             grad_x = weighted_sum(pointer_t, row_t, weight.index_select(0, perm), rows)
             # A product with block-diagonal attention vectors adds the scores' part in place.
             eye = torch.eye(heads, dtype=dtype, device=x.device)
-            vectors = (eye[:, :, None] * att[:, :, None]).view(num_att * heads, heads * width)
+            vectors = (eye[:, :, None] * att[:, :, None]).reshape(num_att * heads, -1)
             grad_x.view(num_src, heads * width).addmm_(torch.cat(nodes, dim=1), vectors)
     return (
         grad_x.view(x.shape if needed[0] else 0).to(in_dtype),
