@@ -67,7 +67,7 @@ class Follower(TorchFunctionMode):
         self.modules: list[str] = []  # that are running
         self.quiet = 0  # inside a module with a rule
         self._scaled: set[tuple[str, str]] = set()
-        self._used: set[int] = set()
+        self.used: set[int] = set()
         self._asked: set[int] = set()
         # Of which kept channels a tensor is made, by their places among the reasons.
         self._made_of: dict[int, set[int]] = {}
@@ -99,7 +99,7 @@ class Follower(TorchFunctionMode):
             return self._size(func, args, kwargs)
         given = tensors_of([args, kwargs])
         self.meet(given)
-        self._used.update(id(tensor) for tensor in given)
+        self.used.update(id(tensor) for tensor in given)
         known = follow_known(func, args, kwargs, self.labels)
         if known is not None:
             return known.out
@@ -321,8 +321,11 @@ class Follower(TorchFunctionMode):
         ports = self.ports
         for key, (prefix, name) in self._owners.items():  # whose sizes alone were asked for
             dims = ports.owned.get(f"{prefix}.{name}" if prefix else name, {})
-            if key not in self._used and key in self._asked:
+            if key not in self.used and key in self._asked:
                 ports.freeze(list(dims.values()))
+        for name, channels in ports.axes:
+            if len(channels) > 1 and len(ports.classes(channels)[0]) == 1:
+                self.keep(channels, f"all channels of {name} are tied to one another")
         for (module, name), channels in self.attributes.items():
             ports.attributes.append((module, name, channels))
         named = {ports.find(unit) for _, channels in ports.axes for unit in channels}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -71,14 +71,26 @@ class Poison:
         return self._large
 
 
-def _no_nan(result: Tensor) -> bool:
-    return not result.is_complex() and not bool(result.isnan().any())
+class _Compare:
+    """Tells which entries of a result are others than at first.
 
+    A product of matrices need not be the same to the last bit where its inputs are in another
+    place of the memory.
+    """
 
-def _compared(a: Tensor, b: Tensor, compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    if a.shape != b.shape:
-        raise ValueError("shapes differ")
-    return compare(a, b)
+    def __init__(self, first: Tensor) -> None:
+        self.first = first
+        self.tolerance: float | None = None
+        if first.is_floating_point() and first.numel() and bool(first.isfinite().all()):
+            eps = torch.finfo(first.dtype).eps
+            self.tolerance = 1e3 * eps * float(first.abs().max())
+
+    def __call__(self, other: Tensor) -> Tensor:
+        if self.first.shape != other.shape:
+            raise ValueError("shapes differ")
+        if self.tolerance is None:
+            return differs(self.first, other)
+        return ((other - self.first).abs_() <= self.tolerance).logical_not_()
 
 
 def differs(a: Tensor, b: Tensor) -> Tensor:
@@ -143,18 +155,14 @@ def dependence(call: Call, place: Place, ports: Ports) -> list[Noticed]:
     units, indices = ports.classes(place.axis.channels)
     codes = channel_codes(len(units))
     poison = Poison(call.before[place.slot], place.dim)
-    # NaN is the same as NaN, but where there is none that need not be asked.
-    compare = [torch.ne if _no_nan(r) else differs for r in call.results]
+    compare = [_Compare(result) for result in call.results]
 
     def changed(flags: Tensor, signs: Sequence[int]) -> list[Tensor]:
         """Return for each result which entries are others when these channels are."""
         seen: list[Tensor] = []
         for sign in signs:
             others = call.replay({place.slot: poison(flags, sign)})
-            new = [
-                _compared(first, other, same)
-                for first, other, same in zip(call.results, others, compare, strict=True)
-            ]
+            new = [differ(other) for differ, other in zip(compare, others, strict=True)]
             seen = [a | b for a, b in zip(seen, new, strict=True)] if seen else new
         return seen
 

@@ -24,6 +24,7 @@ class _Run(Protocol):
     watches: dict[nn.Module, Watch]
     failed_rules: dict[str, str]
     quiet: int
+    used: set[int]
 
     def meet(self, tensors: list[Tensor]) -> None: ...
 
@@ -86,6 +87,7 @@ class Watch:
             run.tag(self.name, module)  # its own code is followed
             return
         self._pending[-1] = (leaf, channels)
+        run.used.update(map(id, module.parameters()))
         for inner in self._inner():
             inner.detach()
 

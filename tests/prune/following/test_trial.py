@@ -80,3 +80,16 @@ def test_poison_is_of_the_type_of_the_tensor() -> None:
     large = Poison(torch.tensor([[2.0, 1.0]]), 1)(flags, -1)
     assert large[0, 0] < -1e3
     assert large[0, 1] == 1.0
+
+
+def test_last_bits_are_no_change() -> None:
+    x = torch.randn(4, 6, dtype=torch.float64)
+    calls = []
+
+    def product(t: Tensor) -> Tensor:  # as of matrices that are elsewhere in the memory
+        calls.append(t)
+        return t * (1.0 + 1e-16 * len(calls)) + 1e-15 * len(calls)
+
+    found, channels = noticed(product, x)
+    dim, line, _ = spread(found, heads=False)
+    assert (dim, line.tolist()) == (1, list(channels))
