@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -122,3 +124,21 @@ def test_random_state_and_modes_stay() -> None:
     assert [module.training for module in model] == [True, False, True, True]
     torch.set_rng_state(state)
     assert torch.equal(model[2].running_mean, before)
+
+
+@pytest.mark.parametrize(("noise", "passes"), [(1e-6, True), (1e-2, False)])
+def test_what_varies_by_itself_is_compared_with_that(noise: float, passes: bool) -> None:
+    calls = count()
+
+    class Drawn(Branches):
+        def forward(self, x: Tensor) -> Tensor:  # as by a library with random numbers of its own
+            return super().forward(x) + noise * next(calls)
+
+    torch.manual_seed(0)
+    model, example = Drawn(), Example((torch.randn(20, 8),))
+    found = difference(model, copy.deepcopy(model), example, tolerance=1e-9)
+    assert (found is None) == passes
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.out.bias.add_(0.5)
+    assert difference(model, other, example, tolerance=1e-9) is not None
