@@ -177,7 +177,7 @@ def experiment(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         runs = [Run("student", seed, more | trial) for trial in TRIALS for seed in TUNING]
         tuned = tqdm(each(partial(execute, folder=folder, teacher_run=None), runs, args.workers))
         return [result | {"trial": True} for result in tuned]
-    own = {"LSP": {"lsp": 10.0}, "student": ALONE, "all labels": ALONE}
+    own = {"LSP": {"lsp": 10.0}, "student": ALONE}
     runs = [teacher] + [
         Run(method, seed, more | own.get(method, {}))
         for method in NAMES

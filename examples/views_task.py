@@ -69,7 +69,7 @@ def options(sizes: dict[str, int]) -> list[str]:
 
 def of_proteins(seed: int, folder: Path, small: bool) -> Case:
     """Return a few graphs with many labels a node."""
-    scale, steps = (0.02, 2) if small else (0.1, 500)
+    scale, steps = (0.02, 2) if small else (0.1, 300)
     run = Run("teacher", 0, {"scale": scale, "steps": 2 if small else 1000, "lr": 0.002})
     proteins.execute(run, folder, None)
     teacher = proteins.GAT.teacher(50, 121)

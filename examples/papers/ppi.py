@@ -36,6 +36,7 @@ from matplotlib.figure import Figure
 from presentation import by_method, compare, conclude, present, spread, typical_latency
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import ConstantLR
 from torch_geometric.data import Data
 from torchmetrics.functional.classification import (
     binary_average_precision,
@@ -216,6 +217,7 @@ def execute(run: Run, task: Task, store: Store, teacher: GAT | None) -> dict[str
             run, store, module, task.splits["train"], task.splits.get("extra", []),
             validate=validate, per_epoch=len(task.splits["train"]), criterion=of_rows,
             unpack=lambda data: ((data.x, data.graph), {}, (data.y, data.rows)),
+            scheduler=lambda optimizer: ConstantLR(optimizer, 1.0),  # as the others have it
         )  # fmt: skip
     else:
         result = train(
