@@ -269,8 +269,9 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     typical = typical_latency(results)
     rows = []
     for method, runs in final.items():
-        compared = compare(percent["teacher"], percent["student"], percent[method])
-        columns = compared if method in LOSSES else dict.fromkeys(compared, "")
+        columns = {"gain over alone": "", "gap closed": ""}
+        if method in LOSSES:
+            columns = compare(percent["teacher"], percent["student"], percent[method])
         rows.append(
             {
                 "model": method if method in ALONE else f"student + {method}",
