@@ -184,6 +184,12 @@ class Graph:
         for a graph does not change; it lives as long as the graph does, may serve training even
         where an evaluation built it, and stays behind where the graph is moved to another device.
 
+        Where no graph is at hand yet, what is kept follows it as nearly as it can: operators of
+        spectral layers belong to one tensor object, at one version of its content
+        (``spectral_operators``), and their polynomials to the operator. The cache of a Distiller
+        alone finds graphs by equal edges (``GraphCache``), for the models that it looks into make
+        new tensors of the same edges; what it derives belongs to the very graphs again.
+
         Args:
             kind (str): What is built, one name for each :obj:`build`.
             build (callable): Builds it, without arguments.
