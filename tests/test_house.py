@@ -27,10 +27,6 @@ NOT_FOR_USERS = {"state_of"}  # of pyg_stkd.kernels, whose __all__ is a page of 
 # Modules without a test file of their own, and the test file of the face that they are behind.
 FACES = {
     "__main__.py": "test_main.py",
-    "distill/fit_": "distill/test_fit.py",
-    "distill/losses/copies.py": "distill/teaching/test_teachers.py",
-    "distill/losses/sequences.py": "distill/losses/test_correlation.py",
-    "distill/recording/": "distill/test_distiller.py",
     "prune/algorithm/": "prune/algorithm/test_distill_and_prune.py",
     "prune/following/": "prune/following/test_find.py",
     "prune/masked/": "prune/test_pruner.py",
