@@ -44,6 +44,10 @@ def distil_row(model: Model, hidden: int = HIDDEN, layers: bool = True) -> dict[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _built(model, hidden)
+        except Exception as error:
+            return row | {"why": f"does not run: {type(error).__name__}: {str(error)[:120]}"}
+        try:
             torch.manual_seed(0)
             teacher, student = _built(model, 2 * hidden), _built(model, hidden)
             if _widths(teacher, example) != _widths(student, example):  # which are to be compared
@@ -135,14 +139,15 @@ def _layers(
 
 def distil_table(rows: list[dict[str, Any]]) -> list[str]:
     """The rows as lines of Markdown."""
-    done = sum(row["distilled"] for row in rows)
+    ran = [row for row in rows if not row["why"].startswith("does not run")]
+    done = sum(row["distilled"] for row in ran)
     total = {key: sum(row.get(key, 0) for row in rows) for key in ("layers", "right", "refused")}
     wrong = sum(len(row.get("wrong", ())) for row in rows)
     lines = [
         "## Distilled",
         "",
-        f"{done} of {len(rows)} models were distilled from a wider one of their class: the losses "
-        "finite, the student reached by gradients, the teacher unchanged, the student's output bit "
+        f"{len(ran)} models ran, {done} of them were distilled from a wider one of their class: "
+        "the losses finite, the student reached by gradients, the teacher unchanged, the student's output bit "
         f"for bit that of the student alone under the same seed. {total['layers']} layers of them "
         f"were compared with themselves by six losses: {total['right']} times 0 (1e-5), as it must "
         f"be, {total['refused']} times refused, {wrong} times wrong.",
