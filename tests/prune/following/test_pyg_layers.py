@@ -208,6 +208,9 @@ CASES = {
     "SAGPooling": Case(lambda: pyg.SAGPooling(C, ratio=0.6), pooled),
     "TopKPooling": Case(lambda: pyg.TopKPooling(C, ratio=0.6), pooled),
     "ASAPooling": Case(lambda: pyg.ASAPooling(C, ratio=0.6), pooled, dtype=torch.float32),
+    "Set2Set": Case(
+        lambda: pyg.Set2Set(C, 2), lambda layer, x: layer(x, GRAPHS)[GRAPHS], width=2 * C
+    ),
     "DenseSAGEConv": Case(lambda: pyg.DenseSAGEConv(C, C), dense),
     "DenseGCNConv": Case(lambda: pyg.DenseGCNConv(C, C), dense),
     "DenseGraphConv": Case(lambda: pyg.DenseGraphConv(C, C), dense),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch_geometric.nn
 from torch import nn
 
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.registry import register
 
-__all__ = ["recurrent", "recurrent_cell"]
+__all__ = ["recurrent", "recurrent_cell", "set2set"]
 
 
 @register(nn.RNN, nn.GRU, nn.LSTM)
@@ -20,9 +21,27 @@ def recurrent(ports: Ports, module: nn.RNNBase, x: Channels | None) -> Channels:
     """
     if module.proj_size:
         raise ValueError("projections of hidden states are kept")
-    ways = 1 + module.bidirectional
     x = ports.sized(x, module.input_size)
     out = ports.fresh(module.hidden_size)
+    _states(ports, module, x, out)
+    return out
+
+
+@register(torch_geometric.nn.Set2Set)
+def set2set(ports: Ports, module: torch_geometric.nn.Set2Set, x: Channels | None) -> Channels:
+    """Queries that are compared with features, so of their channels, beside what they read."""
+    lstm = module.lstm
+    if lstm.proj_size or lstm.bidirectional:
+        raise ValueError("queries of other widths than the features are kept")
+    x = ports.sized(x, module.in_channels)
+    _states(ports, lstm, x + x, x)
+    ports.attribute(module, "in_channels", x)
+    ports.attribute(module, "out_channels", x + x)
+    return x + x
+
+
+def _states(ports: Ports, module: nn.RNNBase, x: Channels, out: Channels) -> None:
+    ways = 1 + module.bidirectional
     gates = _gates(module.weight_hh_l0, module.hidden_size)
     for layer in range(module.num_layers):
         for suffix in ("", "_reverse")[:ways]:
@@ -38,7 +57,6 @@ def recurrent(ports: Ports, module: nn.RNNBase, x: Channels | None) -> Channels:
     ports.attribute(module, "hidden_size", out)
     ports.rescale(module, out, _flatten)
     ports.rescale(module, x, _flatten)
-    return out
 
 
 @register(nn.RNNCell, nn.GRUCell, nn.LSTMCell)
