@@ -147,10 +147,11 @@ def distil_table(rows: list[dict[str, Any]]) -> list[str]:
         "## Distilled",
         "",
         f"{len(ran)} models ran, {done} of them were distilled from a wider one of their class: "
-        "the losses finite, the student reached by gradients, the teacher unchanged, the student's output bit "
-        f"for bit that of the student alone under the same seed. {total['layers']} layers of them "
-        f"were compared with themselves by six losses: {total['right']} times 0 (1e-5), as it must "
-        f"be, {total['refused']} times refused, {wrong} times wrong.",
+        "the losses finite, the student reached by gradients, the teacher unchanged, the student's "
+        "output bit for bit that of the student alone under the same seed. "
+        f"{total['layers']} layers of them were compared with themselves by six losses: "
+        f"{total['right']} times 0 (1e-5), as it must be, {total['refused']} times refused, "
+        f"{wrong} times wrong.",
         "",
         "| model | from | distilled | layers | right | refused | wrong | why not |",
         "|---|---|---|---|---|---|---|---|",
