@@ -30,7 +30,6 @@ FACES = {
     "prune/algorithm/": "prune/algorithm/test_distill_and_prune.py",
     "prune/following/": "prune/following/test_find.py",
     "prune/masked/": "prune/test_pruner.py",
-    "prune/options.py": "prune/test_pruner.py",
     "prune/structure/rules/": "prune/structure/rules/test_layers.py",
     "prune/structure/": "prune/structure/test_ports.py",
 }

@@ -323,9 +323,6 @@ class Follower(TorchFunctionMode):
             dims = ports.owned.get(f"{prefix}.{name}" if prefix else name, {})
             if key not in self.used and key in self._asked:
                 ports.freeze(list(dims.values()))
-        for name, channels in ports.axes:
-            if len(channels) > 1 and len(ports.classes(channels)[0]) == 1:
-                self.keep(channels, f"all channels of {name} are tied to one another")
         for (module, name), channels in self.attributes.items():
             ports.attributes.append((module, name, channels))
         named = {ports.find(unit) for _, channels in ports.axes for unit in channels}
@@ -337,6 +334,9 @@ class Follower(TorchFunctionMode):
                         (name.removesuffix(".weight").removesuffix(".bias"), channels)
                     )
                     named |= units
+        for name, channels in ports.axes:
+            if len(channels) > 1 and len(ports.classes(channels)[0]) == 1:
+                self.keep(channels, f"all channels of {name} are tied to one another")
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -93,6 +93,32 @@ def decide_as_the_first(rank: int) -> None:
         assert agree(one.state_dict()["kept"])
 
 
+class Own(nn.Module):
+    """Followed on an example: there is no rule for its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm, self.b = nn.Linear(5, 16), nn.LayerNorm(16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.norm(self.a(x)).relu())
+
+
+def follow_the_same(rank: int) -> None:
+    torch.manual_seed(rank)
+    example = (torch.randn(4 + rank, 5),)  # each process has its own
+    model = Own()
+    torch.manual_seed(rank)
+    pruner = Pruner(model, KDIS(), keep=(0.7, 0.5), example=example)
+    for _ in range(2):
+        pruner.step(model(torch.randn(6, 5)).square().sum() for _ in range(2))
+        assert agree(pruner.state_dict()["kept"])
+        pruner.shrink()
+        assert agree({n: tuple(p.shape) for n, p in model.named_parameters()})
+    assert agree(pruner.widths)
+
+
 def fail_together(rank: int) -> None:
     model = gcn()
     pruner = Pruner(model, KDIS(), keep=0.5)
@@ -136,7 +162,9 @@ def size(model: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.full)])
-@pytest.mark.parametrize("work", [keep_the_same, decide_as_the_first, fail_together, helpers])
+@pytest.mark.parametrize(
+    "work", [keep_the_same, decide_as_the_first, follow_the_same, fail_together, helpers]
+)
 def test_processes_agree(in_processes: Any, count: int, work: Any) -> None:
     in_processes(count, work)
 

@@ -16,6 +16,11 @@ from pyg_stkd.nn.models.astgcn import ASTGCN
 from pyg_stkd.nn.models.dgcnn import DGCNN
 from pyg_stkd.nn.models.gat import GAT
 from pyg_stkd.nn.models.stgcn import STGCN
+from pyg_stkd.prune.following import follow, leaves
+from pyg_stkd.prune.structure.example import Example
+from pyg_stkd.prune.structure.layout import Layout
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.rules import models
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2, 4, 1], [1, 2, 3, 4, 5, 0, 2, 0, 1, 4]])
 NODES = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -107,3 +112,26 @@ def test_exports(prune_at_random: Any, name: str) -> None:
         args = {on_nodes: (NODES, EDGES), on_steps: (STEPS, EDGES), on_points: (POINTS, CLOUDS)}
         exported = torch.export.export(one, args[run], strict=False).module()
         torch.testing.assert_close(exported(*args[run]), run(one))
+
+
+INPUTS = {on_nodes: (NODES, EDGES), on_steps: (STEPS, EDGES), on_points: (POINTS, CLOUDS)}
+RULES = {
+    models.basic_gnn,
+    models.gat,
+    models.dgcnn,
+    models.stgcn,
+    models.astgcn,
+    models.astgcn_stack,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_following_finds_the_groups_of_the_rules(name: str, monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    make, run = MODELS[name]
+    model = make().double()
+    by_rule = {(group.members, group.width) for group in Layout(model, Ports(model)).groups}
+    monkeypatch.setattr(leaves, "_FOLLOWED", leaves._FOLLOWED | RULES)
+    example = Example(INPUTS[run])
+    ports = Ports(model, follow=lambda ports, _: follow(ports, model, example))
+    assert {(group.members, group.width) for group in Layout(model, ports).groups} == by_rule
