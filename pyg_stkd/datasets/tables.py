@@ -105,6 +105,8 @@ def _header(line: str, id_header: bool) -> list[str] | None:
 
 def _quick(lines: list[str], width: int) -> NDArray[np.float64] | None:
     """Return what numpy reads if it reads every line, else None."""
+    if not any(map(str.strip, lines)):  # of which numpy warns
+        return None
     try:
         values = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None)
     except ValueError:

@@ -170,3 +170,10 @@ def test_every_table_comes_back_in_its_place(
     path = write(tmp_path_factory.mktemp("t") / "t.csv", newline.join(text))
     expected = [[math.nan if v is None else v for v in row] for row in values]
     np.testing.assert_array_equal(read_table(path, missing=True).values, expected)
+
+
+@pytest.mark.parametrize("text", ["a,b\n\n", "a\n   \n", "a,b\n \n\n", "\n"])
+def test_tables_of_blank_lines_are_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "blank.csv", text)
+    with pytest.raises(ValueError, match=r"blank\.csv"):
+        read_table(path)

@@ -185,10 +185,11 @@ def links_to_edges(
             "'links' must be [2, L] and 'distance' [L] "
             f"(got {tuple(links.shape)} and {tuple(distance.shape)})"
         )
-    if links.dtype not in (torch.int64, torch.int32) or (links.numel() and int(links.min()) < 0):
-        low = int(links.min()) if links.numel() else 0
+    whole = links.dtype in (torch.int64, torch.int32)
+    low = int(links.min()) if whole and links.numel() else 0
+    if not whole or low < 0:
         raise ValueError(
-            f"'links' must hold whole numbers of nodes from 0 (got {links.dtype}, least {low})"
+            f"'links' must hold whole numbers of nodes from 0 (got {low if whole else links.dtype})"
         )
     check_distances(distance)
     longest = float(distance.max()) if distance.numel() else torch.inf
@@ -231,8 +232,10 @@ def check_distances(distance: Tensor) -> None:
 
 def _check_metres(distances: Tensor, kernel: GaussianAdjacency) -> None:
     """Raise where a matrix need not be one of metres."""
+    if distances.size(0) < 2:
+        return
     longest, least = float(distances.max()), _LEAST_EXTENT * kernel.scale
-    if distances.size(0) > 1 and longest < least:
+    if longest < least:
         raise ValueError(
             f"'distances' must have an entry of {least:g} or more, or values='metres' or "
             f"values='weights' must say what they are (got at most {longest:g}: are these "

@@ -183,3 +183,18 @@ def test_links_beyond_the_threshold_are_no_edges() -> None:
     links, distance = torch.tensor([[0, 1], [1, 2]]), torch.tensor([1e3, 1e4])
     assert links_to_edges(links, distance, GaussianAdjacency())[0].tolist() == [[0, 1], [1, 0]]
     assert links_to_edges(links[:, :0], distance[:0])[0].shape == (2, 0)
+
+
+def test_a_matrix_without_nodes_has_no_edges() -> None:
+    for kernel in (None, GaussianAdjacency(scale=1.0)):
+        edge_index, weight = distances_to_edges(torch.empty(0, 0), kernel)
+        assert edge_index.shape == (2, 0)
+        assert weight.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float32, torch.bool])
+def test_links_of_other_kinds_are_refused(dtype: torch.dtype) -> None:
+    links = torch.zeros(2, 3).to(dtype)
+    match = rf"'links' must hold whole numbers of nodes from 0 \(got {dtype}\)"
+    with pytest.raises(ValueError, match=match):
+        links_to_edges(links, torch.full((3,), 500.0))
