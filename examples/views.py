@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("task", choices=CASES)
+    parser.add_argument("task", nargs="?", choices=CASES, default="proteins")
     parser.add_argument("--seeds", type=at_least_one, default=3, help="students (default: 3)")
     parser.add_argument("--small", action="store_true", help="tiny models, to try the script")
     parser.add_argument("--out", type=Path, default=Path("runs/views"), help="results are here")
