@@ -108,7 +108,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         cells += peer_cells(row.get("peers", {}))
         cells.append(row["reason"].replace("|", "/").replace("<", "&lt;"))
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *distil_table([row["distil"] for row in rows if "distil" in row])]
+    distilled = [row["distil"] for row in rows if "distil" in row]
+    lines += ["", *distil_table(distilled)] if distilled else []
     return "\n".join(lines) + "\n"
 
 
