@@ -52,7 +52,7 @@ def hooked(module: nn.Module) -> nn.Module:
         pyg.MLP([4, 3, 3]),
         lambda x: x,
     ],
-    ids=str,
+    ids=lambda network: type(network).__name__,
 )
 def test_leaves_all_others_alone(network: object) -> None:
     assert read_edge_network(network) is None
