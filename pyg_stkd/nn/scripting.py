@@ -10,7 +10,9 @@ __all__ = ["refuse_script"]
 def refuse_script(module: Any) -> NoReturn:
     """Refuse to be compiled by TorchScript, which calls a module's ``__prepare_scriptable__``.
 
-    Without it, TorchScript ends in a recursion or in a message about its own inner works.
+    Without it, TorchScript ends in a recursion or in a message about its own inner works. A layer
+    of PyG returned in place of ours would work, but TorchScript writes it into the user's own
+    model, which would go on with it; and torch has deprecated TorchScript.
 
     Example:
         >>> import torch

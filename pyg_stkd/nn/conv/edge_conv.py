@@ -41,7 +41,8 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
     above would cancel (checked unless compiled).
 
     Unlike PyG's layer, this one keeps the weights of :obj:`nn` as they are given (they may be
-    pre-trained); :meth:`reset_parameters` draws new ones.
+    pre-trained); :meth:`reset_parameters` draws new ones. It cannot be compiled by
+    :func:`torch.jit.script` (use :func:`torch.compile`).
 
     Args:
         nn (torch.nn.Module): A network :math:`h_{\mathbf{\Theta}}` that maps edge features

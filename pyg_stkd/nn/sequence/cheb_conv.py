@@ -37,7 +37,8 @@ class ChebConv(SpectralConv, torch_geometric.nn.ChebConv):
 
     PyG's own message passing runs instead where it could differ: in a sub-class that overrides a
     step of it, with hooks on its steps, when explained or traced, with a :obj:`lambda_max` for
-    each graph, and for gradients of the weights of more than 1,024 nodes.
+    each graph, and for gradients of the weights of more than 1,024 nodes. It cannot be compiled by
+    :func:`torch.jit.script` (use :func:`torch.compile`).
 
     Args:
         in_channels (int): Size of each input sample, or :obj:`-1` to derive it from the first

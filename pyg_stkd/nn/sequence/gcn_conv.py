@@ -31,7 +31,8 @@ class GCNConv(SpectralConv, torch_geometric.nn.GCNConv):
     matrix is built once for a graph and applied to all features :math:`(*, |\mathcal{V}|, F)` at
     once, as in :class:`~pyg_stkd.nn.ChebConv`, which also says what else it takes. PyG's own
     message passing runs instead where it could differ, as there, and with :obj:`improved`,
-    :obj:`cached`, without :obj:`add_self_loops` or :obj:`normalize`, and for sparse features.
+    :obj:`cached`, without :obj:`add_self_loops` or :obj:`normalize`, and for sparse features. It
+    cannot be compiled by :func:`torch.jit.script` (use :func:`torch.compile`).
 
     Args:
         in_channels (int): Size of each input sample, or :obj:`-1` to derive it from the first

@@ -60,3 +60,24 @@ def test_pairs_are_refused_as_by_pyg() -> None:
 def test_sparse_features() -> None:
     conv, x = GCNConv(2, 3), torch.eye(5)[:, :2]
     torch.testing.assert_close(conv(x.to_sparse(), EDGES), conv(x, EDGES))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS:UserWarning")
+def test_transposed_columns_of_a_sparse_matrix() -> None:
+    conv, x = GCNConv(2, 3).double(), torch.randn(5, 2).double()
+    for given in (None, WEIGHT):
+        value = torch.ones(7).double() if given is None else given
+        dense = torch.zeros(5, 5).double().index_put(tuple(EDGES), value, accumulate=True)
+        for matrix in (dense.to_sparse_csc().t(), dense.t().to_sparse_coo()):
+            torch.testing.assert_close(conv(x, matrix), conv(x, EDGES, given))
+
+
+def test_decomposed_layers_run_the_message_passing_of_pyg() -> None:
+    conv, x = GCNConv(2, 6), torch.randn(5, 2)
+    whole, widths = conv(x, EDGES), []
+    conv.register_message_forward_pre_hook(
+        lambda _, inputs: widths.append(inputs[0]["x_j"].size(-1))
+    )
+    conv.decomposed_layers = 2
+    torch.testing.assert_close(conv(x, EDGES), whole)
+    assert widths == [3, 3]

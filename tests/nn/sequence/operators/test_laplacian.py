@@ -8,7 +8,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import to_dense_adj
 
 from pyg_stkd.graph import Graph
-from pyg_stkd.nn.sequence.operators.laplacian import normalized_edges
+from pyg_stkd.nn.sequence.operators.laplacian import Rule, normalized_edges
 
 EDGES = torch.cat([torch.randint(9, (2, 30)), torch.tensor([[2, 2, 5], [2, 2, 5]])], dim=1)
 WEIGHT = torch.rand(33, dtype=torch.float64)  # among them loops and duplicates
@@ -65,3 +65,12 @@ def test_half_precision_sums_degrees_in_single() -> None:
     value = normalized_edges(edges, None, 4096, torch.float16, ("sym", 2.0))[1]
     assert value.dtype == torch.float32
     assert value.abs().max() <= 1
+
+
+@pytest.mark.parametrize("rule", [("sym", 2.0), ("rw", 1.5), (None, None), ("gcn", 0.0)])
+def test_weights_of_zero_have_gradients(rule: Rule) -> None:
+    edges = torch.tensor([[0, 1, 2], [1, 0, 0]])  # all of node 2 is an edge of weight 0
+    weight = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
+    normalized_edges(edges, weight, 4, torch.float32, rule)[1].sum().backward()
+    assert weight.grad is not None
+    assert bool(weight.grad.isfinite().all())
