@@ -64,12 +64,17 @@ def part_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> list[tuple[str, bool]]:
-    """Lists the modules that a file imports, and whether it does so when it is loaded."""
+    """Lists the modules that a file imports, and whether it does so when it is loaded.
+
+    What is imported for its types alone is listed too.
+    """
     found: list[tuple[str, bool]] = []
     parents = ["pyg_stkd", *path.relative_to(PACKAGE).parts[:-1]]
 
     def visit(node: ast.AST, at_load: bool) -> None:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                visit(child, False)
             for child in node.orelse:
                 visit(child, at_load)
             return
@@ -125,25 +130,52 @@ def test_imports_run_one_way(path: Path) -> None:
             assert part in OPTIONAL[top], f"{path.name} imports {top} when it is loaded"
 
 
-def test_imports_between_rooms_run_one_way() -> None:
-    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in FILES}
+def arrows_between_files(files: list[Path]) -> dict[str, set[str]]:
+    """Lists which files each file imports, those that gather the names of a package left out."""
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in files}
     arrows: dict[str, set[str]] = {}
-    for name, path in files.items():
-        if path.name == "__init__.py":
-            continue
-        room = name.rpartition(".")[0]
-        for imported, _ in imports_of(path):
+    for name, path in names.items():
+        for imported, _ in imports_of(path) if path.name != "__init__.py" else ():
             other = imported.removeprefix("pyg_stkd.")
-            while other and other not in files:
+            while other and other not in names:
                 other = other.rpartition(".")[0]
-            there = other.rpartition(".")[0]
-            if imported.startswith("pyg_stkd.") and other and room and there not in {room, ""}:
-                arrows.setdefault(room, set()).add(there)
-    order = TopologicalSorter(arrows)
+            if imported.startswith("pyg_stkd.") and other:
+                arrows.setdefault(name, set()).add(other)
+    return arrows
+
+
+def refuse_circles(of: str, arrows: dict[str, set[str]]) -> None:
     try:
-        order.prepare()
+        TopologicalSorter(arrows).prepare()
     except CycleError as error:
-        pytest.fail(f"rooms import each other in a circle: {error.args[1]}")
+        pytest.fail(f"{of} import each other in a circle: {error.args[1]}")
+
+
+def test_imports_between_files_and_between_rooms_run_one_way() -> None:
+    arrows = arrows_between_files(FILES)
+    assert len(arrows) > 150  # else nothing was read
+    refuse_circles("files", arrows)
+    rooms: dict[str, set[str]] = {}
+    for name, others in arrows.items():
+        room = name.rpartition(".")[0]
+        there = {other.rpartition(".")[0] for other in others} - {room, ""}
+        if room:
+            rooms.setdefault(room, set()).update(there)
+    refuse_circles("rooms", rooms)
+
+
+def test_a_circle_by_types_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.py").write_text("from pyg_stkd.b import f\n")
+    (tmp_path / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pyg_stkd.a import A\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    arrows = arrows_between_files([tmp_path / "a.py", tmp_path / "b.py"])
+    assert arrows == {"a": {"b"}, "b": {"a"}}
+    with pytest.raises(pytest.fail.Exception, match="files import each other in a circle"):
+        refuse_circles("files", arrows)
 
 
 def test_import_helper_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +195,7 @@ def test_import_helper_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.M
         ("torch.nn", True),
         ("pyg_stkd.functional.sparse.primitives.spmm", True),
         ("pyg_stkd.nn.conv", True),
+        ("pandas", False),
         ("pyg_stkd.distill", False),
     ]
 

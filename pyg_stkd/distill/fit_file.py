@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from pyg_stkd.distill.fit_run import Run
 from pyg_stkd.distill.streams import random_state, set_random
 from pyg_stkd.files import write_atomic
-
-if TYPE_CHECKING:
-    from pyg_stkd.distill.fit import Run
 
 __all__ = ["load_fit", "save_fit"]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyg_stkd.checks import node_index
 from pyg_stkd.distill.recording.choices import Choice
+from pyg_stkd.distill.recording.counts import node_counts
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.inputs import (
     find_edge_index,
@@ -31,7 +32,6 @@ from pyg_stkd.distill.recording.parts import (
     select_part,
     versions_of,
 )
-from pyg_stkd.distill.recording.rows import node_counts
 from pyg_stkd.distill.recording.typed import edges_within, targets, typed_edges
 from pyg_stkd.graph import Graph
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
+from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-
-if TYPE_CHECKING:
-    from pyg_stkd.distill.recording.capture import Capture
 
 __all__ = ["TeacherCaptures"]
 
 
-class TeacherCaptures(Mapping[str, "tuple[Capture, ...]"]):
+class TeacherCaptures(Mapping[str, tuple[Capture, ...]]):
     r"""The captures of a teacher for one input, by layer, to be used instead of running it.
 
     Made by :meth:`Distiller.capture_teacher`, given back as :obj:`distiller(..., teacher=...)`.

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from pyg_stkd.distill.recording.inputs import is_edge_index
-from pyg_stkd.graph import Graph
 
-if TYPE_CHECKING:
-    from pyg_stkd.distill.recording.capture import Capture
-
-__all__ = ["EdgeType", "by_edge_type", "edges_within", "targets", "typed_edges"]
+__all__ = ["EdgeType", "edges_within", "targets", "typed_edges"]
 
 EdgeType: TypeAlias = tuple[str, str, str]
 
@@ -58,46 +54,6 @@ def edges_within(bound: Mapping[str, Any], kind: Hashable) -> Any | None:
             f"(got {list(among)}): give the loss one, graph=..., or tap the whole layer"
         )
     return next(iter(among.values()), None)
-
-
-def by_edge_type(
-    capture: Capture,
-    parts: Mapping[Hashable, Capture],
-    wanted: Mapping[Hashable, float] | None = None,
-) -> Mapping[Hashable, Capture]:
-    """Return captures of the two ends of each type of edge, given those of each type of node.
-
-    Without edges by type they stay as they are. The nodes of a capture are the sources and behind
-    them the targets, which alone count.
-
-    Raises:
-        ValueError: If the two ends of a type of edge have other widths.
-    """
-    if len(parts) == 1:
-        return parts
-    kinds = typed_edges(capture.inputs) or typed_edges(capture.context)
-    ends = {kind: (kind[0], kind[2]) for kind in kinds if {kind[0], kind[2]} <= set(parts)}
-    if not ends:
-        return parts
-    wanted = ends if wanted is None else wanted  # type: ignore[assignment]
-    found: dict[Hashable, Capture] = {}
-    for kind, (source, target) in ends.items():
-        if kind not in wanted:  # type: ignore[operator]
-            continue
-        if source == target:
-            found[kind] = parts[source].joined(kind, parts[source].value, kinds[kind], None)
-            continue
-        a, b = parts[source].value, parts[target].value
-        if a.shape[1:] != b.shape[1:]:
-            raise ValueError(
-                f"The {capture.where} must have one width at both ends of {kind} "
-                f"(got {list(a.shape)} and {list(b.shape)}): name the types of edges that are "
-                f"compared, weights={{{kind}: 1.0}}"
-            )
-        edges = Graph.of(kinds[kind], (a.size(0), b.size(0))).edge_index
-        edges = edges + torch.tensor([[0], [a.size(0)]], device=edges.device)
-        found[kind] = parts[source].joined(kind, torch.cat([a, b]), edges, (a.size(0), b.size(0)))
-    return found
 
 
 def targets(nodes: Tensor | None, centres: tuple[int, int], device: torch.device) -> Tensor:

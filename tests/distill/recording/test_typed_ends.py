@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.typed_ends import by_edge_type
+
+WRITES, CITES = ("a", "writes", "p"), ("p", "cites", "p")
+EDGES = {WRITES: torch.tensor([[0, 2], [1, 0]]), CITES: torch.tensor([[0], [1]])}
+A, P = torch.randn(3, 4), torch.randn(2, 4)
+
+
+def capture(p: torch.Tensor = P, typed: bool = True) -> Capture:
+    return Capture({"a": A, "p": p}, {"edges": EDGES} if typed else {"x": A}, layer="conv")
+
+
+def test_sources_and_targets_are_rows_of_one_capture() -> None:
+    whole = capture()
+    ends = by_edge_type(whole, whole.parts())
+    assert list(ends) == [WRITES, CITES]
+    between, within = ends[WRITES], ends[CITES]
+    torch.testing.assert_close(between.value, torch.cat([A, P]))
+    assert between.edge_index.tolist() == [[2, 0], [3, 4]]  # by target, behind the 3 sources
+    assert between.node_index is not None
+    assert between.node_index.tolist() == [3, 4]  # the targets alone count
+    torch.testing.assert_close(between.rows, P)
+    torch.testing.assert_close(within.value, P)
+    assert within.edge_index is EDGES[CITES]
+    assert within.node_index is None
+
+
+def test_only_wanted_types_are_joined() -> None:
+    whole = capture(torch.randn(2, 5))
+    assert list(by_edge_type(whole, whole.parts(), {CITES: 1.0})) == [CITES]
+    with pytest.raises(ValueError, match=r"one width at both ends .*\(got \[3, 4\] and \[2, 5\]\)"):
+        by_edge_type(whole, whole.parts())
+
+
+def test_parts_stay_as_they_are_without_edges_by_type() -> None:
+    whole = capture(typed=False)
+    parts = whole.parts()
+    assert by_edge_type(whole, parts) is parts
+    one = {"p": parts["p"]}
+    assert by_edge_type(capture(), one) is one
