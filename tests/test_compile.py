@@ -35,6 +35,9 @@ SIZES = ((40, 150), (33, 90), (52, 250), (61, 77), (33, 90))
 class Case(NamedTuple):
     make: Callable[[], nn.Module]
     inputs: Callable[[int, int], tuple[Any, ...]]
+    # Inductor adds more than 4,096 numbers another way, for which it compiles once more: whether
+    # the third size is the first with such a sum.
+    sums_many: bool = False
 
 
 def edges(num_nodes: int, num_edges: int) -> Tensor:
@@ -131,7 +134,7 @@ LOSSES = {
     "lsp, Linear": Case(lambda: Loss(8, lsp_of(kernels.Linear(), normalize="layer")), on_graph),
     "lsp, Cosine": Case(lambda: Loss(8, lsp_of(kernels.Cosine(), direction="teacher")), on_graph),
     "lsp, Laplacian": Case(lambda: Loss(8, lsp_of(kernels.Laplacian(2.0))), on_graph),
-    "spatial correlation": Case(lambda: Loss(4, spatial), sequences),
+    "spatial correlation": Case(lambda: Loss(4, spatial), sequences, sums_many=True),
     "temporal correlation": Case(lambda: Loss(4, temporal), sequences),
     "gsp": Case(lambda: Loss(8, gsp), on_graph),
 }
@@ -167,7 +170,8 @@ def train(name: str, backend: Any, **options: Any) -> list[int]:
         )
         torch.testing.assert_close(model.state_dict(), after)
         counts.append(counter.frame_count)
-    assert counts[1:] == [counts[1]] * (len(SIZES) - 1)  # none for a third size
+    settled = counts[2 if backend == "inductor" and case.sums_many else 1 :]
+    assert settled == settled[:1] * len(settled)  # none for a third size
     torch._dynamo.reset()
     return counts
 

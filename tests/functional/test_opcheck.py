@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 import pyg_stkd.nn  # noqa: F401 - every module that defines an operator
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.head_blocks import head_blocks
+from pyg_stkd.nn.sequence.gated_conv import PARTS
 
 OPS = torch.ops.pyg_stkd
 # Bipartite, with a duplicate edge, a node that nothing enters and one that nothing leaves.
@@ -111,7 +113,23 @@ def clouds(_edges: Tensor, dtype: torch.dtype, _wide: bool) -> Iterator[tuple[An
         yield OPS.knn_pair, [x, y, 2, batch, few]
 
 
-CALLS = (primitives, distances, attention, clouds)
+def sequences(_edges: Tensor, dtype: torch.dtype, _wide: bool) -> Iterator[tuple[Any, list[Any]]]:
+    if dtype == torch.bfloat16:  # which torch's own convolution runs in
+        return
+    for (gate, parts), taps in itertools.product(PARTS.items(), (1, 3)):
+        for size in ((2, 5, 7, 4), (1, 3, 1, 1), (0, 3, 7, 4), (2, 3, 0, 4)):
+            x = torch.randn(size).to(dtype)
+            weight = torch.randn(parts * 6, size[3], taps, 1).to(dtype)
+            args = [x, weight, torch.randn(parts * 6).to(dtype), gate]
+            yield OPS.gated_conv, args
+            out, *kept = OPS.gated_conv(*args)
+            kept = [*kept, out] if kept else []
+            for needed in ([True, True, True], [False, True, False], [True, False, False]):
+                back = [torch.randn_like(out), x, weight, kept, gate, needed]
+                yield OPS.gated_conv_backward, back
+
+
+CALLS = (primitives, distances, attention, clouds, sequences)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

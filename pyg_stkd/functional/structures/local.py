@@ -167,7 +167,9 @@ def structures(
     s = checked_similarity(z_student, graph, kernel, normalize)
     with torch.no_grad():
         t = checked_similarity(z_teacher, graph, kernel, normalize)
-    if graph.num_edges <= _FEW and s.dtype == t.dtype:
+    # A compiler would compile once more for the graphs on the other side of the limit.
+    few = not torch.compiler.is_compiling() and graph.num_edges <= _FEW
+    if few and s.dtype == t.dtype:
         student, teacher = segment_log_softmax(graph, torch.stack([s, t], dim=1)).unbind(dim=1)
         return student, teacher.detach()
     return segment_log_softmax(graph, s), segment_log_softmax(graph, t)

@@ -25,7 +25,8 @@ _FEW = 1 << 14
 
 def square_distance(graph: Graph, z: Tensor) -> Tensor:
     """Return the squared distances of both ends of the edges, from nodes of single precision."""
-    few = graph.num_edges * z.size(-1) <= _FEW and not torch.compiler.is_compiling()
+    # Asked last: a compiler would compile once more for the sizes on the other side.
+    few = not torch.compiler.is_compiling() and graph.num_edges * z.size(-1) <= _FEW
     if few or is_transforming():
         _, col, row = graph.csr()
         return (z.index_select(0, row) - z.index_select(0, col)).square().sum(dim=-1)
