@@ -132,9 +132,8 @@ class GatedConv(torch.autograd.Function):
     def forward(ctx, x, weight, bias, gate):  # type: ignore[no-untyped-def]
         ctx.gate = gate
         run = torch.ops.pyg_stkd.gated_conv if torch.compiler.is_compiling() else _forward
-        out, *kept = run(x, weight, bias, gate)
-        if gate != "linear":
-            kept.append(out)
+        out, *others = run(x, weight, bias, gate)
+        kept = [] if gate == "linear" else [*others, out]
         ctx.save_for_backward(x, weight, bias, *kept)
         return out
 
