@@ -113,7 +113,8 @@ def number(
         said = finite and len(bounds) < 2  # two bounds say it
         rules = ["finite"] * said + [f"{rule} {bound}" for rule, bound in bounds.items()]
         raise ValueError(f"'{name}' must be {' and '.join(rules)} (got {value})")
-    return value if isinstance(value, int | float) else float(value)
+    # Not a union of types, which torch 2.6 does not compile.
+    return value if isinstance(value, (int, float)) else float(value)
 
 
 def instance(name: str, value: Any, kind: type) -> None:
