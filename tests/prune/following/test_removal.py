@@ -41,7 +41,9 @@ def test_choices_leave_some_of_each_axis() -> None:
 
 
 def test_what_treats_channels_alone_holds_and_says_where_zeros_are() -> None:
-    for function, zero in ((torch.relu, True), (torch.sigmoid, False)):
+    some = torch.tensor([[0.0], [1.0], [0.0], [0.0], [0.0]])
+    functions = ((torch.relu, True), (torch.sigmoid, False), (lambda x: x + some, False))
+    for function, zero in functions:
         trial, channels = removal(function)
         assert trial.holds({channels[0], channels[4]})
         assert trial.zero == [{1: zero}]

@@ -25,13 +25,8 @@ def test_the_caller_is_outside_of_torch_and_of_this_package() -> None:
     source = Path(__file__).read_text(encoding="utf-8").splitlines()
     assert "caller()" in source[int(line) - 1]
 
-    seen = []
-
     class Tells(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x.register_hook(lambda _: None)
-            seen.append(caller())
-            return x
+        forward = staticmethod(caller)  # which torch calls
 
-    Tells()(torch.ones(1, requires_grad=True))  # through a call of torch
-    assert "seen.append" in source[int(seen[0].split(":")[1]) - 1]
+    told = Tells()()
+    assert "told = " in source[int(told.split(":")[1]) - 1]
