@@ -31,7 +31,7 @@ from pyg_stkd.distill import (
     SpatialCorrelationLoss,
     TemporalCorrelationLoss,
 )
-from pyg_stkd.distill.recording.parts import tensors_of
+from pyg_stkd.distill.recording.reading.parts import tensors_of
 from pyg_stkd.prune.structure.example import Example
 
 Refused = (TypeError, ValueError, IndexError, RuntimeError)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyg_stkd.distill.comparison import Values
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.recording.capture import Capture
-from pyg_stkd.distill.recording.parts import all_parts
+from pyg_stkd.distill.recording.reading.parts import all_parts
 from pyg_stkd.distill.recording.runs import Calls, full_name
 from pyg_stkd.distill.teaching.teachers import Teachers
 from pyg_stkd.modes import eval_mode

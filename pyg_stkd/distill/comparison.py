@@ -17,9 +17,9 @@ from pyg_stkd.distill.losses.copies import loss_of
 from pyg_stkd.distill.losses.matching import match, restrict
 from pyg_stkd.distill.recording.capture import Call, Capture, Owner
 from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
-from pyg_stkd.distill.recording.inputs import usable
 from pyg_stkd.distill.recording.nodes import as_nodes
-from pyg_stkd.distill.recording.parts import first_tensor, map_tensors
+from pyg_stkd.distill.recording.reading.inputs import usable
+from pyg_stkd.distill.recording.reading.parts import first_tensor, map_tensors
 from pyg_stkd.distill.recording.rows import same_rows
 from pyg_stkd.distill.recording.runs import Calls, Run, calls_of, full_name
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures

@@ -17,8 +17,8 @@ from pyg_stkd.distill.global_mean import several_processes
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.copies import spread
 from pyg_stkd.distill.losses.output import OutputLoss
-from pyg_stkd.distill.recording.arguments import Turns
 from pyg_stkd.distill.recording.graph_cache import GraphCache
+from pyg_stkd.distill.recording.reading.arguments import Turns
 from pyg_stkd.distill.recording.recorder import Recorder
 from pyg_stkd.distill.recording.runs import How, Run, TeacherArgs, calls_of, run, run_teachers
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures

@@ -13,9 +13,9 @@ from torch.nn.parameter import is_lazy
 from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.recording.artefact import Artefact, Table
+from pyg_stkd.distill.recording.reading.signature import signature_of
 from pyg_stkd.distill.recording.recorder import named_layers, unknown_layer
 from pyg_stkd.distill.recording.runs import How
-from pyg_stkd.distill.recording.signature import signature_of
 
 __all__ = ["Losses", "check_calls", "check_loss", "check_models", "name_losses"]
 

@@ -12,7 +12,7 @@ from torch_geometric.nn import GAT, GCN
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import AttentionTransferLoss, HintLoss, LSPLoss, SoftTargetLoss, until_epoch
-from pyg_stkd.distill.recording.parts import first_tensor
+from pyg_stkd.distill.recording.reading.parts import first_tensor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is blind here"),

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pyg_stkd import checks
 from pyg_stkd.distill.recording.capture import Call, Capture
-from pyg_stkd.distill.recording.layout import check_layout
-from pyg_stkd.distill.recording.parts import Select
+from pyg_stkd.distill.recording.reading.layout import check_layout
+from pyg_stkd.distill.recording.reading.parts import Select
 
 __all__ = [
     "DistillationLoss",

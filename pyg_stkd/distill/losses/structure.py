@@ -12,7 +12,7 @@ from pyg_stkd import checks
 from pyg_stkd.distill.losses.base import DistillationLoss, align, until_epoch
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.inputs import is_edge_index
+from pyg_stkd.distill.recording.reading.inputs import is_edge_index
 from pyg_stkd.distill.recording.typed_ends import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.functional.structures.local import structure_loss, structures

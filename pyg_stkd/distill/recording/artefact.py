@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.distill.recording.parts import first_tensor, map_tensors
+from pyg_stkd.distill.recording.reading.parts import first_tensor, map_tensors
 
 __all__ = ["Artefact", "Table", "as_model", "may_teach"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.checks import node_index
-from pyg_stkd.distill.recording.choices import Choice
-from pyg_stkd.distill.recording.counts import node_counts
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.inputs import (
+from pyg_stkd.distill.recording.reading.choices import Choice
+from pyg_stkd.distill.recording.reading.counts import node_counts
+from pyg_stkd.distill.recording.reading.inputs import (
     find_edge_index,
     find_input,
     has_two_sets,
@@ -23,8 +23,8 @@ from pyg_stkd.distill.recording.inputs import (
     num_sources,
     usable,
 )
-from pyg_stkd.distill.recording.layout import arrange
-from pyg_stkd.distill.recording.parts import (
+from pyg_stkd.distill.recording.reading.layout import arrange
+from pyg_stkd.distill.recording.reading.parts import (
     Select,
     first_tensor,
     map_tensors,
@@ -32,7 +32,7 @@ from pyg_stkd.distill.recording.parts import (
     select_part,
     versions_of,
 )
-from pyg_stkd.distill.recording.typed import edges_within, targets, typed_edges
+from pyg_stkd.distill.recording.reading.typed import edges_within, targets, typed_edges
 from pyg_stkd.graph import Graph
 
 __all__ = ["Call", "Capture", "Owner"]

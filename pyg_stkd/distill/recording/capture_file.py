@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill.recording.capture import Capture
-from pyg_stkd.distill.recording.choices import Choice
+from pyg_stkd.distill.recording.reading.choices import Choice
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.files import safetensors, write_atomic
 from pyg_stkd.graph import Graph

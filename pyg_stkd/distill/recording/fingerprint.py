@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_stkd.distill.recording.parts import tensors_of
+from pyg_stkd.distill.recording.reading.parts import tensors_of
 from pyg_stkd.graph import Graph
 
 __all__ = ["Seen", "fingerprint"]

@@ -14,10 +14,10 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from torch_geometric.nn import MessagePassing
 
-from pyg_stkd.distill.recording.choices import Choice, choice_of, chooses
-from pyg_stkd.distill.recording.inputs import is_edge_index
-from pyg_stkd.distill.recording.parts import copied, tensors_of, versions_of
-from pyg_stkd.distill.recording.signature import Signatures
+from pyg_stkd.distill.recording.reading.choices import Choice, choice_of, chooses
+from pyg_stkd.distill.recording.reading.inputs import is_edge_index
+from pyg_stkd.distill.recording.reading.parts import copied, tensors_of, versions_of
+from pyg_stkd.distill.recording.reading.signature import Signatures
 
 __all__ = ["named_layers", "Record", "Recorder", "unknown_layer"]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill.recording.capture import Capture
-from pyg_stkd.distill.recording.choices import common_rows, rows_of
-from pyg_stkd.distill.recording.counts import has_graph, nodes_of, sizes_of
-from pyg_stkd.distill.recording.inputs import find_input
-from pyg_stkd.distill.recording.parts import tensors_of
+from pyg_stkd.distill.recording.reading.choices import common_rows, rows_of
+from pyg_stkd.distill.recording.reading.counts import has_graph, nodes_of, sizes_of
+from pyg_stkd.distill.recording.reading.inputs import find_input
+from pyg_stkd.distill.recording.reading.parts import tensors_of
 
 __all__ = ["check_rows", "num_graphs", "same_rows"]
 
@@ -25,7 +25,7 @@ def same_rows(student: Capture, teacher: Capture) -> tuple[Capture, Capture]:
 
     Example:
         >>> from pyg_stkd.distill import Capture
-        >>> from pyg_stkd.distill.recording.choices import Choice
+        >>> from pyg_stkd.distill.recording.reading.choices import Choice
         >>> of = [Choice(4, torch.tensor(nodes)) for nodes in ([3, 0], [0, 3])]
         >>> x = torch.tensor([[1.0], [2.0]])
         >>> s, t = same_rows(Capture(x, choices=(of[0],)), Capture(x * 10, choices=(of[1],)))

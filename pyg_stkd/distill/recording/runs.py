@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.distill.recording.arguments import own
 from pyg_stkd.distill.recording.artefact import Table
 from pyg_stkd.distill.recording.capture import Capture, Owner
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.parts import versions_of
+from pyg_stkd.distill.recording.reading.arguments import own
+from pyg_stkd.distill.recording.reading.parts import versions_of
+from pyg_stkd.distill.recording.reading.signature import bind_inputs
 from pyg_stkd.distill.recording.recorder import Record, Recorder
-from pyg_stkd.distill.recording.signature import bind_inputs
 
 __all__ = [
     "Calls",

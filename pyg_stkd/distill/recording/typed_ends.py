@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 import torch
 
 from pyg_stkd.distill.recording.capture import Capture
-from pyg_stkd.distill.recording.typed import typed_edges
+from pyg_stkd.distill.recording.reading.typed import typed_edges
 from pyg_stkd.graph import Graph
 
 __all__ = ["by_edge_type"]

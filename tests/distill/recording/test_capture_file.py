@@ -7,7 +7,7 @@ import torch
 
 from pyg_stkd.distill import Capture, TeacherCaptures
 from pyg_stkd.distill.recording.capture_file import load_captures, save_captures
-from pyg_stkd.distill.recording.choices import Choice
+from pyg_stkd.distill.recording.reading.choices import Choice
 from pyg_stkd.graph import Graph
 
 pytest.importorskip("safetensors")

@@ -15,7 +15,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_geometric.data.data import BaseData
 
-from pyg_stkd.distill.recording.parts import tensors_of
+from pyg_stkd.distill.recording.reading.parts import tensors_of
 
 __all__ = ["Carried", "RandomState", "Turns", "Unchanged", "own"]
 

@@ -6,8 +6,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch_geometric.nn import GATConv, Sequential
 
-from pyg_stkd.distill.recording.inputs import find_edge_index
-from pyg_stkd.distill.recording.signature import bind_inputs
+from pyg_stkd.distill.recording.reading.inputs import find_edge_index
+from pyg_stkd.distill.recording.reading.signature import bind_inputs
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
 

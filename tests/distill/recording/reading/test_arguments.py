@@ -15,7 +15,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 
 from pyg_stkd import Distiller
 from pyg_stkd.distill import DistillationLoss, HintLoss, OutputLoss
-from pyg_stkd.distill.recording.arguments import Carried, RandomState, own
+from pyg_stkd.distill.recording.reading.arguments import Carried, RandomState, own
 
 EDGES = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]])
 Pair = namedtuple("Pair", "x more")

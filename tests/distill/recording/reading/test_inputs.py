@@ -6,7 +6,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 
-from pyg_stkd.distill.recording.inputs import (
+from pyg_stkd.distill.recording.reading.inputs import (
     find_edge_index,
     find_input,
     is_edge_index,

@@ -8,7 +8,7 @@ from torch import nn
 
 from pyg_stkd import Distiller
 from pyg_stkd.distill import Capture, HintLoss, OutputLoss, STCDLoss
-from pyg_stkd.distill.recording.layout import arrange, check_layout
+from pyg_stkd.distill.recording.reading.layout import arrange, check_layout
 
 SIZES = {"B": 2, "T": 3, "N": 5, "C": 7}
 

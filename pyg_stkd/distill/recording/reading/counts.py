@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data.data import BaseData
 
-from pyg_stkd.distill.recording.inputs import find_edge_index, find_input, is_edge_index
-from pyg_stkd.distill.recording.parts import tensors_of
+from pyg_stkd.distill.recording.reading.inputs import find_edge_index, find_input, is_edge_index
+from pyg_stkd.distill.recording.reading.parts import tensors_of
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.graph import OfGraph
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from pyg_stkd.distill.recording.parts import first_tensor
+from pyg_stkd.distill.recording.reading.parts import first_tensor
 
 
 def test_first_tensor_goes_depth_first():

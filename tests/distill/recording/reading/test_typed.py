@@ -10,7 +10,7 @@ from torch_geometric.nn import GraphConv, HeteroConv, SAGEConv, to_hetero
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import HintLoss, LSPLoss, OutputLoss, SoftTargetLoss, TeacherCache
-from pyg_stkd.distill.recording.typed import typed_edges
+from pyg_stkd.distill.recording.reading.typed import typed_edges
 from pyg_stkd.functional import lsp
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Data, HeteroData
 
-from pyg_stkd.distill.recording.counts import has_graph, node_counts, nodes_of, sizes_of
+from pyg_stkd.distill.recording.reading.counts import has_graph, node_counts, nodes_of, sizes_of
 from pyg_stkd.graph import Graph
 
 EDGES = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 2]])

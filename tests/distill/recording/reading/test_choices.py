@@ -6,7 +6,13 @@ from torch import nn
 from torch_geometric.nn import ASAPooling, EdgePooling, PANConv, PANPooling, SAGPooling, TopKPooling
 from torch_geometric.nn.pool.select import SelectOutput
 
-from pyg_stkd.distill.recording.choices import Choice, choice_of, chooses, common_rows, rows_of
+from pyg_stkd.distill.recording.reading.choices import (
+    Choice,
+    choice_of,
+    chooses,
+    common_rows,
+    rows_of,
+)
 from pyg_stkd.distill.recording.recorder import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from pyg_stkd.distill.recording.inputs import is_edge_index
+from pyg_stkd.distill.recording.reading.inputs import is_edge_index
 
 __all__ = ["EdgeType", "edges_within", "targets", "typed_edges"]
 
