@@ -36,7 +36,6 @@ FACES = {
     "prune/masked/model.py": "prune/test_pruner.py",
     "prune/masked/pruned.py": "prune/test_pruner.py",
     "prune/masked/trust.py": "prune/masked/test_verify.py",
-    "prune/masked/weights.py": "prune/test_pruner.py",
     "prune/structure/rules/attention.py": "prune/structure/rules/test_layers.py",
     "prune/structure/rules/convolutions.py": "prune/structure/rules/test_layers.py",
     "prune/structure/rules/dense.py": "prune/structure/rules/test_layers.py",
