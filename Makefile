@@ -7,6 +7,7 @@
 #                      PIP_FIND_LINKS) in an environment of its own
 #   make test-all      the suite with every other optional package (the extra
 #                      "all") and PyTorch Geometric Temporal, in an environment of its own
+#   make test-full     the long tests, with every other optional package
 #   make test-oldest   the suite on the oldest versions declared (OLDEST_TORCH, OLDEST_PYG), and
 #   make test-newest   on the newest (NEWEST_TORCH), each in an environment of its own; not in CI
 #   make test-gpu      the tests that run on a GPU, on one
@@ -64,7 +65,8 @@ VERSIONS = import sys; from importlib.metadata import version as v; \
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
-.PHONY: demo test test-sparse test-all test-oldest test-newest test-gpu lint docs package bench bench-gpu fuzz clean help
+PHONY_TESTS = test test-sparse test-all test-full
+.PHONY: demo $(PHONY_TESTS) test-oldest test-newest test-gpu lint docs package bench bench-gpu fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -88,6 +90,10 @@ test-all: $(VENV_ALL)/.all
 	@echo "==> Testing with all optional packages in $(VENV_ALL)"
 	@$(VENV_ALL)/bin/python -c '$(VERSIONS)' torch torch-geometric lightning onnxruntime h5py
 	@$(VENV_ALL)/bin/python $(PYTEST) $(PYTEST_ARGS)
+
+test-full: $(VENV_ALL)/.all
+	@echo "==> Running the long tests in $(VENV_ALL)"
+	@FULL_TEST=1 $(VENV_ALL)/bin/python $(PYTEST) --timeout 1800 -m full $(PYTEST_ARGS)
 
 test-oldest:
 	@$(MAKE) --no-print-directory test VENV=$(VENV_OLDEST) TORCH=$(OLDEST_TORCH) PYG=$(OLDEST_PYG)
