@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 from torch_geometric import EdgeIndex
@@ -413,6 +414,19 @@ def test_compile(kernel: kernels.Kernel, options: dict[str, Any]) -> None:
         loss = f(z_student.requires_grad_(), z_teacher, graph, kernel, **options)
         results.append((loss, *torch.autograd.grad(loss, z_student)))
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_is_compiled_once_for_few_and_many_edges() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(lsp, backend=counter, fullgraph=True, dynamic=True)
+    for num_edges in (1000, 5000):  # on both sides of every limit of the eager code
+        s, t = torch.randn(2, 70, 4)
+        args = (s.requires_grad_(), t, torch.randint(70, (2, num_edges)), RBF)
+        torch.testing.assert_close(compiled(*args), lsp(*args))
+    assert counter.frame_count == 1
 
 
 # The blind-kernel warning ------------------------------------------------------------------------
