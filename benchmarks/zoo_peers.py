@@ -132,8 +132,8 @@ def peer_summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines += [
         "",
         "*Not the model with zeros*: that is promised here, not by Torch-Pruning, which gives a "
-        "smaller model; behind a softmax or a `GroupNorm` it is another function by nature. Where "
-        "nothing mixes channels, layers were cut that do not belong together.",
+        "smaller model; behind a softmax or a `GroupNorm` it is another function by nature. Of the "
+        "others the cause was not traced.",
     ]
     return [*lines, ""]
 

@@ -21,8 +21,9 @@ PARTS = {"linear": 1, "glu": 2, "pgt": 3}
 
 # A compiler sees an operator, not its products, for two reasons. It would keep windows of the input
 # for the backward pass, copied one by one, and Inductor takes the strides of such copies for
-# constants: the next number of nodes fails. And torch 2.6 runs a generator to its end before it
-# uses what was yielded first, so that a buffer that is written twice gives wrong gradients.
+# constants: the next number of nodes fails. And under torch 2.6 the products gave wrong
+# gradients, as if a generator ran to its end before what it yielded first, a buffer that is
+# written again, was used.
 _library = torch.library.Library("pyg_stkd", "FRAGMENT")
 _library.define("gated_conv(Tensor x, Tensor weight, Tensor bias, str gate) -> Tensor[]")
 _library.define(
