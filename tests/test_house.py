@@ -27,15 +27,6 @@ NOT_FOR_USERS = {"state_of"}  # of pyg_stkd.kernels, whose __all__ is a page of 
 # The modules without a test file of their own, and the test file of the face that they are behind.
 FACES = {
     "__main__.py": "test_main.py",
-    "prune/following/follower.py": "prune/following/test_find.py",
-    "prune/following/function.py": "prune/following/test_find.py",
-    "prune/following/leaves.py": "prune/following/test_layers.py",
-    "prune/following/run.py": "prune/following/test_find.py",
-    "prune/following/watch.py": "prune/following/test_layers.py",
-    "prune/masked/channels.py": "prune/test_pruner.py",
-    "prune/masked/model.py": "prune/test_pruner.py",
-    "prune/masked/pruned.py": "prune/test_pruner.py",
-    "prune/masked/trust.py": "prune/masked/test_verify.py",
     "prune/structure/rules/attention.py": "prune/structure/rules/test_layers.py",
     "prune/structure/rules/convolutions.py": "prune/structure/rules/test_layers.py",
     "prune/structure/rules/dense.py": "prune/structure/rules/test_layers.py",

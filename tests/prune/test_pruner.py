@@ -16,8 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch_geometric.nn import GCN, GIN
 
-from pyg_stkd.nn.models.gat import GAT
-from pyg_stkd.prune import KDIS, Magnitude, Pruner, Random, compact, schedule
+from pyg_stkd.prune import KDIS, Magnitude, Pruner, Random, schedule
 from pyg_stkd.prune.masked.weights import MaskedWeights
 from pyg_stkd.prune.structure.layout import Layout, floor_width
 
@@ -73,14 +72,6 @@ def test_stages_meet_their_budgets_and_floors(importance: Any, granularity: Any)
                 masks[name] = mask.clone()
     with pytest.raises(RuntimeError, match="All 3 stages of 'keep' are done"):
         pruner.step(losses(model))
-
-
-def test_shares_count_what_can_and_what_cannot_be_pruned() -> None:
-    model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))  # 12 + 5, of which 16 can go
-    pruner = Pruner(model, Random(0), keep=1.0)
-    pruner.mask({"0": torch.tensor([1, 1, 0, 0])})
-    report = pruner.report()
-    assert (report.num_parameters, report.share, report.prunable_share) == (9, 9 / 17, 8 / 16)
 
 
 def test_floors_stop_a_step_and_say_so() -> None:
@@ -146,20 +137,6 @@ def test_reset_and_rewind_keep_the_masks() -> None:
         pruner.rewind({})
 
 
-def test_channels_of_stages_refer_to_the_first_model() -> None:
-    model, twin = gcn(), gcn()
-    twin.load_state_dict(model.state_dict())
-    masked = Pruner(model, Magnitude(), keep=(0.6, 0.3))
-    shrunk = Pruner(twin, Magnitude(), keep=(0.6, 0.3))
-    for _ in range(2):
-        assert masked.step() == shrunk.step()
-        shrunk.shrink()
-        assert shrunk.num_parameters == sum(p.numel() for p in twin.parameters())
-    for name, kept in masked.state_dict()["kept"].items():
-        assert torch.equal(kept, shrunk.state_dict()["kept"][name])
-    torch.testing.assert_close(twin.eval()(X, EDGES), model.eval()(X, EDGES))
-
-
 def test_survives_ddp(tmp_path: Path) -> None:
     dist.init_process_group(
         "gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
@@ -178,33 +155,6 @@ def test_survives_ddp(tmp_path: Path) -> None:
         torch.testing.assert_close(small(X, EDGES), parallel.eval()(X, EDGES))
     finally:
         dist.destroy_process_group()
-
-
-def test_masks_by_hand_are_checked_first() -> None:
-    model = GAT(3, 4, 2, num_layers=3, heads=2)
-    pruner = Pruner(model, Random(0), keep=0.5)
-    good = torch.tensor([1, 0, 1, 1])
-    for kept, message in (
-        ({"convs.0": good, "convs.9": good}, r"Masks must be of groups: convs.0, convs.1 \(got"),
-        ({"convs.0": good, "convs.1": good[:3]}, r"'convs.1' must have shape \[4\] \(got \[3\]\)"),
-        ({"convs.0": good, "convs.1": good * 2}, r"'convs.1' must hold zeros and ones"),
-        ({"convs.0": good, "convs.1": good * 0}, r"'convs.1' must keep a channel of each layer"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            pruner.mask(kept)
-        assert pruner.widths == {"convs.0": 4, "convs.1": 4}
-        assert not any("mask" in name for name, _ in model.named_buffers())
-    pruner.mask({"convs.0": good})
-    pruner.mask({"convs.0": torch.tensor([1, 1, 0, 1])})
-    assert pruner.widths["convs.0"] == 2
-
-
-def test_weights_by_hand_are_checked() -> None:
-    pruner = Pruner(gcn(), Random(0), "weight", keep=0.5)
-    with pytest.raises(ValueError, match=r"Masks must be of parameters: convs.0.lin.weight, .*'x'"):
-        pruner.mask({"x": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"'convs.0.lin.weight' must have shape \[16, 3\]"):
-        pruner.mask({"convs.0.lin.weight": torch.ones(3, 16)})
 
 
 def test_states_of_other_models_are_refused() -> None:
@@ -230,22 +180,6 @@ def test_states_load_safely(tmp_path: Path) -> None:
     again = Pruner(gcn(), Random(0), keep=0.5)
     again.load_state_dict(torch.load(tmp_path / "pruner.pt", weights_only=True))
     assert again.report() == pruner.report()
-
-
-def test_single_weights_need_no_rules() -> None:
-    model = nn.Sequential(nn.Bilinear(3, 4, 5), nn.Conv2d(1, 2, 3), nn.Linear(5, 2))
-    pruner = Pruner(model, Magnitude(), "weight", keep=0.5, ignore=["2"])
-    pruner.step()
-    assert not hasattr(model[2], "weight_mask")
-    assert pruner.share <= 0.5
-
-
-def test_ignored_layers_keep_their_width() -> None:
-    model = GCN(3, 16, 4, 2)
-    Pruner(model, Magnitude(), keep=0.85, ignore=["convs.2"]).step()
-    small = compact(model, ignore=["convs.2"])
-    assert repr(small.convs[2]) == "GCNConv(16, 16)"
-    assert small.convs[0].out_channels < 16
 
 
 @pytest.mark.parametrize(
@@ -279,31 +213,6 @@ def test_models_without_hidden_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="must have weights that can be pruned"):
         Pruner(nn.BatchNorm1d(3), Random(), "weight")
     assert Pruner(GIN(3, 4, 2, 2), Random()).groups
-
-
-def test_spent_is_true_after_masks_by_hand_and_loading() -> None:
-    torch.manual_seed(0)
-    pruner = Pruner(gcn(), Magnitude(), keep=(0.5, 0.3), budget="flops", example=(X, EDGES))
-    pruner.step()
-    again = Pruner(gcn(), Magnitude(), keep=(0.5, 0.3), budget="flops", example=(X, EDGES))
-    again.load_state_dict(pruner.state_dict())
-    assert again.spent == pruner.spent <= 0.5
-    pruner.mask({"convs.0": torch.arange(16) % 8 == 0})
-    assert pruner.spent < again.spent
-
-
-@pytest.mark.parametrize("granularity", ["channel", "weight"])
-def test_an_earlier_state_does_not_fit_a_model_that_is_masked_further(granularity: Any) -> None:
-    pruner = Pruner(gcn(), Magnitude(), granularity, keep=(0.7, 0.5), rho=0.3)
-    pruner.step()
-    early = pruner.state_dict()
-    pruner.load_state_dict(early)  # the same
-    pruner.step()
-    late = pruner.state_dict()
-    with pytest.raises(ValueError, match=r"'state' must be .* masked less .*is masked further"):
-        pruner.load_state_dict(early)
-    assert pruner.stage == 2
-    assert all(torch.equal(late["kept"][k], v) for k, v in pruner.state_dict()["kept"].items())
 
 
 @pytest.mark.parametrize("granularity", ["channel", "weight"])

@@ -64,7 +64,8 @@ _OF_ROWS = {
 
 def _channel_dim(module: nn.Module) -> int:
     """Return the dimension of the channels in a layer's input and output, from the end."""
-    for cls, dim in ((nn.Conv1d, -2), (nn.Conv2d, -3), (nn.Conv3d, -4), (TimeConv, -1)):
+    # A TimeConv is a Conv2d too, whose channels are last.
+    for cls, dim in ((TimeConv, -1), (nn.Conv1d, -2), (nn.Conv2d, -3), (nn.Conv3d, -4)):
         if isinstance(module, cls):
             return dim
     return -1
@@ -100,6 +101,8 @@ class Leaf:
             others = [x for x in self.others[:2] if x is not self.features]
             for x in others:  # keys and values are as wide as queries
                 self.labels.ports.tie(self._of(self.features), self._of(x))
+        elif isinstance(self.module, TimeConv) and set(self.others) - {"linear", 0}:
+            raise ValueError("its gate or its residual makes other channels")
         elif self.rule is convolutions.gcn2_conv:
             self.labels.ports.tie(self._of(self.features), self._of(self.others[0]))
         elif self.rule not in _RECURRENT and self._has_channels(self.others):

@@ -71,7 +71,8 @@ class Trial:
             units = torch.tensor(group.units)
             units = units[~torch.tensor(group.fixed)]
             order = units[torch.randperm(len(units), generator=generator)]
-            wanted = 1 if few else int(torch.randint(1, len(units) + 1, (1,), generator=generator))
+            most = 1 if few else max(1, len(units) - 1)  # or the group would not be tried
+            wanted = int(torch.randint(1, most + 1, (1,), generator=generator))
             fixed = len(units) < len(group.units)
             kept[order[(0 if few and fixed else wanted) :]] = False
         return kept

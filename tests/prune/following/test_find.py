@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import sys
-import types
-import warnings
 from typing import Any
 
 import pytest
@@ -40,33 +35,6 @@ def graph(channels: int = 6) -> tuple[Tensor, Tensor]:
         torch.randn(N, channels, generator=generator),
         torch.randint(N, (2, E), generator=generator),
     )
-
-
-def pruned(model: nn.Module, example: Any, share: float = 0.5, **kwargs: Any) -> Pruner:
-    """Prunes at random and compares masked with compacted, in both modes where they agree."""
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    state = torch.get_rng_state()
-    modes = [module.training for module in model.modules()]
-    pruner = Pruner(model, Random(0), keep=share, example=example, min_width=1, **kwargs)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert modes == [module.training for module in model.modules()]
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key]), key
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The floors")
-        pruner.step()
-    small = pruner.compact()
-    assert type(small) is type(model)
-    assert sum(p.numel() for p in small.parameters()) < sum(v.numel() for v in before.values())
-    run = pruner._masked._example
-    for inputs in (run, run.to(torch.float64)):
-        dtype = torch.float32 if inputs is run else torch.float64
-        a, b = copy.deepcopy(model).to(dtype).eval(), copy.deepcopy(small).to(dtype).eval()
-        x, y = inputs.run(a), inputs.run(b)
-        scale = 1.0 + x.abs().max().item()
-        tolerance = 1e-5 if dtype == torch.float32 else 1e-10
-        torch.testing.assert_close(x / scale, y / scale, rtol=0, atol=tolerance)
-    return pruner
 
 
 class Tutorial(nn.Module):
@@ -221,89 +189,27 @@ def example_of(model: nn.Module) -> Any:
         (Gated, {"conv+gate"}),
     ],
 )
-def test_own_nets(net: type[nn.Module], groups: set[str]) -> None:
+def test_own_nets(net: type[nn.Module], groups: set[str], prune_followed: Any) -> None:
     torch.manual_seed(0)
     model = net()
-    pruner = pruned(model, example_of(model))
+    pruner = prune_followed(model, example_of(model))
     assert all(row.is_natural for row in pruner.explain())
     assert groups <= set(pruner.widths)
 
 
-def test_models_without_a_forward() -> None:
+def test_models_without_a_forward(prune_followed: Any) -> None:
     x, edge_index = graph()
 
     def call(model: Any, x: Tensor, edge_index: Tensor) -> Tensor:
         return model.decode(model.encode(x, edge_index), edge_index)
 
-    pruner = pruned(Coder(), (x, edge_index), call=call)
+    pruner = prune_followed(Coder(), (x, edge_index), call=call)
     assert set(pruner.widths) == {"conv1", "conv2"}
-
-
-class Scores(nn.Module):
-    """Dot products over two dimensions of heads, divided by the root of the width."""
-
-    def __init__(self, scaled: bool) -> None:
-        super().__init__()
-        self.heads, self.channels, self.scaled = 2, 6, scaled
-        self.query, self.value = nn.Linear(6, 12), nn.Linear(6, 12)
-        self.out = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q = self.query(x).view(-1, self.heads, self.channels)
-        score = (q * q).sum(-1, keepdim=True)
-        if self.scaled:
-            score = score / self.channels**0.5
-        value = self.value(x).view(-1, self.heads, self.channels)
-        return self.out((score.tanh() * value).reshape(-1, self.heads * self.channels))
-
-
-def test_attributes_that_code_reads_follow_the_width() -> None:
-    x, _ = graph()
-    pruner = pruned(Scores(scaled=False), (x,))
-    assert set(pruner.widths) == {"query+value"}
-    assert pruner.compact().channels == pruner.widths["query+value"] < 6
-    assert pruner.compact().heads == 2
-
-
-def test_a_scale_by_the_width_keeps_it_and_says_so() -> None:
-    x, _ = graph()
-    pattern = r"a number is made of self\.channels"
-    with pytest.raises(ValueError, match=pattern):
-        Pruner(Scores(scaled=True), Random(0), example=(x,))
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6), Scores(scaled=True))
-    with pytest.warns(UserWarning, match=pattern):
-        pruner = Pruner(model, Random(0), keep=0.9, example=(x,))
-    assert set(pruner.widths) == {"0", "2"}
-    row = next(row for row in pruner.explain() if "number" in row.why)
-    assert "width" in row.freed_by
-    assert "number" in str(pruner.explain())
-    with pytest.raises(ValueError, match=f"'strict' allows no .*{pattern}"):
-        Pruner(copy.deepcopy(model), Random(0), example=(x,), strict=True)
-
-
-class Unknown(nn.Module):
-    """A function of numpy, which nothing sees, between two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.a(x)
-        h = torch.from_numpy(h.detach().numpy().cumsum(-1)).to(x)
-        return self.c(self.b(h).relu())
-
-
-def test_what_leaves_torch_is_kept_and_blocks_nothing_else() -> None:
-    x, _ = graph()
-    with pytest.warns(UserWarning, match=r"kept.*a \(its values are read as numbers"):
-        pruner = pruned(Unknown(), (x,), share=0.7)
-    assert set(pruner.widths) == {"b"}
 
 
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
 @pytest.mark.parametrize("own", [False, True])
-def test_norms_of_weights_go_with_their_weights(norm: str, own: bool) -> None:
+def test_norms_of_weights_go_with_their_weights(norm: str, own: bool, prune_followed: Any) -> None:
     class Net(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + 0.0
@@ -313,11 +219,11 @@ def test_norms_of_weights_go_with_their_weights(norm: str, own: bool) -> None:
     wrap = getattr(nn.utils.parametrizations, norm)
     layers = [nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), wrap(nn.Linear(12, 12))]
     kind = Net if own else nn.Sequential
-    pruner = pruned(kind(*layers, nn.Linear(12, 3)), (x,), share=0.8)
+    pruner = prune_followed(kind(*layers, nn.Linear(12, 3)), (x,), share=0.8)
     assert set(pruner.widths) == {"0", "2", "4"}
 
 
-def test_functions_in_a_sequential_are_followed() -> None:
+def test_functions_in_a_sequential_are_followed(prune_followed: Any) -> None:
     x, edge_index = graph()
     model = Chain(
         "x, edge_index",
@@ -329,7 +235,7 @@ def test_functions_in_a_sequential_are_followed() -> None:
             nn.LogSoftmax(dim=-1),
         ],
     )
-    assert set(pruned(model, (x, edge_index)).widths) == {"module_0", "module_1"}
+    assert set(prune_followed(model, (x, edge_index)).widths) == {"module_0", "module_1"}
     with pytest.raises(ValueError, match=r"function of several inputs.*or give 'example'"):
         Pruner(model.cpu(), Random(0))
 
@@ -365,7 +271,7 @@ def test_wrappers_are_looked_through(wrap: Any) -> None:
     assert type(pruner.compact()) is Tutorial
 
 
-def test_inputs_by_name_and_as_data() -> None:
+def test_inputs_by_name_and_as_data(prune_followed: Any) -> None:
     x, edge_index = graph()
 
     class OnData(Tutorial):
@@ -373,45 +279,14 @@ def test_inputs_by_name_and_as_data() -> None:
             data.x = super().forward(data.x, data.edge_index)
             return data.x
 
-    assert set(pruned(Tutorial(), {"x": x, "edge_index": edge_index}).widths) == {"conv1"}
+    assert set(prune_followed(Tutorial(), {"x": x, "edge_index": edge_index}).widths) == {"conv1"}
     data = Data(x=x, edge_index=edge_index)
-    assert set(pruned(OnData(), data).widths) == {"conv1"}
+    assert set(prune_followed(OnData(), data).widths) == {"conv1"}
     assert data.x is x
 
 
-def test_where_rules_keep_channels_following_frees_them() -> None:
+def test_where_rules_keep_channels_following_frees_them(prune_followed: Any) -> None:
     model = GCN(6, 12, num_layers=3, out_channels=3, norm="pair_norm")
-    assert set(pruned(model, graph()).widths) == {"convs.0", "convs.1"}
+    assert set(prune_followed(model, graph()).widths) == {"convs.0", "convs.1"}
     held = nn.Sequential(nn.Linear(6, 8), nn.Flatten(), nn.Linear(8, 3))
-    assert set(pruned(held, (graph()[0],)).widths) == {"0"}
-
-
-def test_shapes_that_einops_looks_up_keep_their_widths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It caches sizes by their numbers, and would give those of another tensor."""
-
-    @functools.lru_cache
-    def shapes(shape: Any, heads: int) -> Any:
-        return [*shape[:-1], heads, shape[-1] // heads]
-
-    einops = types.ModuleType("einops.einops")
-    vars(einops)["_reconstruct_from_shape"] = shapes
-    monkeypatch.setitem(sys.modules, "einops.einops", einops)
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(16, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            found = []
-            for lin in (self.a, self.b):
-                y = lin(x)
-                y = y.reshape(vars(einops)["_reconstruct_from_shape"](y.shape, 2))
-                found.append(y.transpose(1, 2).flatten(1))
-            return self.c(torch.cat(found, dim=-1))
-
-    model, example = Net(), (graph()[0],)
-    model(*example)  # numbers are in the cache
-    pruner = pruned(model, example)
-    assert set(pruner.widths) == {"a", "b"}
-    assert vars(einops)["_reconstruct_from_shape"] is shapes
+    assert set(prune_followed(held, (graph()[0],)).widths) == {"0"}

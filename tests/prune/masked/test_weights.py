@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyg_stkd.prune import Magnitude
+from pyg_stkd.prune import Magnitude, Pruner
 from pyg_stkd.prune.masked.weights import MaskedWeights
 
 SIZES = {"0.weight": 6, "2.weight": 12, "4.weight": 4}  # and 3 + 4 + 1 biases
@@ -70,3 +70,13 @@ def test_states_are_of_the_same_shapes() -> None:
         small.load_state_dict(pruned.state_dict())
     with pytest.raises(ValueError, match=r"Masks must be of parameters: weight \(got 'bias'\)"):
         small.mask({"bias": torch.ones(3, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"'weight' must have shape \[3, 2\] \(got \[2, 3\]\)"):
+        small.mask({"weight": torch.ones(2, 3)})
+
+
+def test_single_weights_need_no_rules() -> None:
+    model = nn.Sequential(nn.Bilinear(3, 4, 5), nn.Conv2d(1, 2, 3), nn.Linear(5, 2))
+    pruner = Pruner(model, Magnitude(), "weight", keep=0.5, ignore=["2"])
+    pruner.step()
+    assert not hasattr(model[2], "weight_mask")
+    assert pruner.share <= 0.5
