@@ -24,19 +24,8 @@ LONG = {  # and why
 }
 LONG_FUNCTIONS = {"WindowDataset.__init__", "SyntheticTraffic.__init__"}
 NOT_FOR_USERS = {"state_of"}  # of pyg_stkd.kernels, whose __all__ is a page of the API
-# The modules without a test file of their own, and the test file of the face that they are behind.
-FACES = {
-    "__main__.py": "test_main.py",
-    "prune/structure/rules/attention.py": "prune/structure/rules/test_layers.py",
-    "prune/structure/rules/convolutions.py": "prune/structure/rules/test_layers.py",
-    "prune/structure/rules/dense.py": "prune/structure/rules/test_layers.py",
-    "prune/structure/rules/edge.py": "prune/structure/rules/test_layers.py",
-    "prune/structure/rules/multihead.py": "prune/following/test_layers.py",
-    "prune/structure/rules/norms.py": "prune/structure/rules/test_layers.py",
-    "prune/structure/rules/recurrent.py": "prune/following/test_layers.py",
-    "prune/structure/rules/relational.py": "prune/following/test_layers.py",
-    "prune/structure/rules/spatio_temporal.py": "prune/structure/rules/test_layers.py",
-}
+# The modules without a test file of their own, and the test file that they have.
+FACES = {"__main__.py": "test_main.py"}
 
 
 def names_of(path: Path) -> set[str] | None:

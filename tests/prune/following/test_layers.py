@@ -11,8 +11,6 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from pyg_stkd.prune import Magnitude, Pruner
-
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(10, 6, generator=GENERATOR, dtype=torch.float64)
 EDGES = torch.randint(0, 10, (2, 40), generator=GENERATOR)
@@ -127,13 +125,3 @@ def test_masked_equals_compacted(
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in PARAMETRIZED])
 def test_round_trips(check_round_trips: Any, name: str) -> None:
     check_round_trips(lambda: Net(name), run, example=(X,))
-
-
-def test_refused_parametrizations_are_named() -> None:
-    def chain() -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(6, 8), parametrizations.orthogonal(nn.Linear(8, 8)), nn.Linear(8, 2)
-        )
-
-    with pytest.raises(ValueError, match=r"give ignore=\[layer\].* parametrization by _Orthogonal"):
-        Pruner(chain(), Magnitude(), keep=0.5)

@@ -152,3 +152,14 @@ def test_ignored_layers_may_be_what_no_rule_fits() -> None:
     with pytest.raises(ValueError, match="No rule says what becomes of channels in LSTM"):
         Pruner(model, Random())
     assert [g.name for g in Pruner(model, Random(), ignore=["1"]).groups] == ["2"]
+
+
+def test_what_has_no_parameters_and_no_rule_keeps_channels_and_blocks_nothing() -> None:
+    layers = [nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 5), nn.Flatten(), nn.Linear(5, 3)]
+    ports = Ports(nn.Sequential(*layers, nn.LogSoftmax(-1)))
+    free = {name: ports.is_free(channels) for name, channels in ports.axes}
+    assert free == {"0": True, "2": False, "4": False}
+    assert [(reason.kind, reason.why.rpartition(".")[2]) for reason in ports.reasons] == [
+        ("rule", "Flatten"),
+        ("natural", "LogSoftmax"),
+    ]

@@ -55,8 +55,7 @@ def _states(ports: Ports, module: nn.RNNBase, x: Channels, out: Channels) -> Non
                 ports.own(module, f"bias_hh_{end}", 0, out * gates)
     ports.attribute(module, "input_size", x)
     ports.attribute(module, "hidden_size", out)
-    ports.rescale(module, out, _flatten)
-    ports.rescale(module, x, _flatten)
+    ports.rescale(module, x + out, _flatten)
 
 
 @register(nn.RNNCell, nn.GRUCell, nn.LSTMCell)

@@ -20,7 +20,7 @@ from torch_geometric.nn import (
     global_mean_pool,
 )
 
-from pyg_stkd.prune import Pruner, Random
+from pyg_stkd.prune import Ports, Pruner, Random
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).double()
@@ -155,3 +155,22 @@ def test_jumping_knowledge_over_ignored_layers(mode: str, check_rule: Any) -> No
 
     pruner = check_rule(build, lambda m: m(X, EDGES), 0, 0.99, ignore=["convs.1"])
     assert [group.name for group in pruner.groups] == ["lin.0"]
+
+
+def test_functions_of_several_inputs_are_refused_where_one_is_taken() -> None:
+    chain = Sequential(
+        "x",
+        [
+            (nn.Linear(2, 4), "x -> x1"),
+            (nn.Linear(4, 4), "x1 -> x2"),
+            (lambda a, b: a + b, "x1, x2 -> x"),
+            nn.Linear(4, 1),
+        ],
+    )
+    with pytest.raises(ValueError, match="function of several inputs, before 'module_3', makes of"):
+        Ports(chain)
+
+
+def test_layers_that_an_lstm_weighs_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"No rule says what belongs to .* 1\.lstm \(.*LSTM\)"):
+        Ports(nn.Sequential(nn.Linear(2, 4), JumpingKnowledge("lstm", 4, 2)))
