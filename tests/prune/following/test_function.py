@@ -43,7 +43,7 @@ class Run:
         trial.run(lambda call, lines: self.claimed.append((call, [dict(line) for line in lines])))
         self.outputs = call.outputs
 
-    def keep(self, channels: Channels, why: str) -> None:
+    def keep(self, channels: Channels, why: str, kind: str = "mixes") -> None:
         self.kept.append((channels, why))
         self.ports.freeze(channels)
 

@@ -77,11 +77,9 @@ def test_what_is_wrong_makes_one() -> None:
     assert (found.layer, found.what[:31]) == ("out", "in eval mode outputs differ by ")
 
 
-def test_train_mode_is_compared_where_that_is_asked_for() -> None:
+def test_train_mode_is_compared_too() -> None:
     trial = trial_of("in training")
-    kept = without(trial, "second", 0)
-    assert trial.difference(kept, train=False) is None
-    found = trial.difference(kept)
+    found = trial.difference(without(trial, "second", 0))
     assert found is not None
     assert found.what.startswith("in train mode outputs differ by ")
 
