@@ -94,7 +94,7 @@ def test_what_mixes_channels_keeps_them_and_says_why(function: Any, why: str) ->
     run = Run(function, x().abs() + 1)
     (kept,) = run.kept
     assert kept[0] == run.axes[0]
-    assert kept[1].startswith(why)
+    assert why in kept[1]
     assert run.of() == {}
 
 
