@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/groups.py and selection.py: floors, counts, and who goes first."""
+"""Tests of pyg_stkd/prune/structure/layout.py: floors, counts, and who goes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/ports.py and registry.py: what owns what, and what no rule knows."""
+"""Tests of pyg_stkd/prune/structure/ports.py: what owns what, and what no rule knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/rules/models.py: each model, masked and compacted."""
+"""Tests of pyg_stkd/prune/structure/rules/models.py: each model, masked and compacted."""
 
 from __future__ import annotations
 
