@@ -1,11 +1,11 @@
-"""What a distiller with three losses adds to the forwards of its two models.
+"""What a distiller with three losses costs, beside the same training step written by hand.
 
     python benchmarks/distiller.py
 
-The smallest graph shows the cost of the book-keeping itself, the size of PPI what is left of it in
-use. The losses are a layer's hint, the outputs and the local structure; the two forwards alone, and
-the losses computed by hand from captured tensors, are timed in turn. "with attention" has attention
-transfer in the place of the local structure.
+By hand is what one would write without it: two forward hooks on either model that keep what the
+layers return, the two forwards, and the three losses of this package's functions on that. The
+losses are a layer's hint, the outputs, and the local structure or attention transfer. The smallest
+graph shows the cost of the book-keeping itself, the size of PPI what is left of it in use.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from harness import interleave, summary, write
 from torch import Tensor, nn
 from torch_geometric.nn import GCN
@@ -25,60 +26,71 @@ from pyg_stkd import Distiller
 from pyg_stkd.distill import AttentionTransferLoss, HintLoss, LSPLoss, SoftTargetLoss
 from pyg_stkd.functional import lsp
 from pyg_stkd.graph import Graph
+from pyg_stkd.kernels import RBF
 
 CASES = {"5 nodes": (5, 10, 8, 16, 8), "PPI's size": (2372, 34000, 50, 256, 64)}
+THIRD = {"local structure": LSPLoss, "attention": AttentionTransferLoss}
 
 
-def build(nodes: int, edges: int, channels: int, wide: int, thin: int) -> tuple[Any, ...]:
-    """Return a distiller with three losses, and a random graph of so many nodes and edges."""
+class ByHand:
+    """The same losses without a distiller."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module, hint: nn.Module, graph: Graph):
+        self.models, self.hint, self.graph = (teacher, student), hint, graph
+        self.seen: list[dict[str, Tensor]] = [{}, {}]
+        for model, seen in zip(self.models, self.seen, strict=True):
+            for layer in ("convs.0", "convs.1"):
+                model.get_submodule(layer).register_forward_hook(
+                    lambda *call, seen=seen, layer=layer: seen.__setitem__(layer, call[2])
+                )
+
+    def __call__(self, x: Tensor, edge_index: Tensor, third: str) -> tuple[Tensor, list[Tensor]]:
+        teacher, student = self.models
+        with torch.no_grad():
+            t = teacher(x, edge_index)
+        s = student(x, edge_index)
+        of_teacher, of_student = self.seen
+        soft = F.kl_div(
+            (s / 4).log_softmax(-1), (t / 4).log_softmax(-1), reduction="batchmean", log_target=True
+        )
+        hint = F.mse_loss(self.hint(of_student["convs.0"]), of_teacher["convs.0"])
+        a, b = of_student["convs.1"], of_teacher["convs.1"]
+        if third == "attention":
+            gap = F.normalize(a.square().sum(-1), dim=0) - F.normalize(b.square().sum(-1), dim=0)
+            return s, [soft * 16, hint, gap.norm()]
+        return s, [soft * 16, hint, lsp(a, b, self.graph, RBF())]
+
+
+def candidates(
+    nodes: int, edges: int, channels: int, wide: int, thin: int, third: str
+) -> dict[str, Callable[[], Any]]:
+    """Return the two forwards alone, these with losses by hand, and the distiller, of equal values.
+
+    Each has models of its own: those of the forwards alone have no hooks.
+    """
     torch.manual_seed(0)
     x, edge_index = torch.randn(nodes, channels), torch.randint(nodes, (2, edges))
-    teacher, student = GCN(channels, wide, 2, 3), GCN(channels, thin, 2, 3)
-    losses = [SoftTargetLoss(), HintLoss("convs.0", "convs.0"), LSPLoss("convs.1", "convs.1")]
-    distiller = Distiller(teacher, student, losses)
+    teacher, student = GCN(channels, wide, 2, 3).eval(), GCN(channels, thin, 2, 3)
+    bare = copy.deepcopy((teacher, student))
+    hint = HintLoss("convs.0", "convs.0")
+    losses = [SoftTargetLoss(), hint, THIRD[third]("convs.1", "convs.1")]
+    distiller = Distiller(*copy.deepcopy((teacher, student)), losses)
     distiller.check(x, edge_index)
-    return distiller, x, edge_index
+    projection = copy.deepcopy(hint.projection)
+    by_hand = ByHand(teacher, student, projection, Graph(edge_index, nodes))
+    expected = by_hand(x, edge_index, third)[1]
+    for value, other in zip(distiller(x, edge_index)[1].values(), expected, strict=True):
+        torch.testing.assert_close(value, other)
 
-
-def candidates(distiller: Distiller, x: Tensor, edge_index: Tensor) -> dict[str, Callable[[], Any]]:
-    """Return the two forwards alone, the distiller, and the losses alone on what it captured."""
-    teacher, student = distiller.teacher, distiller.student
-    seen: dict[str, Tensor] = {}
-    for name, model in (("t", teacher), ("s", student)):
-        for layer in ("convs.0", "convs.1"):
-            module: nn.Module = model.get_submodule(layer)
-            handle = module.register_forward_hook(
-                lambda _, args, out, key=name + layer: seen.__setitem__(key, out.detach())
-            )
-            model(x, edge_index)
-            handle.remove()
-        seen[name] = model(x, edge_index).detach()
-    _, hint, local = distiller.losses.values()
-    graph = Graph(edge_index, x.size(0))
-
-    attention = AttentionTransferLoss("convs.1", "convs.1")
-    losses = [SoftTargetLoss(), HintLoss("convs.0", "convs.0"), attention]
-    other = Distiller(copy.deepcopy(teacher), copy.deepcopy(student), losses)
-    other.check(x, edge_index)
-
-    def forwards() -> None:
+    def forwards() -> Any:
         with torch.no_grad():
-            teacher(x, edge_index)
-        student(x, edge_index)
-
-    def by_hand() -> None:
-        t, s = seen["t"] / 4, seen["s"] / 4
-        nn.functional.kl_div(
-            s.log_softmax(-1), t.log_softmax(-1), reduction="batchmean", log_target=True
-        )
-        nn.functional.mse_loss(hint.projection(seen["sconvs.0"]), seen["tconvs.0"])
-        lsp(seen["sconvs.1"], seen["tconvs.1"], graph, local.kernel)
+            bare[0](x, edge_index)
+        return bare[1](x, edge_index)
 
     return {
         "forwards": forwards,
-        "losses": by_hand,
+        "by hand": lambda: by_hand(x, edge_index, third),
         "distiller": lambda: distiller(x, edge_index),
-        "with attention": lambda: other(x, edge_index),
     }
 
 
@@ -91,25 +103,32 @@ def main() -> None:
     torch.set_num_threads(1)
     rows, raw = [], {}
     for name, sizes in CASES.items():
-        runs = candidates(*build(*sizes))
-        inner = 20 if sizes[0] < 100 else 1
-        repeated = {key: _times(run, inner) for key, run in runs.items()}
-        times = interleave(repeated, repeats=options.repeats, warmup=3)
-        cpu = {key: [t / inner for t in value["cpu"]] for key, value in times.items()}
-        added = {
-            key: statistics.median(a - b for a, b in zip(cpu[key], cpu["forwards"], strict=True))
-            for key in ("distiller", "with attention")
-        }
-        raw[name] = cpu
-        row = {"graph": name}
-        row |= {key: f"{summary(value)[0]:.3f} ms" for key, value in cpu.items()}
-        row["added"] = f"{1e3 * added['distiller']:.3f} ms"
-        row["added with attention"] = f"{1e3 * added['with attention']:.3f} ms"
-        rows.append(row)
-        print(row)
+        for third in THIRD:
+            inner = 20 if sizes[0] < 100 else 1
+            runs = candidates(*sizes, third)
+            repeated = {key: _times(run, inner) for key, run in runs.items()}
+            times = interleave(repeated, repeats=options.repeats, warmup=3)
+            cpu = {key: [t / inner for t in value["cpu"]] for key, value in times.items()}
+            raw[f"{name}, {third}"] = cpu
+            row = {"graph": name, "third loss": third}
+            row |= {key: f"{summary(value)[0]:.3f} ms" for key, value in cpu.items()}
+            row["beyond forwards"] = f"{1e3 * _beyond(cpu, 'forwards'):.3f} ms"
+            beyond = _beyond(cpu, "by hand")
+            share = beyond / statistics.median(cpu["by hand"])
+            row["beyond by hand"] = f"{1e3 * beyond:.3f} ms ({share:.1%})"
+            rows.append(row)
+            print(row, flush=True)
     if options.write:
-        note = "CPU time of a call; `added` is the median of the distiller's less the forwards'."
+        note = (
+            "CPU time of a call, without the backward; *by hand*: forwards, hooks and losses "
+            "without a distiller; beyond: the median of the differences of runs in turn."
+        )
         write("distiller", rows, raw, note)
+
+
+def _beyond(cpu: dict[str, list[float]], base: str) -> float:
+    """Return the median of what the distiller took longer."""
+    return statistics.median(a - b for a, b in zip(cpu["distiller"], cpu[base], strict=True))
 
 
 def _times(run: Callable[[], Any], count: int) -> Callable[[], None]:

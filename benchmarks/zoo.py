@@ -10,7 +10,6 @@ What is asked of distilled models is told in zoo_distil.py.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import time
@@ -23,7 +22,7 @@ import torch_geometric
 from torch import nn
 from zoo_distil import distil_row, distil_table
 from zoo_graphs import HIDDEN, Model
-from zoo_models import MODELS
+from zoo_models import asked
 from zoo_peers import gap, peer_cells, peer_rows, peer_summary, peers
 
 from pyg_stkd.prune import Pruner, Random
@@ -114,15 +113,9 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/zoo.*")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    models, options = asked(__doc__, "--save")
     rows, tp = [], peers()
-    for model in MODELS:
-        if args.only.lower() not in f"{model.family}/{model.name}".lower():
-            continue
+    for model in models:
         row = row_of(model)
         outputs = row.pop("outputs", None)
         if tp is not None and not row["reason"].startswith("does not run"):
@@ -136,7 +129,7 @@ def main() -> None:
             flush=True,
         )
     print(len(rows), "models,", sum(row["pruned"] for row in rows), "pruned")
-    if args.save:
+    if options.save:
         (RESULTS / "zoo.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         (RESULTS / "zoo.md").write_text(report(rows), encoding="utf-8")
 

@@ -72,17 +72,23 @@ def check_models(
 
 
 def _check_forward(owner: str, model: nn.Module, call: How, reserved: set[str]) -> None:
-    """Raise unless a model is run by a function, or has a forward whose arguments reach it."""
-    if call is not None or isinstance(model, (Artefact, Table)):
+    """Raise unless a model is run by a function or has a forward, whose arguments reach it."""
+    if call is None and isinstance(model, (Artefact, Table)):
         return
-    if type(model).forward is nn.Module.forward and "forward" not in vars(model):
+    no_forward = type(model).forward is nn.Module.forward and "forward" not in vars(model)
+    if call is None and no_forward:
         raise TypeError(
             f"'{owner}' must have a forward (got {type(model).__name__} without): say how it is "
             f"run, such as Distiller(..., call=lambda model, x, edge_index, pairs: "
             f"model.decode(model.encode(x, edge_index), pairs))"
         )
-    signature = signature_of(model)
+    signature = signature_of(model if call is None else call)
     kept = sorted(reserved & set(signature.parameters)) if signature is not None else []
+    if kept and call is not None:
+        raise ValueError(
+            f"'call' must have no argument that the distiller keeps for itself (got {kept} of the "
+            f"{owner}'s): give it another name, such as {kept[0]}_"
+        )
     if kept:
         raise ValueError(
             f"'{owner}' must have no argument that the distiller keeps for itself (got {kept} of "

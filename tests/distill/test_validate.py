@@ -162,6 +162,16 @@ def test_arguments_of_the_distillers_names_are_refused(name, side):
     assert torch.equal((teacher, out)[side], more)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_functions_that_call_a_model_must_not_have_these_names_either(side):
+    calls = [None, None]
+    calls[side] = lambda model, x, nodes=None: model(x if nodes is None else x[nodes])
+    owner = ("teacher", "student")[side]
+    match = rf"'call' must have no argument.*\(got \['nodes'\] of the {owner}'s\).*nodes_"
+    with pytest.raises(ValueError, match=match):
+        Distiller(nn.Linear(2, 2), nn.Linear(2, 2), [OutputLoss()], call=tuple(calls))
+
+
 class Coder(nn.Module):
     """A model of two entry points, as for link prediction."""
 

@@ -46,8 +46,13 @@ def match(loss: DistillationLoss, student: Capture, teacher: Capture) -> list[Pa
         if part == other or "" in (part, other) or int in (type(part), type(other)):
             return [Pair(part, s, t, 1.0)]
     weights = dict.fromkeys(ours, 1.0) if loss.weights is None else loss.weights
-    lost = set(weights) - set(ours) | set(weights) - set(theirs)
-    if lost or (loss.weights is None and set(ours) != set(theirs)):
+    lost = [part for part in weights if part not in ours or part not in theirs]
+    if lost and loss.weights is not None:
+        raise ValueError(
+            f"'weights' must name parts that the {student.where} and the {teacher.where} have, "
+            f"which are {_listed(ours)} and {_listed(theirs)} (got {lost})"
+        )
+    if loss.weights is None and set(ours) != set(theirs):
         raise ValueError(
             f"The {student.where} and the {teacher.where} must have the same parts "
             f"(got {_listed(ours)} and {_listed(theirs)}): choose one with select=, or some "

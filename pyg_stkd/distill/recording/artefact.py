@@ -84,6 +84,8 @@ def as_model(teacher: Any) -> nn.Module:
         >>> as_model(torch.sin), as_model(torch.ones(3, 2))
         (Artefact(sin), Table())
     """
+    if isinstance(teacher, torch.export.ExportedProgram):
+        teacher = teacher.module()
     if isinstance(teacher, torch.jit.ScriptModule):
         return Artefact(teacher.eval())
     if isinstance(teacher, torch.fx.GraphModule):

@@ -328,13 +328,22 @@ class Capture:
                 f"the graph of these rows (graph=...)"
             )
         if not own and self.layer and self.layout == "BTNC":
-            self._warn_of_edges()
+            self._look_for_edges(bool(counts))
 
-    def _warn_of_edges(self) -> None:
-        """Warn where a layer that was given no graph may have rows of nodes or of edges."""
+    def _look_for_edges(self, known: bool) -> None:
+        """Warn where a layer that was given no graph may have rows of nodes or of edges.
+
+        Where the number of nodes is not known, raise.
+        """
         edges: Any = self.edge_index
         listed = isinstance(edges, Tensor) and edges.layout == torch.strided and edges.dim() == 2
         if listed and edges.size(1) == self.num_nodes:
+            if not known:
+                raise ValueError(
+                    f"The {self.where} must have one row for each node (got {self.num_nodes} rows, "
+                    f"the number of edges, and nothing says how many nodes there are): take a "
+                    f"layer of nodes, or if these are nodes say so by layout='NC'"
+                )
             warnings.warn(
                 f"The {self.where} has {self.num_nodes} rows, which is the number of nodes and "
                 f"of edges: they are taken for nodes. Say so by layout='NC', or take another layer",

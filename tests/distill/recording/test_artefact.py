@@ -31,6 +31,7 @@ MAKES = {
     "script": torch.jit.script,
     "trace": lambda model: torch.jit.trace(model, X),
     "export": lambda model: torch.export.export(model, (X,)).module(),
+    "exported program": lambda model: torch.export.export(model, (X,)),
     "fx": torch.fx.symbolic_trace,
     "compiled": lambda model: torch.compile(model, backend="eager"),
     "function": lambda model: lambda x: model(x),

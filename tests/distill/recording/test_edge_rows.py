@@ -165,6 +165,30 @@ def test_a_layer_that_may_be_of_either_is_warned_of() -> None:
         Distiller(teacher, student, [LSPLoss("message", "message")])(X, EDGES[:, :5])
 
 
+class Molecules(nn.Module):
+    """Takes numbers of atoms, and features of bonds alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.atoms, self.bonds = nn.Embedding(5, 4), nn.Linear(3, 4)
+        self.conv = GINEConv(nn.Linear(4, 5))
+
+    def forward(self, z: Tensor, edge_index: Tensor, w: Tensor, batch: Tensor | None) -> Tensor:
+        return self.conv(self.atoms(z), edge_index, self.bonds(w))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_features_of_edges_alone_are_not_taken_for_those_of_nodes(known: bool) -> None:
+    teacher, student, batch = Molecules(), Molecules(), torch.tensor([0, 0, 1, 1])
+    z, edges = torch.tensor([1, 2, 3, 4]), torch.tensor([[0, 1, 2, 3, 1, 0], [1, 0, 3, 2, 1, 0]])
+    args = (z, edges, W, batch if known else None)
+    match = "the 4 nodes of its graph" if known else "6 rows, the number of edges.*layout='NC'"
+    with pytest.raises(ValueError, match=match):
+        Distiller(teacher, student, [LSPLoss("bonds", "bonds")])(*args)
+    for layer in ("atoms", "conv"):
+        assert Distiller(teacher, student, [LSPLoss(layer, layer)])(*args)[1]["lsp"].isfinite()
+
+
 def test_a_failure_in_a_message_is_forgotten() -> None:
     make, layer, give = ON_EDGES["EdgeConv"]
     teacher, student = Net(make(), give), Net(make(), give)

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -35,20 +35,44 @@ def own(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, BaseData):
-        return copy.copy(value)
+        return _own_data(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(own, value))
     if type(value) in (tuple, list):
         return type(value)(map(own, value))
     if type(value) is dict:
         return {key: own(item) for key, item in value.items()}
-    if isinstance(value, (Mapping, list, set)) or _is_dataclass(value):
-        return copy.copy(value)
+    if isinstance(value, (MutableMapping, list, set)) or _is_dataclass(value):
+        return _own_parts(copy.copy(value))
+    return value
+
+
+def _own_data(data: BaseData) -> BaseData:
+    data = copy.copy(data)
+    for store in data.stores:
+        for key, value in store.items():
+            if isinstance(value, (MutableMapping, list, set)):
+                store[key] = own(value)
+    return data
+
+
+def _own_parts(value: Any) -> Any:
+    """Put containers of one's own into a copy of a container of another class."""
+    if isinstance(value, MutableMapping):
+        for key in list(value):
+            value[key] = own(value[key])
+    elif isinstance(value, list):
+        value[:] = map(own, value)
+    elif _is_dataclass(value):
+        for name in vars(value):  # frozen ones, too
+            object.__setattr__(value, name, own(getattr(value, name)))
     return value
 
 
 class Unchanged:
     """The tensors of arguments as they are now, and whether they still are later on.
+
+    Those in attributes of an object of some other class, which no one copies, must also be there.
 
     Args:
         args (Any): The arguments.
@@ -60,11 +84,12 @@ class Unchanged:
         >>> unchanged.check("teacher")
         Traceback (most recent call last):
         ValueError: 'teacher' must not write to the tensors it is given, which the student is given
-        too (got 1 rewritten in place): give it copies, teacher_args=(x.clone(), ...)
+        too (got 1 rewritten): give it copies, teacher_args=(x.clone(), ...)
     """
 
     def __init__(self, args: Any) -> None:
-        self.tensors = list(tensors_of(args))
+        self._held = list(_held(args))
+        self.tensors = [*tensors_of(args), *(x for _, _, x in self._held)]
         self._versions = [None if x.is_inference() else x._version for x in self.tensors]
 
     def check(self, owner: str) -> None:
@@ -72,13 +97,29 @@ class Unchanged:
         rewritten = sum(
             version is not None and x._version != version
             for x, version in zip(self.tensors, self._versions, strict=True)
-        )
+        ) + sum(vars(holder).get(name) is not x for holder, name, x in self._held)
         if rewritten:
             raise ValueError(
                 f"'{owner}' must not write to the tensors it is given, which the student is given "
-                f"too (got {rewritten} rewritten in place): give it copies, "
+                f"too (got {rewritten} rewritten): give it copies, "
                 f"teacher_args=(x.clone(), ...)"
             )
+
+
+def _held(value: Any) -> Iterator[tuple[Any, str, torch.Tensor]]:
+    """Yield the tensors in attributes of objects that are no container known here."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _held(item)
+        return
+    known = (torch.Tensor, nn.Module, BaseData, type)
+    if isinstance(value, known) or callable(value) or _is_dataclass(value):
+        return
+    for name, x in getattr(value, "__dict__", {}).items():
+        if isinstance(x, torch.Tensor):
+            yield value, name, x
 
 
 class Turns:
@@ -132,7 +173,7 @@ class RandomState:
     """The random numbers that a model may draw, given back to the next one: both draw the same.
 
     These are torch's, on the CPU and on the model's device, and those of NumPy and of Python, which
-    samplers of PyG use; the latter two only for as long as somebody draws them, for they cost more.
+    samplers of PyG use.
 
     Args:
         model (torch.nn.Module): A model, on whose device numbers may be drawn.
@@ -148,7 +189,6 @@ class RandomState:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._others = True
         self._state: tuple[Any, ...] = ()
 
     def save(self) -> None:
@@ -158,26 +198,33 @@ class RandomState:
         if parameter is not None and parameter.device.type not in ("cpu", "meta"):
             device = parameter.device
             there = torch.get_device_module(device).get_rng_state(device), device
-        others = (np.random.get_state(), random.getstate()) if self._others else None  # noqa: NPY002
-        self._state = torch.get_rng_state(), there, others
+        self._state = torch.get_rng_state(), there, _of_numpy(), random.getstate()
 
     def restore(self) -> None:
         """Go back to the state that was kept."""
-        here, there, others = self._state
+        here, there, of_numpy, of_python = self._state
         self._state = ()
         torch.set_rng_state(here)
         if there is not None:
             torch.get_device_module(there[1]).set_rng_state(*there)
-        if others is not None:
-            of_numpy, of_python = others
-            now: Any = np.random.get_state()  # noqa: NPY002
-            same = bool(np.array_equal(now[1], of_numpy[1])) and now[2:] == of_numpy[2:]
-            self._others = not (same and random.getstate() == of_python)
+        if not _same(_of_numpy(), of_numpy):  # to set it costs more than a look
             np.random.set_state(of_numpy)  # noqa: NPY002
+        if random.getstate() != of_python:
             random.setstate(of_python)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_state": ()}
+
+
+def _of_numpy() -> Any:
+    return np.random.get_state(legacy=False)  # noqa: NPY002 - that of others' code
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two states of NumPy are equal, dictionaries of arrays and numbers."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
 
 
 def _first_parameter(model: nn.Module) -> torch.Tensor | None:

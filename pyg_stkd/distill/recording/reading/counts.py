@@ -33,6 +33,9 @@ def node_counts(bound: Mapping[str, Any]) -> set[int]:
         x = x[-1] if isinstance(x[-1], Tensor) else x[0]
     if isinstance(x, Tensor) and x.layout == torch.strided and x.dim() > 0:
         return {x.size(0)} if x.dim() <= 2 else set(x.shape)
+    batch = find_input(bound, "batch")
+    if isinstance(batch, Tensor) and batch.dim() == 1:
+        return {batch.numel()}
     edges = find_edge_index(bound)
     of_edges = {edges.size(1)} if isinstance(edges, Tensor) and edges.dim() == 2 else set()
     return nodes_of(bound) - of_edges

@@ -3,7 +3,8 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-from collections import namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 
 from pyg_stkd import Distiller
 from pyg_stkd.distill import DistillationLoss, HintLoss, OutputLoss
-from pyg_stkd.distill.recording.reading.arguments import Carried, RandomState, own
+from pyg_stkd.distill.recording.reading.arguments import Carried, own
 
 EDGES = torch.tensor([[0, 1, 2, 3, 0], [1, 2, 3, 0, 2]])
 Pair = namedtuple("Pair", "x more")
@@ -64,6 +65,24 @@ def set_inner(given: Any) -> torch.Tensor:
     return given[0]["x"]
 
 
+def set_deep(given: Any) -> torch.Tensor:
+    parts = given["in"] if isinstance(given, dict) else given.more
+    parts[0]["x"] = parts[0]["x"] + 1
+    return parts[0]["x"]
+
+
+class Own(OrderedDict):
+    pass
+
+
+class Listed(list):
+    pass
+
+
+def deep() -> Any:
+    return Listed([defaultdict(list, x=torch.randn(4, 3))])
+
+
 KINDS = {
     "data": (data, set_data),
     "batch": (lambda: Batch.from_data_list([data(), data()]), set_data),
@@ -73,6 +92,9 @@ KINDS = {
     "nested": (lambda: ({"x": torch.randn(4, 3)}, None), set_inner),
     "named": (lambda: Pair({"x": torch.randn(4, 3)}, 0), set_inner),
     "dataclass": (lambda: Inputs(torch.randn(4, 3)), set_data),
+    "dictionary of a class of its own": (lambda: Own({"in": deep()}), set_deep),
+    "in a dataclass": (lambda: Inputs(torch.ones(1), deep()), set_deep),
+    "in data": (lambda: Data(more=deep()), set_deep),
 }
 
 
@@ -117,9 +139,44 @@ def test_teachers_that_write_to_tensors_are_refused(own_args: bool) -> None:
         distiller(x, teacher_args=(x.clone(),))
         assert not x.any()
         return
-    match = r"'teacher' must not write to the tensors.*\(got 1 rewritten in place\).*teacher_args"
+    match = r"'teacher' must not write to the tensors.*\(got 1 rewritten\).*teacher_args"
     with pytest.raises(ValueError, match=match):
         distiller(x)
+
+
+class Held:
+    """An object of a class of one's own, which nobody copies."""
+
+    def __init__(self) -> None:
+        self.x, self.seen = torch.zeros(3, 2), 0
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("deep", [False, True])
+def test_teachers_that_write_to_objects_are_refused(in_place: bool, deep: bool) -> None:
+    class Writes(nn.Linear):
+        def forward(self, given: Any) -> torch.Tensor:
+            held = given["in"] if deep else given
+            held.x = held.x.add_(1) if in_place else held.x + 1
+            return super().forward(held.x)
+
+    distiller = Distiller(Writes(2, 2), Writes(2, 2), [OutputLoss()])
+    given = {"in": Held()} if deep else Held()
+    with pytest.raises(ValueError, match=r"'teacher' must not write to the .*\(got 1 rewritten\)"):
+        distiller(given)
+    distiller(given, teacher_args=({"in": Held()} if deep else Held(),))
+
+
+def test_objects_may_count_and_keep_what_they_computed() -> None:
+    class Reads(nn.Linear):
+        def forward(self, held: Any) -> torch.Tensor:
+            held.seen += 1
+            held.twice = held.x * 2
+            return super().forward(held.twice)
+
+    held = Held()
+    Distiller(Reads(2, 2), Reads(2, 2), [OutputLoss()])(held)
+    assert held.seen == 2
 
 
 DRAWS = {
@@ -160,15 +217,30 @@ def test_both_models_draw_the_same_and_the_student_as_if_it_were_alone(kind: str
     assert after == (torch.rand(1), np.random.rand(), random.random())  # noqa: NPY002
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_state_is_watched_for_as_long_as_somebody_draws(several: bool) -> None:
-    state = RandomState(nn.Linear(1, 1))
-    state.save()
-    if several:
-        random.random()
-    state.restore()
-    assert state._others is several
-    assert pickle.loads(pickle.dumps(state))._others is several
+class LateDraws(nn.Module):
+    """Draws from its third call on, as a sampler does that caches its first batches."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.lin, self.draw, self.calls = nn.Linear(3, 2), draw, 0
+        self.drawn: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.drawn += [self.draw()] if self.calls > 2 else []
+        return self.lin(x)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, np.random.randn], ids=str)
+def test_numbers_that_are_drawn_late_are_the_same(draw: Callable[[], float]) -> None:
+    teacher, student = LateDraws(draw), LateDraws(draw)
+    distiller = Distiller(teacher, student, [OutputLoss()])
+    seed()
+    expected = [draw() for _ in range(5)]
+    seed()
+    for _ in range(7):
+        distiller(torch.ones(4, 3))
+    assert teacher.drawn == student.drawn == expected
 
 
 class Cell(nn.Module):

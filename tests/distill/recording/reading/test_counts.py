@@ -33,6 +33,8 @@ def typed() -> HeteroData:
         ({"x": torch.ones(2, 4, 3, 2), "edge_index": EDGES}, {2, 4, 3}),  # which axis, nobody says
         ({"features": torch.ones(5, 2), "edge_index": EDGES}, {5}),
         ({"edge_attr": torch.ones(4, 2), "edge_index": EDGES}, set()),  # one for each edge
+        ({"z": torch.ones(5).long(), "edge_index": EDGES}, set()),  # or labels, or types of edges
+        ({"z": torch.ones(5).long(), "batch": torch.zeros(5).long(), "edge_index": EDGES}, {5}),
         ({}, set()),
     ],
 )
