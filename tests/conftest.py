@@ -44,6 +44,12 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
     return [collector for collector in found if type(collector) is pytest.Module]
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Starts every module from one state of torch's generators, whichever came before it."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(12345)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips tests marked ``full`` unless ``FULL_TEST=1``."""
     if FULL_TEST:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pyg_stkd import functional, kernels
+from pyg_stkd import Distiller, distill, functional, kernels
 from pyg_stkd import nn as stkd
 
 pytestmark = [
@@ -72,6 +72,31 @@ def sequences_of_one_graph(_: int, num_edges: int) -> tuple[Any, ...]:
     return sequences(20, num_edges)
 
 
+def loops_later(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    x, (first, second) = on_graph(num_nodes, num_edges)
+    if num_nodes == SIZES[0][0]:  # none in the first graph
+        second = torch.where(first == second, (second + 1) % num_nodes, second)
+    else:
+        second[::7] = first[::7]
+    return x, torch.stack([first, second])
+
+
+def to_fewer(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    sources = torch.randint(num_nodes, (num_edges,))
+    targets = torch.randint(num_nodes // 2, (num_edges,))
+    return torch.randn(num_nodes, 8), torch.stack([sources, targets])
+
+
+def dense(_: int, num_edges: int) -> tuple[Any, ...]:
+    # A batch and steps of other numbers, and as many nodes as the attention is of.
+    x = torch.randn(2 + num_edges % 7, 2 + num_edges % 11, 20, 4)
+    return x, torch.rand(x.size(0), 20, 20), torch.rand(20, 20)
+
+
+def batches(_: int, num_edges: int) -> tuple[Any, ...]:
+    return (torch.randn(2 + num_edges % 7, 12, 20, 4),)
+
+
 def edge_network() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU())
 
@@ -87,6 +112,60 @@ class Loss(nn.Module):
         return self.loss(self.lin(x), x.detach(), *graph)
 
 
+class Between(nn.Module):
+    """A layer between two kinds of nodes: those of the first half are the targets."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv((x, x[: x.size(0) // 2]), edge_index)
+
+
+class Pairs(nn.Module):
+    """A dynamic layer between two sets of points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = stkd.DynamicEdgeConv(edge_network(), 3)
+
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        return self.conv((x, x[::2].contiguous()), (batch, batch[::2].contiguous()))
+
+
+class Distilled(nn.Module):
+    """A student beside a teacher, with one loss."""
+
+    def __init__(self, loss: nn.Module, width: int = 8, sample: tuple[Any, ...] = ()) -> None:
+        super().__init__()
+        self.distiller = Distiller(Simple(width, 7), Simple(width, 6), [loss])
+        self.distiller.check(*sample)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        target = x[..., 0].tanh() if x.dim() == 4 else None
+        out, losses = self.distiller(x, edge_index, target=target)
+        return out.square().mean() + sum(losses.values())
+
+
+class Simple(nn.Module):
+    """A layer, a sum over neighbours, and a head of 3 classes, or a forecast of sequences."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.lin, self.head = nn.Linear(width, hidden), nn.Linear(hidden, 3 if width == 8 else 1)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.lin(x)
+        h = h.index_add(-2, edge_index[1], h.index_select(-2, edge_index[0])).tanh()
+        return self.head(h) if x.dim() == 2 else self.head(h).squeeze(-1)
+
+
+def distilled(make: Callable[[], nn.Module], inputs: Callable[..., tuple[Any, ...]]) -> Case:
+    width = 8 if inputs is on_graph else 4
+    return Case(lambda: Distilled(make(), width, inputs(*SIZES[0])), inputs, late=True)
+
+
 def lsp_of(kernel: kernels.Kernel, **options: Any) -> Callable[..., Tensor]:
     return lambda s, t, edge_index: functional.lsp(s, t, edge_index, kernel, **options)
 
@@ -99,8 +178,16 @@ def temporal(s: Tensor, t: Tensor, _: Tensor) -> Tensor:
     return functional.temporal_correlation(s, t, kernels.RBF(2.0))
 
 
-def gsp(s: Tensor, t: Tensor, _: Tensor) -> Tensor:
-    return functional.gsp(s, t, kernels.RBF(2.0))
+def gsp_of(kernel: kernels.Kernel) -> Callable[..., Tensor]:
+    return lambda s, t, _: functional.gsp(s, t, kernel)
+
+
+def contrast(s: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    return functional.contrast(s, t[..., :6])
+
+
+def response(s: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    return functional.response(s, t[..., :6], t[..., 2:])
 
 
 LAYERS = {
@@ -122,9 +209,23 @@ LAYERS = {
         lambda: stkd.GatedTemporalConv(4, 6, gate="pgt"), lambda n, e: sequences(n, e)[:1]
     ),
     "STConv": Case(lambda: stkd.STConv(4, 6, 8), sequences),
+    "GATConv, loops from the second graph on": Case(lambda: stkd.GATConv(8, 6, 4), loops_later),
+    "GATConv, two kinds of nodes": Case(
+        lambda: Between(stkd.GATConv((8, 8), 6, heads=2, add_self_loops=False)), to_fewer
+    ),
+    "EdgeConv, two kinds of nodes": Case(lambda: Between(stkd.EdgeConv(edge_network())), to_fewer),
+    "DynamicEdgeConv, pairs": Case(Pairs, points),
+    "ChebAttentionConv": Case(lambda: stkd.ChebAttentionConv(4, 6, 3), dense),
+    "SpatialAttention": Case(lambda: stkd.SpatialAttention(4, 20, 12), batches),
+    "TemporalAttention": Case(lambda: stkd.TemporalAttention(4, 20, 12), batches),
+    "NodeLayerNorm": Case(lambda: stkd.NodeLayerNorm(4), without_graph),
+    "NodeBatchNorm": Case(lambda: stkd.NodeBatchNorm(20), batches),
 }
 MODELS = {
     "GAT": Case(lambda: stkd.GAT(8, 6, 3, num_layers=2), on_graph),
+    "GAT, loops from the second graph on": Case(
+        lambda: stkd.GAT(8, 6, 3, num_layers=2), loops_later
+    ),
     "DGCNN": Case(
         lambda: stkd.DGCNN(8, 3, k=4, channels=(8, 8), mlp_channels=(8,), dropout=0.0),
         points,
@@ -140,9 +241,37 @@ LOSSES = {
     "lsp, Laplacian": Case(lambda: Loss(8, lsp_of(kernels.Laplacian(2.0))), on_graph),
     "spatial correlation": Case(lambda: Loss(4, spatial), sequences, late=True),
     "temporal correlation": Case(lambda: Loss(4, temporal), sequences),
-    "gsp": Case(lambda: Loss(8, gsp), on_graph),
+    "lsp, Polynomial": Case(lambda: Loss(8, lsp_of(kernels.Polynomial(2))), on_graph),
+    "lsp, SquaredEuclidean": Case(lambda: Loss(8, lsp_of(kernels.SquaredEuclidean())), on_graph),
+    "lsp, Euclidean": Case(lambda: Loss(8, lsp_of(kernels.Euclidean())), on_graph),
+    "gsp": Case(lambda: Loss(8, gsp_of(kernels.RBF(2.0))), on_graph),
+    "gsp, Cosine": Case(lambda: Loss(8, gsp_of(kernels.Cosine())), on_graph),
+    "gsp, Polynomial": Case(lambda: Loss(8, gsp_of(kernels.Polynomial(2))), on_graph),
+    "contrast": Case(lambda: Loss(8, contrast), on_graph),
+    "response": Case(lambda: Loss(8, response), on_graph),
 }
-CASES = LAYERS | MODELS | LOSSES
+# Whole distillers: hooks break their graph, and they are compiled once for each size at first.
+DISTILLERS = {
+    "SoftTargetLoss": distilled(distill.SoftTargetLoss, on_graph),
+    "LogitLoss": distilled(distill.LogitLoss, on_graph),
+    "OutputLoss": distilled(distill.OutputLoss, on_graph),
+    "HintLoss": distilled(lambda: distill.HintLoss("lin", "lin"), on_graph),
+    "AttentionTransferLoss": distilled(
+        lambda: distill.AttentionTransferLoss("lin", "lin"), on_graph
+    ),
+    "ContrastiveLoss": distilled(lambda: distill.ContrastiveLoss("lin", "lin"), on_graph),
+    "GSPLoss": distilled(lambda: distill.GSPLoss("lin", "lin"), on_graph),
+    "LSPLoss": distilled(lambda: distill.LSPLoss("lin", "lin", kernels.RBF(2.0)), on_graph),
+    "ResponseLoss": distilled(distill.ResponseLoss, sequences),
+    "SpatialCorrelationLoss": distilled(
+        lambda: distill.SpatialCorrelationLoss("lin", "lin", kernels.RBF(2.0)), sequences
+    ),
+    "TemporalCorrelationLoss": distilled(
+        lambda: distill.TemporalCorrelationLoss("lin", "lin", kernels.RBF(2.0)), sequences
+    ),
+}
+WHOLE = LAYERS | MODELS | LOSSES
+CASES = WHOLE | DISTILLERS
 
 
 def gradients(model: nn.Module, run: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
@@ -195,6 +324,17 @@ def test_trains_under_the_default_backend(name: str) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("dynamic", [None, True])
-@pytest.mark.parametrize("name", [name for name in CASES if name != "DGCNN"])  # reads sizes
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != "DGCNN"])  # reads sizes
 def test_compiles_whole_for_graphs_of_any_size(name: str, dynamic: bool | None) -> None:
     train(name, "aot_eager", fullgraph=True, dynamic=dynamic)
+
+
+def test_nothing_public_is_left_out() -> None:
+    def all_of(module: Any, base: type) -> set[str]:
+        found = {name: getattr(module, name) for name in module.__all__}
+        return {k for k, v in found.items() if isinstance(v, type) and issubclass(v, base)}
+
+    no_gradient, abstract = {"KNNGraph"}, {"DistillationLoss"}
+    known = {name.split(",")[0] for name in CASES}
+    assert all_of(stkd, nn.Module) - no_gradient <= known
+    assert all_of(distill, distill.DistillationLoss) - abstract <= known

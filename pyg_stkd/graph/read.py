@@ -11,7 +11,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.typing import SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
 
-from pyg_stkd.graph.exporting import is_exporting
+from pyg_stkd.graph.exporting import is_exporting, is_transforming
 
 __all__ = ["Size", "as_pair", "read", "resolve_size"]
 
@@ -79,8 +79,10 @@ def resolve_size(edges: Tensor, num_nodes: Size, given: tuple[int, int] | None) 
     low, top = 0, (-1, -1)
     if not checked and edges.numel() > 0:
         low = int(edges.min())
-        high = edges.amax(dim=1).tolist()
-        top = (high[0], high[1])
+        high = edges.amax(dim=1)
+        # Older versions of torch make no list of what a transform wraps.
+        pair = [int(n) for n in high] if is_transforming() else high.tolist()
+        top = (pair[0], pair[1])
     if low < 0:
         raise IndexError(f"'edge_index' must not hold negative indices (got {low})")
     if num_nodes is not None:

@@ -16,7 +16,11 @@ from pyg_stkd.functional import gsp, lsp, spatial_correlation, spmm, temporal_co
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF, Cosine, Laplacian
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is blind here"),
+    # Older versions of torch have no rule for batches of some operators of PyG.
+    pytest.mark.filterwarnings("ignore:There is a performance drop"),
+]
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0, 2], [1, 2, 3, 4, 0, 2, 0]])
 GRAPH = Graph(EDGES, 5)

@@ -4,7 +4,8 @@
     python tests/fuzz/drive.py --guided --seconds 600 readers     # by coverage, with atheris
 
 An input is made from a seed and its number: ``--only 'PeMSD7' --first 17 --inputs 1`` runs one
-again. What raises is a failure, printed with its number; so is what takes longer than a minute.
+again. What raises is a failure, printed with its number; so is what takes more than a minute of the
+processor.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class TooSlowError(Exception):
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    raise TooSlowError if number == signal.SIGALRM else KeyboardInterrupt
+    raise TooSlowError if number == signal.SIGPROF else KeyboardInterrupt
 
 
 def run(targets: dict[str, Target], args: argparse.Namespace) -> dict[str, Any]:
@@ -45,13 +46,13 @@ def run(targets: dict[str, Target], args: argparse.Namespace) -> dict[str, Any]:
     failures: Counter[str] = Counter()
     start, done = time.process_time(), 0
     deadline = time.monotonic() + args.seconds if args.seconds else float("inf")
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     signal.signal(signal.SIGTERM, stop)
     last = args.first + -(-args.inputs // len(targets))
     with contextlib.suppress(KeyboardInterrupt):  # told to stop: the figures so far
         for number, (name, target) in product(range(args.first, last), targets.items()):
             source = random.Random(f"{args.seed} {name} {number}")
-            signal.alarm(60)
+            signal.setitimer(signal.ITIMER_PROF, 60)
             try:
                 end = target(source.randrange)
             except Exception as error:  # whatever it is, it is what is looked for
@@ -65,7 +66,7 @@ def run(targets: dict[str, Target], args: argparse.Namespace) -> dict[str, Any]:
                     print(f"input {number} of {name}:", file=sys.stderr)
                     traceback.print_exc()
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             ends[name][end] += 1
             done += 1
             if time.monotonic() > deadline:

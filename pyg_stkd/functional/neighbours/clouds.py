@@ -52,10 +52,10 @@ def like_clouds(sizes: Sequence[int], limit: int) -> list[list[int]]:
     return groups
 
 
-def in_range(x: Tensor, small: bool) -> Tensor:
+def in_range(x: Tensor, tiny: bool) -> Tensor:
     """Return finite points, moved by a power of 2 to where squared distances are usual numbers.
 
-    If :obj:`small` is set, the smallest coordinates are looked at too.
+    Points of which some are :obj:`tiny` are moved up, as far as their largest one allows.
     """
     if x.numel() == 0:
         return x
@@ -65,7 +65,7 @@ def in_range(x: Tensor, small: bool) -> Tensor:
         raise ValueError("'x' must be finite (got NaN or infinite values)")
     top = (math.frexp(torch.finfo(x.dtype).max)[1] - math.ceil(math.log2(x.size(1)))) // 2 - 3
     exponent = math.frexp(reach)[1]
-    usual = -top // 2 < exponent <= top and not (small and has_tiny(x))
+    usual = -top // 2 < exponent <= top and not tiny
     if usual or reach == 0:
         return x
     steps = top - exponent

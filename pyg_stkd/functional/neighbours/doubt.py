@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -128,22 +129,27 @@ def settle(
     if row.numel() == 0:
         return
     first, kth, after, last = found.score[row].unbind(1)
-    known = torch.where(last > -torch.inf, last, torch.minimum(kth, after))
+    fewest = min((b - a for a, b in pairwise(starts)), default=0) - int(not loop)
+    whole = fewest >= found.wanted  # each cloud has a last one
+    known = last if whole else torch.where(last > -torch.inf, last, torch.minimum(kth, after))
     own = norm[row]
-    least = rounding.gap(own, known, norm.amax())
-    doubt = (kth - after < least) | ((own - first) * _SMALL < least)
+    least = rounding.gap(own, known, None if whole else norm.amax())
     hard = kth - last < least  # one that was not found may be among the nearest
-    row, hard = row[doubt], hard[doubt]
-    start = torch.tensor(starts, device=x.device)
-    cloud = torch.bucketize(row, start[1:], right=True)
-    others = start.diff()[cloud] - int(not loop)
-    easy = ~hard
-    _order(found, x, row[easy], others[easy], loop)
-    for i, rows in _runs(cloud[hard], row[hard]):
+    easy = ((kth - after < least) | ((own - first) * _SMALL < least)) & ~hard
+    _order(found, x, row[easy], None if whole else starts, loop)
+    row = row[hard]
+    if row.numel() == 0:
+        return
+    for i, rows in _runs(_cloud(starts, row), row):
         points = x[starts[i] : starts[i + 1]]
         degree = min(found.near.size(1), points.size(0) - (not loop))
         near = _search(points, rows - starts[i], degree - loop)
         found.near[rows, int(loop) : degree] = near + starts[i]
+
+
+def _cloud(starts: Sequence[int], row: Tensor) -> Tensor:
+    """Return the cloud of each point."""
+    return torch.bucketize(row, torch.tensor(starts[1:], device=row.device), right=True)
 
 
 def _close(score: Tensor, norm: Tensor, rounding: Rounding) -> Tensor:
@@ -155,17 +161,19 @@ def _close(score: Tensor, norm: Tensor, rounding: Rounding) -> Tensor:
     return (~(least > most)).nonzero().view(-1)  # NaN, of two that are not there, is no bound
 
 
-def _order(found: Found, x: Tensor, row: Tensor, others: Tensor, loop: bool) -> None:
-    """Sort what is found of some points, which have so many others in their clouds."""
+def _order(found: Found, x: Tensor, row: Tensor, starts: Sequence[int] | None, loop: bool) -> None:
+    """Sort what is found of some points; the starts of clouds are given if some are too small."""
     if row.numel() == 0 or found.more is None:
         return
     column = torch.cat([found.near[row], found.more[row]], dim=1)
-    few = int(others.amin()) < column.size(1)
-    absent = torch.arange(column.size(1), device=x.device) >= others.unsqueeze(1)
-    if few:
+    absent = None
+    if starts is not None:
+        sizes = torch.tensor(starts, device=x.device).diff()[_cloud(starts, row)]
+        others = (sizes - int(not loop)).unsqueeze(1)
+        absent = torch.arange(column.size(1), device=x.device) >= others
         column = torch.where(absent, row.unsqueeze(1), column)
     distance = _distance(x, row, column)
-    if few:
+    if absent is not None:
         distance.masked_fill_(absent, torch.inf)
     if loop:
         distance[:, 0] = -1

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.neighbours.doubt import Found
+from pyg_stkd.functional.neighbours.doubt import MORE, Found
 from pyg_stkd.functional.neighbours.largest import largest, largest_by_groups, num_groups
 
 __all__ = [
@@ -83,6 +83,7 @@ def search_cloud(
     # Whole numbers stay whole, so that equal distances are equal: no roots.
     columns = x.t().contiguous() if direct else plan.norm[first : first + known].unsqueeze(0)
     centres = (x[:n].t().unsqueeze(-1) if direct else x[:n]).split(rows_at_once(n, limit), -2)
+    arrays = [None if part is None else part[first : first + n].numpy() for part in found]
     start = rows = 0
     for centre in centres:
         if centre.size(-2) != rows:  # all but the last have as many
@@ -102,9 +103,26 @@ def search_cloud(
             column, value = largest_by_groups(whole, wanted, groups, at, left)
         else:
             column, value = largest(whole, wanted, at)
-        place = slice(first + start, first + start + rows)
-        found.map(lambda part: part[place]).write(column, value, first)  # noqa: B023
+        part = slice(start, start + rows)
+        _write(arrays, part, column.numpy(), value.numpy(), first)
         start += rows
+
+
+def _write(
+    found: Sequence[Array | None], rows: slice, column: Array, score: Array, first: int
+) -> None:
+    """Do what :meth:`Found.write` does to some rows."""
+    near, more, kept = found
+    assert near is not None
+    k, wanted = near.shape[1], column.shape[1]
+    np.add(column[:, :k], first, out=near[rows, :wanted])
+    if more is None or kept is None:
+        return
+    kept[rows] = score
+    if wanted > k:
+        np.add(column[:, k:], first, out=more[rows, : wanted - k])
+    if wanted < k + MORE:  # there is no more
+        kept[rows, wanted - k - MORE :] = -np.inf
 
 
 def sum_squares(

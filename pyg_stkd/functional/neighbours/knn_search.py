@@ -79,13 +79,17 @@ def _fill(x: Tensor, starts: list[int], others: list[int], loop: bool, near: Ten
     if move:
         moved = centred(x, starts, move, ALIGN)
         norm = square_norms(moved)
+    tiny = False
     if not move or not are_usual(norm):
-        scaled = in_range(x, not move)
+        tiny = not move and has_tiny(x)
+        scaled = in_range(x, tiny)
         moved = centred(scaled, starts, move, ALIGN)
         norm = square_norms(moved) if move else moved.new_zeros(moved.size(0))
-    vanish = (
-        has_tiny_norm(norm[: x.size(0)], moved) if move else has_tiny(scaled)
-    ) or have_vanished(scaled, x)
+    if move:
+        tiny = has_tiny_norm(norm[: x.size(0)], moved)
+    elif scaled is not x:
+        tiny = has_tiny(scaled)
+    vanish = tiny or have_vanished(scaled, x)
     found = Found.of(near, moved.dtype) if move or vanish else Found(near)
     _search_clouds(moved, Plan(starts, others, loop, norm), found)
     norm, rounding = norm[: x.size(0)], Rounding.of(moved.dtype, x.size(1), vanish)
@@ -96,7 +100,7 @@ def _fill(x: Tensor, starts: list[int], others: list[int], loop: bool, near: Ten
 def _(x: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
     size: int | torch.SymInt
     if batch is None:
-        size = x.size(0) * min(k, max(0, x.size(0) - (not loop)))
+        size = x.size(0) * min(k, max(0, x.size(0) - int(not loop)))
     else:
         size = torch.library.get_ctx().new_dynamic_size()
     return x.new_empty(2, size, dtype=torch.int64)

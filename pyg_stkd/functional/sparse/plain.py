@@ -90,7 +90,7 @@ def plain_knn(x: Tensor, k: int, loop: bool) -> Tensor:
     """Compute :func:`~pyg_stkd.functional.knn_graph` of one cloud, of k points at least."""
     num_points = x.size(0)
     if isinstance(num_points, int):  # else a symbol, from which torch.export demands enough
-        k = min(k, num_points - (not loop))
+        k = min(k, num_points - int(not loop))
     x = x.to(compute_dtype(x.dtype))
     if x.size(1) <= 4:
         score = -(x[:, None] - x).square().sum(-1)

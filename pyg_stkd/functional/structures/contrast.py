@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.functional.structures.divergence import check_finite
 from pyg_stkd.functional.structures.global_structure import paired_rows
 
 __all__ = ["contrast"]
@@ -41,7 +42,7 @@ def contrast(
 
     Raises:
         TypeError: If features are not of floating point numbers.
-        ValueError: If shapes differ or an option is not in its range.
+        ValueError: If shapes differ, an option is not in its range, or features are not finite.
 
     Example:
         >>> z = torch.eye(2)
@@ -59,4 +60,8 @@ def contrast(
         return s.sum() + t.sum()
     s, t = F.normalize(s, dim=-1), F.normalize(t, dim=-1)
     own = torch.arange(s.size(0), device=s.device)
-    return F.cross_entropy(s @ t.t() / float(temperature), own)
+    with torch.autocast(s.device.type, enabled=False):
+        cosine = s @ t.t()
+    loss = F.cross_entropy(cosine / float(temperature), own)
+    check_finite(loss, "contrasted", z_student=z_student, z_teacher=z_teacher)
+    return loss

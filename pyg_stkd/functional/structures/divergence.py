@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
+from pyg_stkd.functional.sparse.sparse_ops import compute_dtype
 from pyg_stkd.graph import is_transforming
 
-__all__ = ["Direction", "check_finite", "divergence", "given_structure"]
+__all__ = ["Direction", "check_finite", "common_dtype", "divergence", "given_structure"]
 
 Direction = Literal["student", "teacher"]
 
@@ -48,6 +49,19 @@ def given_structure(structure: Tensor, shape: Sequence[int], axes: str) -> Tenso
             f"(got {list(structure.shape)})"
         )
     return structure.detach()
+
+
+def common_dtype(*inputs: Tensor | None) -> torch.dtype:
+    """Return the dtype of a loss of these inputs, single precision at least.
+
+    Example:
+        >>> common_dtype(torch.ones(1).half(), None, torch.ones(1).bfloat16())
+        torch.float32
+    """
+    first, *others = (compute_dtype(x.dtype) for x in inputs if x is not None)
+    for other in others:
+        first = torch.promote_types(first, other)
+    return first
 
 
 def check_finite(loss: Tensor, what: str, **inputs: Tensor | None) -> None:

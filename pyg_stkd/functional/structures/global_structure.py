@@ -7,11 +7,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.functional.structures.divergence import check_finite
 from pyg_stkd.functional.structures.pairwise import pairwise
-from pyg_stkd.functional.structures.prepared import prepared
+from pyg_stkd.functional.structures.prepared import has_bound, mapped, prepared
+from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import Cosine, Kernel, Linear
 
 __all__ = ["gsp", "paired_rows"]
+
+# Matrices that are closer together, as a part of their largest element, have too few digits of
+# their difference.
+_CLOSE = 2.0**-10
 
 
 def gsp(
@@ -30,10 +36,10 @@ def gsp(
         \right)^2
 
     For :class:`~pyg_stkd.kernels.Cosine` and :class:`~pyg_stkd.kernels.Linear` no
-    :math:`N \times N` matrix is built where the features are narrower than that: the sum is
-    :math:`\lVert \mathbf{S}^\top \mathbf{S} \rVert^2 + \lVert \mathbf{T}^\top \mathbf{T} \rVert^2
-    - 2 \lVert \mathbf{S}^\top \mathbf{T} \rVert^2`, in float64 against cancellation, over all
-    nodes.
+    :math:`N \times N` matrix is built where the features are narrower than that: of centred
+    features the sum is :math:`\lVert \mathbf{S}^\top \mathbf{S} \rVert^2 +
+    \lVert \mathbf{T}^\top \mathbf{T} \rVert^2 - 2 \lVert \mathbf{S}^\top \mathbf{T} \rVert^2`,
+    and what their means add is simple; in float64 against cancellation, over all nodes.
 
     Args:
         z_student (Tensor): The student's features.
@@ -49,7 +55,8 @@ def gsp(
 
     Raises:
         TypeError: If features are not of floating point numbers.
-        ValueError: If the numbers of nodes differ or :obj:`max_samples` is below 1.
+        ValueError: If the numbers of nodes differ, :obj:`max_samples` is below 1, or features are
+            not finite.
 
     Example:
         >>> s, t = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -67,15 +74,12 @@ def gsp(
     s, t = paired_rows(z_student, z_teacher, None if by_features else max_samples)
     if s.size(0) == 0:
         return s.sum()
-    if not by_features:
-        return F.mse_loss(
-            kernel(pairwise(s, kernel)).to(s.dtype), kernel(pairwise(t, kernel)).to(s.dtype)
-        )
-    s, t = s.double(), t.double()
-    s, t = prepared(s, kernel), prepared(t, kernel)
-    squares = (s.t() @ s).square().sum() + (t.t() @ t).square().sum()
-    total = squares - 2 * (s.t() @ t).square().sum()
-    return (total.clamp(min=0) / s.size(0) ** 2).to(z_student.dtype)
+    if by_features:
+        loss = _by_features(prepared(s.double(), kernel), prepared(t.double(), kernel)).to(s.dtype)
+    else:
+        loss = _by_pairs(s, t, kernel)
+    check_finite(loss, "global", z_student=z_student, z_teacher=z_teacher)
+    return loss
 
 
 def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, Tensor]:
@@ -95,3 +99,35 @@ def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, 
     if s.dtype in (torch.float16, torch.bfloat16):
         s = s.float()
     return s, t.to(s.dtype)
+
+
+def _by_features(s: Tensor, t: Tensor) -> Tensor:
+    """Return the mean of (s_i s_j - t_i t_j)^2 without a matrix of pairs."""
+    num_nodes, (s_mean, t_mean) = s.size(0), (x.mean(dim=0) for x in (s, t))
+    s, t = s - s_mean, t - t_mean
+    # With the means a and b: s_i s_j - t_i t_j = a a - b b + u_i + u_j + centred parts, where u_i
+    # is a s_i - b t_i, and all of these sum to 0 over i.
+    offset = s_mean @ s_mean - t_mean @ t_mean
+    linear = s @ s_mean - t @ t_mean
+    squares = (s.t() @ s).square().sum() + (t.t() @ t).square().sum()
+    centred = (squares - 2 * (s.t() @ t).square().sum()).clamp(min=0)
+    return offset.square() + 2 * linear.square().mean() + centred / num_nodes**2
+
+
+def _by_pairs(s: Tensor, t: Tensor, kernel: Kernel) -> Tensor:
+    """Return the mean over pairs; in float64 where the two matrices are close together."""
+
+    def mean(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        ours, theirs = (mapped(kernel, pairwise(x, kernel)) for x in (s, t))
+        dtype = torch.promote_types(ours.dtype, theirs.dtype)
+        return F.mse_loss(ours.to(dtype), theirs.to(dtype)), theirs
+
+    dtype = s.dtype
+    compiling = torch.compiler.is_compiling() or is_transforming()
+    if dtype == torch.float64 or s.device.type == "mps" or (compiling and has_bound(kernel)):
+        return mean(s, t)[0]
+    if not compiling:
+        loss, theirs = mean(s, t)
+        if bool(loss.detach() > (_CLOSE * theirs.abs().amax()).square()) and bool(loss.isfinite()):
+            return loss.to(dtype)
+    return mean(s.double(), t.double())[0].to(dtype)

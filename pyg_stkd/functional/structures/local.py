@@ -9,15 +9,16 @@ from torch import Tensor
 
 from pyg_stkd import checks
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
-from pyg_stkd.functional.sparse.sparse_ops import reduce_segments
+from pyg_stkd.functional.sparse.sparse_ops import compute_dtype, reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
 from pyg_stkd.functional.structures.divergence import (
     Direction,
     check_finite,
+    common_dtype,
     divergence,
     given_structure,
 )
-from pyg_stkd.functional.structures.prepared import Normalize
+from pyg_stkd.functional.structures.prepared import Normalize, for_softmax
 from pyg_stkd.functional.structures.similarity import checked_similarity, graph_of
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.kernels import RBF, Kernel
@@ -64,7 +65,7 @@ def local_structure(
     """
     checks.instance("kernel", kernel, Kernel)
     checks.features("z", z)
-    return _structure(z, graph_of(z, graph), kernel, normalize)
+    return _structure(z, graph_of(z, graph), kernel, normalize).to(compute_dtype(z.dtype))
 
 
 def lsp(
@@ -159,14 +160,16 @@ def structures(
 ) -> tuple[Tensor, Tensor]:
     """Return the structures of both, as logarithms; that of the teacher is a constant.
 
+    They have the precision in which they were computed, so that small differences keep it.
+
     Example:
         >>> z, graph = torch.tensor([[0.0], [0.0], [9.0]]), Graph(torch.tensor([[1, 2], [0, 0]]))
         >>> [x.exp() for x in structures(z, 2 * z, graph, RBF())]
         [tensor([0.7311, 0.2689]), tensor([0.7311, 0.2689])]
     """
-    s = checked_similarity(z_student, graph, kernel, normalize)
+    s = _scores(z_student, graph, kernel, normalize)
     with torch.no_grad():
-        t = checked_similarity(z_teacher, graph, kernel, normalize)
+        t = _scores(z_teacher, graph, kernel, normalize)
     # A compiler would compile once more for the graphs on the other side of the limit.
     few = not torch.compiler.is_compiling() and graph.num_edges <= _FEW
     if few and s.dtype == t.dtype:
@@ -184,7 +187,9 @@ def structure_loss(
     nodes: Tensor | None = None,
     inputs: dict[str, Tensor | None] | None = None,
 ) -> Tensor:
-    """Return the loss of two structures; :obj:`inputs` are what they came from, for errors.
+    """Return the loss of two structures; :obj:`inputs` are what they came from.
+
+    Errors name them, and the loss has their dtype.
 
     Example:
         >>> graph = Graph(torch.tensor([[1, 2], [0, 0]]))
@@ -193,12 +198,18 @@ def structure_loss(
         0.0479
     """
     loss = _mean(graph, divergence(student, teacher, direction), nodes, reduction)
-    check_finite(loss, "local", **(inputs or {}))
+    inputs = inputs or {"student": student, "teacher": teacher}
+    loss = loss.to(common_dtype(*inputs.values()))
+    check_finite(loss, "local", **inputs)
     return loss
 
 
 def _structure(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
-    return segment_log_softmax(graph, checked_similarity(z, graph, kernel, normalize))
+    return segment_log_softmax(graph, _scores(z, graph, kernel, normalize))
+
+
+def _scores(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
+    return for_softmax(z, kernel, lambda z: checked_similarity(z, graph, kernel, normalize))
 
 
 def _mean(graph: Graph, term: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:

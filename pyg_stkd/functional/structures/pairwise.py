@@ -128,9 +128,11 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(z)
-        return z @ z.mT
+        with torch.autocast(z.device.type, enabled=False):
+            return z @ z.mT
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         (z,) = ctx.saved_tensors
-        return (grad + grad.mT) @ z
+        with torch.autocast(z.device.type, enabled=False):
+            return (grad + grad.mT) @ z

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from pyg_stkd import checks
 from pyg_stkd.graph import is_transforming
-from pyg_stkd.kernels import Kernel
+from pyg_stkd.kernels import RBF, Kernel, Laplacian
 
-__all__ = ["Normalize", "lost_digits", "prepared"]
+__all__ = ["Normalize", "for_softmax", "has_bound", "lost_digits", "mapped", "prepared"]
 
 Normalize = Literal["l2", "layer"] | None
 
@@ -23,6 +24,8 @@ _SMALL = 1e-15
 # Rows that are looked at for two on one line, and by how much the cosine of such may miss 1.
 _SAMPLE = 128
 _PARALLEL = 1e-3
+# Similarities up to here have three digits after the point in single precision, and more.
+_LARGE = 2.0**10
 
 
 def prepared(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
@@ -32,7 +35,9 @@ def prepared(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
     """
     checks.choice("normalize", normalize, (None, "l2", "layer"))
     checks.choice(
-        "kernel.measure", kernel.measure, ("inner", "cosine", "squared_distance", "manhattan")
+        "kernel.measure",
+        getattr(kernel, "measure", None),  # which a kernel of one's own may lack
+        ("inner", "cosine", "squared_distance", "manhattan"),
     )
     if z.dtype in (torch.float16, torch.bfloat16):
         z = z.float()
@@ -46,6 +51,59 @@ def prepared(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
 def lost_digits(square: Tensor, norms: Tensor) -> Tensor:
     """Tell which squared distances are too small a part of the sums of their squared norms."""
     return square < norms * (_LOST * torch.finfo(norms.dtype).eps)
+
+
+def mapped(kernel: Kernel, value: Tensor) -> Tensor:
+    """Return the similarities of measured values.
+
+    Raises:
+        TypeError: If the kernel returns no tensor.
+        ValueError: If it returns another number of them.
+
+    Example:
+        >>> mapped(RBF(), torch.zeros(2))
+        tensor([1., 1.])
+    """
+    out = kernel(value)
+    checks.instance("kernel(value)", out, Tensor)
+    if out.shape != value.shape:
+        raise ValueError(
+            f"'kernel' must return a similarity for each of the values {list(value.shape)} "
+            f"(got {list(out.shape)})"
+        )
+    return out
+
+
+def has_bound(kernel: Kernel) -> bool:
+    """Tell whether similarities are known to be exponentials, from 0 to 1.
+
+    Example:
+        >>> has_bound(RBF()), has_bound(Kernel())
+        (True, False)
+    """
+    return type(kernel) in (Laplacian, RBF)
+
+
+def for_softmax(z: Tensor, kernel: Kernel, similarity: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the similarities of features, in float64 where single precision has too few digits.
+
+    A softmax takes their differences: of the sum of squares of (1e4, 1) single precision has no
+    more than the first. Compilers and transforms cannot look: there it is float64 for any kernel
+    without bound.
+
+    Example:
+        >>> for_softmax(torch.tensor([[2.0]]), Kernel(), lambda z: z @ z.mT).dtype
+        torch.float32
+        >>> for_softmax(torch.tensor([[1e4]]), Kernel(), lambda z: z @ z.mT).dtype
+        torch.float64
+    """
+    if z.dtype == torch.float64 or z.device.type == "mps" or has_bound(kernel):
+        return similarity(z)
+    if torch.compiler.is_compiling() or is_transforming():
+        return similarity(z.double())
+    out = similarity(z)
+    large = out.numel() > 0 and bool(out.detach().abs().amax() > _LARGE)
+    return similarity(z.double()) if large else out
 
 
 def _unit(z: Tensor) -> Tensor:
@@ -78,7 +136,9 @@ def _some_are_parallel(z: Tensor) -> bool:
     rows = z.flatten(0, -2)
     rows = _near_one(rows[:: -(-rows.size(0) // _SAMPLE)])
     rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)  # NaN for 0, on no line
-    return bool((rows @ rows.mT).fill_diagonal_(0.0).abs_().gt(1 - _PARALLEL).any())
+    with torch.autocast(z.device.type, enabled=False):
+        cosine = rows @ rows.mT
+    return bool(cosine.fill_diagonal_(0.0).abs_().gt(1 - _PARALLEL).any())
 
 
 def _near_one(z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pyg_stkd import checks
 from pyg_stkd.functional.sparse.manhattan import manhattan
 from pyg_stkd.functional.sparse.primitives import sddmm
 from pyg_stkd.functional.sparse.sparse_ops import compute_dtype
-from pyg_stkd.functional.structures.prepared import Normalize, prepared
+from pyg_stkd.functional.structures.prepared import Normalize, mapped, prepared
 from pyg_stkd.functional.structures.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel
@@ -44,18 +44,21 @@ def similarity(z: Tensor, graph: Any, kernel: Kernel, normalize: Normalize = Non
     """
     checks.instance("kernel", kernel, Kernel)
     checks.features("z", z)
-    return checked_similarity(z, graph_of(z, graph), kernel, normalize)
+    out = checked_similarity(z, graph_of(z, graph), kernel, normalize)
+    return out.to(compute_dtype(z.dtype))
 
 
 def checked_similarity(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
-    """Return the :func:`similarity` of features that are known to fit the graph."""
-    dtype = compute_dtype(z.dtype)
+    """Return the :func:`similarity` of features that are known to fit the graph.
+
+    It has the precision in which it was computed.
+    """
     z = prepared(z, kernel, normalize)
     if kernel.measure == "squared_distance":
-        return kernel(square_distance(graph, z)).to(dtype)
+        return mapped(kernel, square_distance(graph, z))
     if kernel.measure == "manhattan":
-        return kernel(manhattan(graph, z)).to(dtype)
-    return kernel(sddmm(graph, z, z)).to(dtype)
+        return mapped(kernel, manhattan(graph, z))
+    return mapped(kernel, sddmm(graph, z, z))
 
 
 def graph_of(z: Tensor, edge_index: Any) -> Graph:

@@ -28,7 +28,7 @@ def square_distance(graph: Graph, z: Tensor) -> Tensor:
     # Asked last: a compiler would compile once more for the sizes on the other side.
     few = not torch.compiler.is_compiling() and graph.num_edges * z.size(-1) <= _FEW
     if few or is_transforming():
-        _, col, row = graph.csr()
+        col, row = graph.edge_index if is_transforming() else graph.csr()[1:]
         return (z.index_select(0, row) - z.index_select(0, col)).square().sum(dim=-1)
     # A compiler traces tensors only; it does the sums of the backward pass by itself.
     reused = None if torch.compiler.is_compiling() else graph

@@ -13,11 +13,12 @@ from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
 from pyg_stkd.functional.structures.divergence import (
     Direction,
     check_finite,
+    common_dtype,
     divergence,
     given_structure,
 )
 from pyg_stkd.functional.structures.pairwise import pairwise
-from pyg_stkd.functional.structures.prepared import Normalize
+from pyg_stkd.functional.structures.prepared import Normalize, for_softmax, mapped
 from pyg_stkd.functional.structures.sequences import check_pair
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel
@@ -59,8 +60,7 @@ def temporal_structure(
     """
     checks.instance("kernel", kernel, Kernel)
     checks.sequence("h", h, steps=2)
-    # Along the second to last axis a softmax of few elements costs a quarter.
-    return _similarity(h, kernel, normalize).mT.contiguous().log_softmax(dim=-2).mT
+    return _structure(h, kernel, normalize).to(compute_dtype(h.dtype))
 
 
 def temporal_correlation(
@@ -125,7 +125,7 @@ def temporal_correlation(
     if h_teacher is not None:
         with torch.no_grad():
             chosen = h_teacher if nodes is None else h_teacher.index_select(2, nodes)
-            teacher = temporal_structure(chosen, kernel, normalize)
+            teacher = _structure(chosen, kernel, normalize)
             _warn_if_blind(teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
@@ -134,12 +134,20 @@ def temporal_correlation(
         teacher = given_structure(teacher_structure, expected, "[B, N, T, T - 1]")
         teacher = teacher if nodes is None else teacher.index_select(1, nodes)
     chosen = h_student if nodes is None else h_student.index_select(2, nodes)
-    student = temporal_structure(chosen, kernel, normalize)
+    student = _structure(chosen, kernel, normalize)
     term = divergence(student, teacher, direction)
-    loss = term.sum() / max(1, term[..., 0].numel())
     inputs = {"h_student": h_student, "h_teacher": h_teacher}
-    check_finite(loss, "temporal", **inputs, teacher_structure=teacher_structure)
+    inputs["teacher_structure"] = teacher_structure
+    loss = (term.sum() / max(1, term[..., 0].numel())).to(common_dtype(*inputs.values()))
+    check_finite(loss, "temporal", **inputs)
     return loss
+
+
+def _structure(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
+    """Temporal structures in the precision in which they are computed."""
+    scores = for_softmax(h, kernel, lambda h: _similarity(h, kernel, normalize))
+    # Along the second to last axis a softmax of few elements costs a quarter.
+    return scores.mT.contiguous().log_softmax(dim=-2).mT
 
 
 def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
@@ -149,8 +157,7 @@ def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
     value = pairwise(z, kernel, normalize)  # [B * N, T, T]
     # Without the first element, each row of T + 1 ends in an element of the diagonal.
     value = value.flatten(1)[:, 1:].unflatten(1, (steps - 1, steps + 1))[..., :-1]
-    value = kernel(value.reshape(batch, num_nodes, steps, steps - 1))
-    return value.to(compute_dtype(h.dtype))
+    return mapped(kernel, value.reshape(batch, num_nodes, steps, steps - 1))
 
 
 def _warn_if_blind(structure: Tensor, kernel: Kernel, normalize: Normalize) -> None:

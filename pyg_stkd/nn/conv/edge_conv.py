@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 import torch_geometric.nn
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import MaxAggregation
 from torch_geometric.typing import SparseTensor
 
+from pyg_stkd import checks
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.order import assumed
 from pyg_stkd.nn.conv import fusing
@@ -96,9 +98,11 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
             edge_index (Tensor, EdgeIndex, SparseTensor or Graph): The edges. Give a
                 :class:`~pyg_stkd.graph.Graph` to sort them only once.
         """
-        pair = (x, x) if isinstance(x, Tensor) else (x[0], x[1])
+        pair = pair_of("x", x)
+        for part in pair:
+            checks.instance("x", part, Tensor)
         block = self._block()
-        if block is not None:
+        if block is not None and pair[0].layout == pair[1].layout == torch.strided:
             _check(pair, block)
             graph = Graph.of(edge_index, (pair[0].size(0), pair[1].size(0)))
             # Batch normalisation has its own word on a single edge.
@@ -195,6 +199,7 @@ DynamicEdgeConv.propagate = MessagePassing.propagate  # in the class, it would b
 def _check(x: tuple[Tensor, Tensor], block: EdgeBlock) -> None:
     width = block.linear.weight.size(1) // 2
     for part in x:
+        checks.floating("x", part)
         if part.dim() != 2 or part.size(1) != width or 2 * width != block.linear.weight.size(1):
             raise ValueError(
                 f"'x' must have shape [N, {block.linear.weight.size(1) / 2:g}], half the inputs of "

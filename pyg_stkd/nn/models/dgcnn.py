@@ -144,6 +144,9 @@ class DGCNN(torch.nn.Module):
             x (Tensor): Points.
             batch (Tensor, optional): The cloud of each point, in ascending order.
         """
+        checks.floating("x", x)
+        if batch is not None:
+            checks.instance("batch", batch, Tensor)
         sizes = _cloud_sizes(x, batch)
         features = []
         for conv in self.convs:

@@ -130,7 +130,7 @@ class ChebConv(SpectralConv, torch_geometric.nn.ChebConv):
                 (default: twice its largest entry, as in PyG)
             residual (Tensor, optional): One more matrix [C, C'] that is applied to the input.
         """
-        self._check(x)
+        self._check(x, edge_weight)
         largest = lambda_max
         each = isinstance(largest, Tensor) and (
             largest.numel() > 1 or torch.compiler.is_compiling()

@@ -78,7 +78,7 @@ def cheb_terms(operator: GraphOperator, x: Tensor, last: int) -> list[Tensor]:
 
 def _columns(x: Tensor) -> Tensor:
     """Return sequences [B, T, N, C] as [N, B * T * C]."""
-    return x.permute(2, 0, 1, 3).reshape(x.size(2), -1).contiguous()
+    return x.permute(2, 0, 1, 3).flatten(1).contiguous()
 
 
 def _sequence(columns: Tensor, x: Tensor, width: int) -> Tensor:
@@ -136,7 +136,7 @@ class _ChebFilter(torch.autograd.Function):
         grads = [None] * ctx.count
         if ctx.needs_input_grad[1]:
             grad_bias = grad.sum(0)
-        columns = grad.reshape(x.size(0), -1)  # [N, S * C']
+        columns = grad.reshape(x.size(0), x.size(1) // in_channels * width)  # [N, S * C']
         terms = _basis(columns, ctx.first + ctx.count - 1, tensors, transpose=True)[ctx.first :]
         rows = [term.view(-1, width) for term in terms]
         if ctx.needs_input_grad[0]:

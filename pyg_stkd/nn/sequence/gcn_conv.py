@@ -105,7 +105,7 @@ class GCNConv(SpectralConv, torch_geometric.nn.GCNConv):
         """
         if isinstance(x, (tuple, list)) or (isinstance(x, Tensor) and x.layout != torch.strided):
             return super().forward(x, edge_index, edge_weight)  # which says what it takes
-        self._check(x)
+        self._check(x, edge_weight)
         if self._fuses(x, edge_index, edge_weight):
             x = autocast(x)
             return self.filter(x, self.operator_for(x, edge_index, edge_weight))

@@ -105,8 +105,10 @@ class SpectralConv:
             out = out + lin(term)
         return out
 
-    def _check(self, x: Any) -> None:
+    def _check(self, x: Any, edge_weight: Any = None) -> None:
         checks.floating("x", x)
+        if edge_weight is not None:
+            checks.instance("edge_weight", edge_weight, Tensor)
         width = self.in_channels
         if x.dim() < 2 or (width != -1 and width != x.size(-1)):
             shown = "C" if width == -1 else width

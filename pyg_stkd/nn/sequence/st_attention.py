@@ -86,6 +86,7 @@ class SpatialAttention(_Attention):
     """
 
     def __init__(self, in_channels: int, num_nodes: int, num_steps: int) -> None:
+        _check_sizes(in_channels, num_nodes, num_steps)
         super().__init__(in_channels, num_nodes, num_steps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,12 +115,19 @@ class TemporalAttention(_Attention):
     """
 
     def __init__(self, in_channels: int, num_nodes: int, num_steps: int) -> None:
+        _check_sizes(in_channels, num_nodes, num_steps)
         super().__init__(in_channels, num_steps, num_nodes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return how much each time step attends to each other."""
         self._check(x, self.num_rows, self.num_others)
         return self._attend(x.transpose(1, 2))
+
+
+def _check_sizes(in_channels: int, num_nodes: int, num_steps: int) -> None:
+    checks.count("in_channels", in_channels)
+    checks.count("num_nodes", num_nodes)
+    checks.count("num_steps", num_steps)
 
 
 class ChebAttentionConv(nn.Module):

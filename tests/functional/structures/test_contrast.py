@@ -51,6 +51,8 @@ def test_refuses_what_does_not_fit() -> None:
     z = torch.ones(3, 2)
     with pytest.raises(ValueError, match=r"the same width \(got shapes \[3, 2\] and \[3, 4\]\)"):
         contrast(z, torch.ones(3, 4))
+    with pytest.raises(ValueError, match=r"'z_student' must be finite"):
+        contrast(z * math.nan, z)
     for temperature in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="'temperature' must be finite and above 0"):
             contrast(z, z, temperature)

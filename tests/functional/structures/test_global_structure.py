@@ -125,6 +125,11 @@ def test_refuses_what_does_not_fit() -> None:
         gsp(z.long(), z)
     with pytest.raises(TypeError, match="kernel"):
         gsp(z, z, "cosine")  # type: ignore[arg-type]
+    for kernel in (Cosine(), RBF(1.0)):
+        with pytest.raises(ValueError, match=r"'z_teacher' must be finite"):
+            gsp(z, z * math.nan, kernel)
+    with pytest.raises(ValueError, match="The global structures overflow: normalise the features"):
+        gsp(z * 1e15, z, Linear())
 
 
 @pytest.mark.parametrize("bad", [None, 1, [[0.5]], torch.ones(3, 2, dtype=torch.long)])

@@ -554,7 +554,7 @@ BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
         "'teacher_structure' must be finite",
     ),
     "overflow": (
-        (Z * 1e10, Z * 1e10, EDGE, kernels.Polynomial(4)), {}, ValueError, "structures overflow",
+        (Z * 1e30, Z * 1e30, EDGE, kernels.Polynomial(9)), {}, ValueError, "structures overflow",
     ),
     "nodes": ((Z, Z, EDGE), {"nodes": [0]}, TypeError, r"'nodes' must be a tensor .*\(got list\)"),
     "nodes dims": ((Z, Z, EDGE), {"nodes": EDGE}, ValueError, r"'nodes' .*\(got shape \[2, 2\]\)"),

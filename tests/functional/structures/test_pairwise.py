@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import kernels
-from pyg_stkd.functional import gsp, lsp, temporal_correlation
+from pyg_stkd.functional import contrast, gsp, lsp, temporal_correlation
 from pyg_stkd.functional.structures import pairwise as module
 from pyg_stkd.functional.structures.pairwise import pairwise
 
@@ -122,6 +122,79 @@ def test_the_gradient_of_the_cosine_of_far_groups(shape: str, far: float) -> Non
 @pytest.mark.parametrize("shape", FAR)
 def test_the_gradient_of_the_cosine_of_far_groups_in_compiled_code(shape: str) -> None:
     check_cosine(FAR[shape](torch.randn(200, 16, generator=torch.manual_seed(0)), 1e5), "aot_eager")
+
+
+OUT = FAR | {
+    "one far": lambda z, far: torch.cat([z[:199], z[199:] + far]),
+    "in one coordinate": lambda z, far: torch.cat([z.new_full((200, 1), far), z[:, 1:]], dim=1),
+    "two groups in one coordinate": lambda z, far: torch.cat(
+        [torch.tensor([far, -far]).repeat_interleave(100)[:, None], z[:, 1:]], dim=1
+    ),
+}
+UNBOUNDED = [
+    kernels.Linear(),
+    kernels.Polynomial(2),
+    kernels.Polynomial(2, c=1.0, cosine=True),
+    kernels.SquaredEuclidean(),
+    kernels.Euclidean(),
+    kernels.Cosine(),
+]
+
+
+def check_unbounded(kernel: kernels.Kernel, shape: str, far: float, compiled: bool = False) -> None:
+    s, t = (torch.randn(200, width, generator=torch.manual_seed(width)) for width in (16, 8))
+    s, t = OUT[shape](s, far), OUT[shape](torch.cat([t, t], dim=1), far)
+    # Neighbours within each group, and few: their structures are neither uniform nor of one node.
+    edges = torch.cat([torch.randint(0, 90, (2, 400)), torch.randint(130, 190, (2, 300))], dim=1)
+
+    def all_losses(s: Tensor, t: Tensor) -> dict[str, Tensor]:
+        few = {"gsp, few": gsp(s[::20], t[::20], kernel)}
+        return few | losses(s, t, kernel, edges)
+
+    x, wide = s.clone().requires_grad_(), s.double().requires_grad_()
+    run = torch.compile(all_losses, backend="aot_eager") if compiled else all_losses
+    given = run(x, t)
+    for name, expected in all_losses(wide, t.double()).items():
+        assert given[name].dtype == torch.float32
+        torch.testing.assert_close(
+            given[name].double(), expected, rtol=1e-3, atol=1e-14, msg=f"{name} {kernel}"
+        )
+        (grad,) = torch.autograd.grad(given[name], x, retain_graph=True)
+        (truth,) = torch.autograd.grad(expected, wide, retain_graph=True)
+        assert (grad.double() - truth).norm() <= 1e-3 * truth.norm() + 1e-30, name
+
+
+@pytest.mark.filterwarnings("ignore:.*is blind here")
+@pytest.mark.parametrize("far", [1e2, 1e3, 1e4])
+@pytest.mark.parametrize("shape", OUT)
+@pytest.mark.parametrize("kernel", UNBOUNDED, ids=repr)
+def test_kernels_without_bound_far_out(kernel: kernels.Kernel, shape: str, far: float) -> None:
+    check_unbounded(kernel, shape, far)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*is blind here")
+@pytest.mark.parametrize("kernel", UNBOUNDED, ids=repr)
+def test_kernels_without_bound_far_out_in_compiled_code(kernel: kernels.Kernel) -> None:
+    check_unbounded(kernel, "in one coordinate", 1e4, compiled=True)
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, kernels.Polynomial(2)], ids=repr)
+def test_products_of_single_precision_stay_so_under_autocast(kernel: kernels.Kernel) -> None:
+    s, t, edges = torch.randn(40, 6), torch.randn(40, 6), torch.randint(0, 40, (2, 200))
+
+    def all_losses(s: Tensor) -> list[Tensor]:
+        found = losses(torch.cat([s] * 5), torch.cat([t] * 5), kernel, edges)
+        return [*found.values(), gsp(s[:8], t[:8], kernel), contrast(s, t)]
+
+    x, y = s.clone().requires_grad_(), s.clone().requires_grad_()
+    expected = all_losses(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = all_losses(y)
+    torch.testing.assert_close(given, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(sum(given), y), torch.autograd.grad(sum(expected), x)
+    )
 
 
 @pytest.mark.full

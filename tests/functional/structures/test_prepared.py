@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from pyg_stkd import kernels
+from pyg_stkd.functional import gsp, lsp, similarity, temporal_correlation
 from pyg_stkd.functional.structures.prepared import prepared
 
 
@@ -66,3 +70,35 @@ def test_float64_only_where_two_rows_are_on_one_line() -> None:
             expected = torch.nn.functional.normalize(on_line.double(), dim=-1, eps=0)
             torch.testing.assert_close(given, expected.nan_to_num(0.0), rtol=1e-14, atol=0)
     assert prepared(on_line, kernels.Linear()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "loss", [lsp, gsp, temporal_correlation, similarity], ids=lambda f: f.__name__
+)
+def test_kernels_of_ones_own_that_do_not_fit(loss: Any) -> None:
+    def run(kernel: kernels.Kernel) -> None:
+        z, edges = torch.randn(4, 3), torch.tensor([[0, 1, 2], [3, 3, 3]])
+        if loss is similarity:
+            loss(z, edges, kernel)
+        elif loss is temporal_correlation:
+            loss(z.view(1, 4, 1, 3), z.view(1, 4, 1, 3), kernel)
+        else:
+            loss(z, z, *([edges] if loss is lsp else []), kernel=kernel)
+
+    class Own(kernels.Kernel):
+        measure = "inner"
+
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def __call__(self, value: Tensor) -> Any:
+            return self.function(value)
+
+    run(Own(torch.tanh))
+    for function in (torch.sum, lambda value: value[..., None], lambda value: value[..., :1]):
+        with pytest.raises(ValueError, match="'kernel' must return a similarity for each"):
+            run(Own(function))
+    with pytest.raises(TypeError, match=r"'kernel\(value\)' must be a Tensor"):
+        run(Own(Tensor.tolist))
+    with pytest.raises(ValueError, match=r"'kernel.measure' must be one of .* \(got None\)"):
+        run(kernels.Kernel())

@@ -232,7 +232,10 @@ def test_median_width_of_unit_vectors_sees(width: int) -> None:
             "'h_student' must be finite",
         ),
         (
-            {"h_student": torch.full((2, 4, 3, 2), 1e25), "kernel": kernels.Linear()},
+            {
+                "h_student": torch.full((2, 4, 3, 2), 1e200, dtype=torch.float64),
+                "kernel": kernels.Linear(),
+            },
             ValueError,
             "The temporal structures overflow",
         ),

@@ -292,6 +292,7 @@ def test_dynamic_is_static_on_its_neighbours(sizes: list[int]) -> None:
 
 def test_the_state_is_that_of_pyg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_geometric.typing.WITH_KNN", True, raising=False)
+    monkeypatch.setattr("torch_geometric.nn.conv.edge_conv.knn", object(), raising=False)  # older
     theirs = pyg.DynamicEdgeConv(BLOCKS["mlp"](), k=4)
     ours = DynamicEdgeConv(BLOCKS["mlp"](), k=4)
     ours.load_state_dict(theirs.state_dict())
@@ -310,8 +311,21 @@ def test_bad_input() -> None:
         conv(torch.full((4, C), torch.nan))
     with pytest.raises(ValueError, match="'flow' must be"):
         DynamicEdgeConv(nn.Linear(2 * C, F), k=1, flow="target_to_source")
+    static, edges = EdgeConv(nn.Linear(2 * C, F)), torch.tensor([[3], [0]])
     with pytest.raises(IndexError, match="below the 4 source nodes"):
-        EdgeConv(nn.Linear(2 * C, F))(torch.randn(4, C), torch.tensor([[4], [0]]))
+        static(torch.randn(4, C), edges + 1)
+    for bad in (torch.ones(4, C).numpy(), None, "x", (torch.ones(4, C), None)):
+        with pytest.raises(TypeError, match="'x' must be a Tensor"):
+            static(bad, edges)
+    with pytest.raises(ValueError, match=r"or a pair of tensors \(got 3 items\)"):
+        static((torch.ones(4, C),) * 3, edges)
+    with pytest.raises(TypeError, match=r"real floating point numbers \(got torch.int64\)"):
+        static(torch.ones(4, C).long(), edges)
+
+
+def test_sparse_features_take_the_path_of_edges() -> None:
+    conv, x, edges = EdgeConv(nn.Linear(2 * C, F)), torch.randn(30, C), make_graph()
+    torch.testing.assert_close(conv(x.to_sparse(), edges), conv(x, edges))
 
 
 @pytest.mark.parametrize("norm", [None, True, False])

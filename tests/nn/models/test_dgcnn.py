@@ -94,6 +94,16 @@ def test_bad_arguments(change: dict[str, object], match: str) -> None:
         small(**change)
 
 
+@pytest.mark.parametrize("bad", [torch.ones(8, 3).numpy(), None, [0.0]], ids=type)
+def test_what_is_no_tensor(bad: object) -> None:
+    model = DGCNN(3, 2, k=2, channels=(4, 4), mlp_channels=(4,))
+    with pytest.raises(TypeError, match="'x' must be a tensor of real floating point numbers"):
+        model(bad)
+    if bad is not None:
+        with pytest.raises(TypeError, match="'batch' must be a Tensor"):
+            model(torch.ones(8, 3), bad)
+
+
 def test_bad_clouds() -> None:
     model, x = small(), torch.randn(4, 3)
     with pytest.raises(ValueError, match=r"'batch' must number the clouds .* \(got \[0, 2\]\)"):

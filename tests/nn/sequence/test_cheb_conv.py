@@ -4,6 +4,7 @@ import copy
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -19,6 +20,14 @@ from pyg_stkd.nn.sequence.spectral_conv import edges_for_pyg
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 1, 0], [1, 2, 0, 0, 1, 2, 0]])
 WEIGHT = torch.rand(7, generator=torch.Generator().manual_seed(0), dtype=torch.double)
 SEQUENCE = torch.randn(2, 3, 5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+
+
+def cheb(propagation: Any) -> ChebConv:
+    return ChebConv(2, 3, 3, propagation=propagation)
+
+
+def gcn(propagation: Any) -> GCNConv:
+    return GCNConv(2, 3, propagation=propagation)
 
 
 def step_by_step(conv: torch.nn.Module, x: Tensor, *graph: Tensor | None) -> Tensor:
@@ -220,3 +229,20 @@ def test_weights_of_many_nodes_get_their_gradients() -> None:
         for conv in (ours, theirs)
     )
     torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("propagation", ["dense", "sparse"])
+@pytest.mark.parametrize("make", [cheb, gcn])
+def test_graphs_without_nodes(make: Any, propagation: str) -> None:
+    x = torch.randn(2, 4, 0, 2).requires_grad_()
+    out = make(propagation)(x, EDGES[:, :0])
+    assert out.shape == (2, 4, 0, 3)
+    out.sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("bad", [[1.0] * 7, np.ones(7)], ids=["list", "array"])
+@pytest.mark.parametrize("make", [cheb, gcn])
+def test_weights_that_are_no_tensor(make: Any, bad: Any) -> None:
+    with pytest.raises(TypeError, match="'edge_weight' must be a Tensor"):
+        make("sparse")(torch.randn(4, 2), EDGES, bad)

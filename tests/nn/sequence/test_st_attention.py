@@ -84,5 +84,8 @@ def test_errors_and_repr() -> None:
         ChebAttentionConv(C, 3, 2)(torch.zeros(B, T, N, C), torch.ones(B, N, N), torch.eye(2))
     with pytest.raises(ValueError, match=r"'K' must be at least 1 \(got 0\)"):
         ChebAttentionConv(C, 3, 0)
+    for cls in (SpatialAttention, TemporalAttention):
+        with pytest.raises(ValueError, match=r"'num_nodes' must be at least 1 \(got 0\)"):
+            cls(C, 0, T)
     assert repr(TemporalAttention(C, N, T)) == "TemporalAttention(2, 4, 3)"
     assert repr(ChebAttentionConv(C, 3, 2)) == "ChebAttentionConv(2, 3, K=2)"
