@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from pyg_stkd.nn import NodeLayerNorm, STConv
 from pyg_stkd.nn.sequence.time_conv import TimeConv
 from pyg_stkd.prune.following.call import tensors_of
 from pyg_stkd.prune.following.labels import Axis, Labels
@@ -59,6 +60,7 @@ _OF_ROWS = {
     relational.rgcn_conv,
     multihead.multihead_attention,
     spatio_temporal.cheb_attention_conv,
+    models.dgcnn,
 }
 
 
@@ -138,8 +140,13 @@ class Leaf:
         if out.dim() < -self.dim or out.size(dim) != len(channels):
             raise ValueError(f"its output must have {len(channels)} channels")
         free = self.labels.ports.is_free(channels)
-        zero = self.rule in _OF_ROWS or (free and self._is_zero(out, dim, channels))
+        zero = self._ends_in_rows() or (free and self._is_zero(out, dim, channels))
         self.labels.put(out, {dim: Axis(channels, zero)})
+
+    def _ends_in_rows(self) -> bool:
+        """Tell whether masked channels come out as 0 without a trial."""
+        of_block = isinstance(self.module, STConv) and isinstance(self.module.norm, NodeLayerNorm)
+        return of_block or self.rule in _OF_ROWS
 
     @torch.no_grad()
     def _is_zero(self, out: Tensor, dim: int, channels: Channels) -> bool:

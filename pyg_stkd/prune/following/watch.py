@@ -96,12 +96,12 @@ class Watch:
         run.modules.pop()
         pending = self._pending.pop()
         try:
+            if pending is not None and out is not None:
+                self._label(*pending, out)  # which may call the layer again, as it is without hooks
+        finally:
             if pending is not None:
                 for inner in self._inner():
                     inner.attach()
-                if out is not None:
-                    self._label(*pending, out)
-        finally:
             if run.quiet:
                 run.quiet -= 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -97,36 +98,54 @@ def drops(
     """
     kept = kept.clone()
     flags = kept.numpy()  # the same memory, quicker to write to
-    floors_of: dict[int, list[int]] = {}
-    for i, (units, _) in enumerate(floors):
-        for unit in units:
-            floors_of.setdefault(unit, []).append(i)
-    left = [int(kept[list(units)].sum()) for units, _ in floors]
-    places: dict[int, list[tuple[str, int]]] = {}
-    sizes: dict[str, list[int]] = {name: list(size) for name, size in layout.sizes.items()}
+    bounds = [torch.tensor(units, dtype=torch.long) for units, _ in floors]
+    left = [int(kept[units].sum()) for units in bounds]
+    least = [number for _, number in floors]
+    sizes = {name: list(size) for name, size in layout.sizes.items()}
+    axes: list[tuple[str, int]] = []  # what shrinks with its units
+    members: list[Tensor] = []
     for name, dims in layout.slices.items():
         for dim, channels in dims.items():
             if name in sizes:
                 sizes[name][dim] = int(kept[channels].sum())
-                for unit in channels.tolist():
-                    places.setdefault(unit, []).append((name, dim))
-    counts = {name: _product(size) for name, size in sizes.items()}
+                axes.append((name, dim))
+                members.append(channels)
+    counts = {name: math.prod(size) for name, size in sizes.items()}
     total = sum(counts.values())
     candidates = (kept & layout.prunable).nonzero().view(-1)
     order = candidates[scores[candidates].argsort(stable=True)]
+    bounds_of, axes_of = _inverse(bounds, len(kept)), _inverse(members, len(kept))
     for unit in order.tolist():
-        if any(left[i] <= floors[i][1] for i in floors_of.get(unit, ())):
+        if any(left[i] <= least[i] for i in bounds_of(unit)):
             continue
         flags[unit] = False
-        for i in floors_of.get(unit, ()):
+        for i in bounds_of(unit):
             left[i] -= 1
-        for name, dim in places[unit]:
-            sizes[name][dim] -= 1
-        for name in {name for name, _ in places[unit]}:
-            count = _product(sizes[name])
-            total += count - counts[name]
-            counts[name] = count
+        for i in axes_of(unit):
+            name, dim = axes[i]
+            size = sizes[name]
+            gone = counts[name] // size[dim]  # one slice
+            counts[name] -= gone
+            total -= gone
+            size[dim] -= 1
         yield kept, total
+
+
+def _inverse(parts: Sequence[Tensor], size: int) -> Callable[[int], list[int]]:
+    """Return a function that says which of some parts have a unit, as often as they have it.
+
+    Numbers in flat lists are no work for the collector of garbage, as many small lists would be.
+
+    Example:
+        >>> of = _inverse([torch.tensor([0, 2]), torch.tensor([2, 2])], 3)
+        >>> of(0), of(1), of(2)
+        ([0], [], [0, 1, 1])
+    """
+    units = torch.cat([*parts, torch.zeros(0, dtype=torch.long)])
+    numbers = torch.arange(len(parts)).repeat_interleave(torch.tensor([*map(len, parts)]).long())
+    flat = numbers[units.argsort(stable=True)].tolist()
+    ends = units.bincount(minlength=size).cumsum(0).tolist()
+    return lambda unit: flat[ends[unit - 1] if unit else 0 : ends[unit]]
 
 
 def select_weights(
@@ -162,10 +181,3 @@ def select_weights(
         name: part.view_as(scores[name]).to(masks[name])
         for (name, part) in zip(scores, parts, strict=True)
     }
-
-
-def _product(size: Sequence[int]) -> int:
-    total = 1
-    for n in size:
-        total *= n
-    return total

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.following.find import Sharpened
 from pyg_stkd.prune.masked.compact import narrow
-from pyg_stkd.prune.masked.verify import Difference, difference
+from pyg_stkd.prune.masked.verify import Comparison, Difference
 from pyg_stkd.prune.masks.hooks import original_of
 from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import with_its_parameters
@@ -31,7 +31,8 @@ class Trial:
     """
 
     def __init__(self, sharp: Sharpened, ports: Ports, layout: Layout | None = None) -> None:
-        self.model, self.example = sharp.model, sharp.example
+        self.model = sharp.model
+        self._comparison = Comparison(sharp.example)
         self.ports = ports
         self.layout = Layout(self.model, ports) if layout is None else layout
 
@@ -39,12 +40,12 @@ class Trial:
         """Take notice of units that are kept now."""
         self.layout = Layout(self.model, self.ports)
 
-    def difference(self, kept: Tensor, train: bool = True) -> Difference | None:
-        """Compare the model with its other units masked and removed, in train mode too or not."""
+    def difference(self, kept: Tensor) -> Difference | None:
+        """Compare the model with its other units masked and removed."""
         masked = self._masked(kept)
         small = with_its_parameters(self.model)
         narrow(small, self.ports, self.layout, kept)
-        return difference(masked, small, self.example, train=train)
+        return self._comparison.difference(masked, small)
 
     @torch.no_grad()
     def _masked(self, kept: Tensor) -> nn.Module:
@@ -94,20 +95,20 @@ def keep_what_fails(
     """
     generator = torch.Generator().manual_seed(0)
     ports, told, true = trial.ports, list(trial.ports.attributes), list(attributes)
-    for few, train in ((False, True), (True, False)):
+    for few in (False, True):
         groups = [group for group in trial.layout.groups if not is_told(group)]
         if not groups:
             return
         kept = trial.random(groups, generator, few)
         ports.attributes = told + true
-        fault = trial.difference(kept, train)
+        fault = trial.difference(kept)
         if fault is not None and true:
             ports.attributes = told
-            fault = trial.difference(kept, train)
+            fault = trial.difference(kept)
             good = []
             for attribute in true if fault is None else ():
                 ports.attributes = [*told, attribute]
-                good += [attribute] if trial.difference(kept, train) is None else []
+                good += [attribute] if trial.difference(kept) is None else []
             true = good
             ports.attributes = told + true
         if fault is None:
@@ -115,9 +116,7 @@ def keep_what_fails(
         trusted: list[Group] = []
         for group in groups:
             chosen = [*trusted, group]
-            faults = [
-                trial.difference(trial.random(chosen, generator, f), train) for f in (False, True)
-            ]
+            faults = [trial.difference(trial.random(chosen, generator, f)) for f in (False, True)]
             found = [f for f in faults if f is not None]
             if not found:
                 trusted.append(group)

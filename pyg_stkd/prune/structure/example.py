@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import random
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,10 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data.data import BaseData
 from torch_geometric.nn import MessagePassing
 
 __all__ = ["Example", "evaluating", "random_state", "unwrap", "with_its_parameters"]
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 class Example:
@@ -63,7 +67,11 @@ class Example:
 
     def to(self, dtype: torch.dtype) -> Example:
         """Return an example of floating-point numbers of another type."""
-        return Example(_mapped(self.inputs, lambda t: _cast(t, dtype)), self.call)
+        return self.mapped(lambda t: _cast(t, dtype))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Example:
+        """Return an example of other tensors."""
+        return Example(_mapped(self.inputs, change), self.call)
 
 
 def with_its_parameters(
@@ -124,20 +132,29 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model in :func:`torch.compile`, DataParallel and DistributedDataParallel.
+    """Return the model in wrappers, which do nothing of their own.
+
+    These are :func:`torch.compile`, DataParallel, DistributedDataParallel, AveragedModel, and what
+    Lightning's Fabric sets up. A LightningModule is a model of its own, with a forward of its own.
 
     Example:
         >>> unwrap(nn.DataParallel(nn.Linear(1, 2)))
         Linear(in_features=1, out_features=2, bias=True)
     """
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, wrappers):
+        if inner is None and isinstance(model, (*_WRAPPERS, *_wrappers_of_fabric())):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def _wrappers_of_fabric() -> list[type[nn.Module]]:
+    """Return the classes of Lightning's Fabric, where it is in use."""
+    places = map(sys.modules.get, ("lightning.fabric.wrappers", "lightning_fabric.wrappers"))
+    found = (getattr(place, "_FabricModule", None) for place in places)
+    return [cls for cls in found if cls is not None]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -32,14 +31,18 @@ def check_ignored(names: dict[nn.Module, str], ignore: Iterable[str]) -> tuple[s
 
 
 def check_example(model: nn.Module, run: Callable[[nn.Module], Any]) -> None:
-    """Raise if a model does not run on its example."""
+    """Raise if a model, a copy that may change, does not run on its example."""
+    _check_shapes(model)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            run(copy.deepcopy(model).eval())
+            run(model.eval())
     except Exception as error:
+        how = "as a tuple of arguments or a mapping of keyword arguments"
+        if isinstance(error, NotImplementedError):
+            how += ", with 'call' for a model without a forward"
         raise ValueError(
-            "'example' must be inputs that the model runs on, as a tuple of arguments or a mapping "
-            f"of keyword arguments (got {type(error).__name__}: {error})"
+            f"'example' must be inputs that the model runs on, {how} "
+            f"(got {type(error).__name__}: {error})"
         ) from error
 
 
@@ -65,15 +68,20 @@ def _is_known(hook: Any) -> bool:
 
 def check_parameters(model: nn.Module) -> None:
     """Raise for parameters that are lazy or shared."""
+    _check_shapes(model)
     seen: dict[Tensor, str] = {}
     for name, parameter in _direct_parameters(model):
-        if is_lazy(parameter):
-            raise ValueError(f"'model' must have been run once: {name!r} has no shape yet")
         if parameter in seen:
             raise ValueError(
                 f"'model' must not share parameters (got {seen[parameter]!r} and {name!r})"
             )
         seen[parameter] = name
+
+
+def _check_shapes(model: nn.Module) -> None:
+    for name, parameter in _direct_parameters(model):
+        if is_lazy(parameter):
+            raise ValueError(f"'model' must have been run once: {name!r} has no shape yet")
 
 
 def _direct_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

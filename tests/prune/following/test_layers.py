@@ -11,6 +11,12 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from pyg_stkd.nn import DGCNN, STConv
+from pyg_stkd.prune.following import follow
+from pyg_stkd.prune.following.leaves import Leaf
+from pyg_stkd.prune.structure.example import Example
+from pyg_stkd.prune.structure.ports import Ports
+
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(10, 6, generator=GENERATOR, dtype=torch.float64)
 EDGES = torch.randint(0, 10, (2, 40), generator=GENERATOR)
@@ -125,3 +131,73 @@ def test_masked_equals_compacted(
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in PARAMETRIZED])
 def test_round_trips(check_round_trips: Any, name: str) -> None:
     check_round_trips(lambda: Net(name), run, example=(X,))
+
+
+class Around(nn.Module):
+    """A layer between two linear ones, in a class without a rule."""
+
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(6, 6), layer, nn.Linear(width, 2)
+
+    def forward(self, x: Tensor, *args: Any) -> Tensor:
+        return self.last(self.layer(self.first(x), *args))
+
+
+CHANNELS_OF = {"channels": (8, 8), "mlp_channels": (8,), "k": 3}
+ENDINGS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], bool]] = {
+    "linear": (lambda: nn.Linear(6, 8), (), True),
+    "gcn": (lambda: pyg.GCNConv(6, 8), (EDGES,), True),
+    "cheb": (lambda: pyg.ChebConv(6, 8, 2), (EDGES,), True),
+    "sage": (lambda: pyg.SAGEConv(6, 8), (EDGES,), True),
+    "graph": (lambda: pyg.GraphConv(6, 8), (EDGES,), True),
+    "gat": (lambda: pyg.GATConv(6, 8), (EDGES,), True),
+    "gat v2": (lambda: pyg.GATv2Conv(6, 8), (EDGES,), True),
+    "transformer": (lambda: pyg.TransformerConv(6, 8), (EDGES,), True),
+    "rgcn": (lambda: pyg.RGCNConv(6, 8, 3), (EDGES, KINDS), True),
+    "batch norm": (lambda: nn.BatchNorm1d(6), (), True),
+    "layer norm": (lambda: nn.LayerNorm(6), (), True),
+    "dgcnn": (lambda: DGCNN(6, 8, **CHANNELS_OF), (GRAPHS,), True),
+    "dgcnn, one layer at its end": (
+        lambda: DGCNN(6, 8, **{**CHANNELS_OF, "mlp_channels": ()}),
+        (GRAPHS,),
+        True,
+    ),
+    "stgcn block": (lambda: STConv(6, 8, 8, 2), (EDGES,), True),
+    "stgcn block without a norm": (lambda: STConv(6, 8, 8, 2, norm=None), (EDGES,), False),
+    "stgcn block, norm of nodes": (
+        lambda: STConv(6, 8, 8, 2, norm="batch", num_nodes=10),
+        (EDGES,),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_where_masked_channels_are_zero_is_known_or_found_without_hooks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, args, known = ENDINGS[name]
+    torch.manual_seed(0)
+    layer, found = build(), []
+    x = torch.randn(2, 4, 10, 6) if isinstance(layer, STConv) else X.float()
+    of_rows, is_zero = Leaf._ends_in_rows, Leaf._is_zero
+
+    def tried(leaf: Leaf, *args: Any) -> bool:
+        inner = [m for m in leaf.module.modules() if m is not leaf.module]
+        hooks = [hook for m in inner for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
+        found.append((leaf.module, of_rows(leaf), is_zero(leaf, *args), hooks))
+        return found[-1][2]
+
+    monkeypatch.setattr(Leaf, "_ends_in_rows", lambda leaf: False)
+    monkeypatch.setattr(Leaf, "_is_zero", tried)
+    width = 6 if "norm" in name and "stgcn" not in name else 8
+    run = Around(layer, width).eval()
+    ports = Ports(run, follow=lambda ports, _: follow(ports, run, Example((x, *args))))
+    assert ports.reasons
+    of_layer = [each for each in found if each[0] is layer]
+    assert len(of_layer) == 1
+    _, is_known, zero, hooks = of_layer[0]
+    assert not hooks
+    assert is_known == known
+    assert zero or not known

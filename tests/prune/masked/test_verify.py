@@ -14,7 +14,7 @@ from torch_geometric.nn import GCN, TransformerConv
 from torch_geometric.nn import Sequential as Chain
 
 from pyg_stkd.prune import Magnitude, Pruner, Random, register
-from pyg_stkd.prune.masked.verify import difference
+from pyg_stkd.prune.masked.verify import Comparison, difference
 from pyg_stkd.prune.structure import registry
 from pyg_stkd.prune.structure.example import Example
 
@@ -122,3 +122,75 @@ def test_what_varies_by_itself_is_compared_with_that(noise: float, passes: bool)
     with torch.no_grad():
         other.out.bias.add_(0.5)
     assert difference(model, other, example, tolerance=1e-9) is not None
+
+
+class InTrainMode(nn.Module):
+    """Mixes channels in train mode alone, so that a channel that is gone is no zero there."""
+
+    def __init__(self, inside: str = "centred") -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.inside = inside
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.modes.append(self.training)
+        x = self.b(self.a(x).relu())
+        if self.training and self.inside == "dropout":
+            x = nn.functional.dropout(x)
+        elif self.training and self.inside == "centred":
+            x = x - x.mean(dim=-1, keepdim=True)
+        elif self.training and self.inside == "floors":
+            x = 2 * x if x.size(-1) > 1 else 3 * x
+        return self.out(x.relu())
+
+
+@pytest.mark.filterwarnings("ignore:These channels are kept")
+def test_train_mode_is_compared_at_the_floors_too() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(20, 8)
+    pruner = Pruner(InTrainMode(), Random(0), keep=0.6, example=(x,))
+    (row,) = [row for row in pruner.explain() if not row.is_natural]
+    assert row.name == "b"
+    assert row.why.startswith("the compacted model differs: in train mode outputs differ by")
+    assert set(pruner.widths) == {"a"}
+    # Where one channel is left, which no random half is: at the floors alone.
+    pruner = Pruner(InTrainMode("floors"), Random(0), keep=0.6, example=(x,))
+    assert set(pruner.widths) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("inside", "trains"), [("none", [1, 0]), ("dropout", [1, 0]), ("centred", [2, 2])]
+)
+def test_train_mode_is_run_again_only_where_it_tells_more(inside: str, trains: list[int]) -> None:
+    torch.manual_seed(0)
+    masked = InTrainMode(inside)
+    small = copy.deepcopy(masked)
+    comparison = Comparison(Example((torch.randn(20, 8),)))
+    for _ in range(2):
+        assert comparison.difference(masked, small) is None
+    assert [small.modes.count(True), masked.modes.count(True)] == trains
+
+
+def test_what_the_last_bit_decides_is_no_difference_in_train_mode() -> None:
+    class Steep(nn.Sequential):
+        """In train mode as steep as a batch norm of features that are all but equal."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = super().forward(x)
+            return (1e16 * x).sin() if self.training else x
+
+    torch.manual_seed(0)
+    masked, example = Steep(nn.Linear(8, 4)).double(), Example((torch.randn(9, 8).double(),))
+    small = copy.deepcopy(masked)
+    with torch.no_grad():
+        small[0].bias.add_(1e-15)
+    assert difference(masked, small, example) is None
+    with torch.no_grad():
+        small[0].bias.add_(1e-3)
+    assert "in eval mode" in str(difference(masked, small, example))
+    masked.train(), small.train()
+    with torch.no_grad():
+        small[0].bias.copy_(masked[0].bias)
+    small.register_forward_hook(lambda module, args, out: -out if module.training else out)
+    assert difference(masked, small, example) is None  # nothing can be said of it

@@ -170,6 +170,24 @@ def test_a_model_with_a_part_called_module_is_no_wrapper() -> None:
     assert unwrap(model) is model
 
 
+def test_the_average_of_models_is_looked_through() -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(Net())
+    pruner = Pruner(averaged, Random(0), keep=0.6, example=(X, EDGES))
+    pruner.step()
+    assert pruner.model is averaged.module
+    assert pruner.compact().conv1.out_channels == pruner.widths["conv1"] < 12
+
+
+def test_what_fabric_sets_up_is_looked_through() -> None:
+    lightning = pytest.importorskip("lightning")
+    model = Net()
+    wrapped = lightning.Fabric(accelerator="cpu").setup(model)
+    assert unwrap(wrapped) is model
+    pruner = Pruner(wrapped, Random(0), keep=0.6, example=(X, EDGES))
+    pruner.step()
+    assert pruner.compact().conv1.out_channels == pruner.widths["conv1"] < 12
+
+
 def test_lightning_modules_are_models_of_their_own() -> None:
     lightning = pytest.importorskip("lightning")
 

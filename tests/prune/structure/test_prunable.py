@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch_geometric.nn import SAGEConv
 
+from pyg_stkd.prune import Pruner, Random
 from pyg_stkd.prune.structure.prunable import (
     check_as_written,
     check_example,
@@ -57,24 +58,44 @@ def test_only_known_hooks_need_no_example() -> None:
         check_as_written(model)
 
 
-def test_an_example_is_run_on_a_copy() -> None:
-    class Counts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls, self.norm = 0, nn.BatchNorm1d(2)
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.norm = 0, nn.BatchNorm1d(2)
 
-        def forward(self, x: Tensor) -> Tensor:
-            self.calls += 1
-            return self.norm(x)
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.norm(x)
 
+
+def test_an_example_is_run_in_eval_mode() -> None:
     model = Counts()
     state = torch.get_rng_state()
     check_example(model, lambda m: m(torch.rand(3, 2)))
-    assert model.calls == 0
+    assert model.calls == 1
     assert model.norm.num_batches_tracked == 0
     assert torch.equal(state, torch.get_rng_state())
     with pytest.raises(ValueError, match=r"'example' must be inputs .*\(got RuntimeError: .*2"):
         check_example(model, lambda m: m(torch.rand(3, 4)))
+    with pytest.raises(ValueError, match=r", with 'call' for a model without a forward \(got N"):
+        check_example(nn.ModuleList(), lambda m: m(torch.rand(3, 4)))
+
+
+def test_the_model_itself_is_not_run() -> None:
+    model = nn.Sequential(Counts(), nn.Linear(2, 8), nn.Linear(8, 1))
+    pruner = Pruner(model, Random(0), keep=0.6, example=(torch.rand(3, 2),))
+    pruner.step()
+    assert pruner.compact()[0].calls == 0
+    assert model[0].calls == 0
+    assert model[0].norm.num_batches_tracked == 0
+
+
+def test_parameters_without_shapes_are_refused() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 1))
+    with pytest.raises(ValueError, match=r"'model' must have been run once: '0\.weight' has no"):
+        check_parameters(model)
+    with pytest.raises(ValueError, match=r"'model' must have been run once: '0\.weight' has no"):
+        Pruner(model, example=(torch.rand(3, 2),))
 
 
 def test_names_to_ignore_must_be_there() -> None:
