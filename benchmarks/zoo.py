@@ -53,7 +53,8 @@ def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
             pruner.step()
             small = pruner.compact()
         except Exception as error:
-            return row | {"reason": f"{type(error).__name__}: {str(error)[:240]}"}
+            text = " ".join(str(error).split())
+            return row | {"reason": f"{type(error).__name__}: {text[:240]}"}
     row["seconds"] = round(time.process_time() - start, 2)
     row["share"] = round(sum(p.numel() for p in small.parameters()) / before, 3)
     row["pruned"] = row["share"] < 1

@@ -253,7 +253,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "PairNorm": lambda c: gnn.PairNorm(),
     "MeanSubtractionNorm": lambda c: gnn.MeanSubtractionNorm(),
     "DiffGroupNorm": lambda c: gnn.DiffGroupNorm(c, groups=3),
-    "torch GroupNorm": lambda c: nn.GroupNorm(2, c),
+    "torch GroupNorm": lambda c: nn.GroupNorm(4, c),
 }
 _POOLS: dict[str, Callable[[int], nn.Module]] = {
     "TopKPooling": lambda c: gnn.TopKPooling(c, ratio=0.6),

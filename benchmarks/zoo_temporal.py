@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.utils import coalesce
 from zoo_graphs import CHANNELS, NODES, Model, graph
 
 __all__ = ["TEMPORAL"]
@@ -58,6 +59,14 @@ def _steps(*shape: int) -> Any:
     return torch.randn(*shape, generator=generator), g.edge_index, g.edge_weight
 
 
+def _simple_steps(*shape: int) -> Any:
+    """The same on a graph where each edge is there once, and each node has one in and out."""
+    x, edge_index, _ = _steps(*shape)
+    ring = torch.stack([torch.arange(NODES), torch.arange(NODES).roll(1)])
+    edge_index = coalesce(torch.cat([edge_index, ring], dim=1))
+    return x, edge_index, torch.linspace(0.5, 1.5, edge_index.size(1))
+
+
 def _models() -> list[Model]:
     try:
         nets = importlib.import_module("torch_geometric_temporal.nn.recurrent")
@@ -65,17 +74,17 @@ def _models() -> list[Model]:
     except Exception:  # not installed, or not with this PyG
         return []
 
-    def recurrent(name: str, states: int, *args: Any) -> Model:
+    def recurrent(name: str, states: int, *args: Any, steps: Any = _steps) -> Model:
         cls = getattr(nets, name)
         return Model(
             name,
             "PyG Temporal",
             lambda h: Step(cls(CHANNELS, h, *args), h, states),
-            lambda: _steps(3, NODES, CHANNELS),
+            lambda: steps(3, NODES, CHANNELS),
         )
 
     return [
-        recurrent("DCRNN", 1, 2),
+        recurrent("DCRNN", 1, 2, steps=_simple_steps),  # by a matrix, where edges are once
         recurrent("GConvGRU", 1, 2),
         recurrent("GConvLSTM", 2, 2),
         recurrent("GCLSTM", 2, 2),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.reasons import FREED_BY, Reason
 
-__all__ = ["Explanation", "Row", "explain", "tell"]
+__all__ = ["Explanation", "Row", "explain", "refusal", "tell"]
 
+_GIVEN = "inputs, and what is made of kept channels, have no channels that could be pruned"
+_MOST = 6  # lines of a refusal
 _HEAD = ("kept", "channels", "where", "why", "what would free it")
 
 
@@ -82,7 +84,42 @@ def explain(ports: Ports) -> Explanation:
                 FREED_BY.get(reason.kind, ""),
                 reason.is_natural,
             )
+    for name, count in _given(ports, first).items():
+        rows[name, "", _GIVEN] = Row(name, count, "", _GIVEN, "", True)
     return Explanation(tuple(rows.values()))
+
+
+def _given(ports: Ports, first: Mapping[int, Reason]) -> dict[str, int]:
+    """Return the modules, and how many channels, that came in kept, of which no reason is noted."""
+    found: dict[str, int] = {}
+    for name, dims in ports.owned.items():
+        units = {ports.find(unit) for channels in dims.values() for unit in channels}
+        if ports.is_followed and all(map(ports.is_frozen, units)) and not units & first.keys():
+            module = name.rpartition(".")[0] or name
+            found[module] = max(found.get(module, 0), *map(len, dims.values()))
+    return found
+
+
+def refusal(table: Explanation) -> str:
+    r"""Return why nothing can be pruned, a line for each reason; those to mend come first.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> row = Row("a", 4, "softmax, net.py:3", "it mixes channels", "a rule", False)
+        >>> refusal(Explanation((row, replace(row, name="b"))))
+        '\n  a, b: it mixes channels (softmax, net.py:3); what would free it: a rule'
+    """
+    names: dict[tuple[bool, str, str, str], list[str]] = {}
+    for row in sorted(table, key=lambda row: row.is_natural):
+        names.setdefault((row.is_natural, row.why, row.where, row.freed_by), []).append(row.name)
+    lines = []
+    for (_, why, where, freed_by), of in names.items():
+        more = f" and {len(of) - 3} more" if len(of) > 3 else ""
+        lines.append(f"{', '.join(of[:3])}{more}: {why}{f' ({where})' if where else ''}")
+        lines[-1] += f"; what would free it: {freed_by}" if freed_by else ""
+    if len(lines) > _MOST:
+        lines[_MOST - 1 :] = [f"and {len(lines) - _MOST + 1} reasons more"]
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def _where(reason: Reason) -> str:

@@ -66,7 +66,7 @@ class Follower(TorchFunctionMode):
         self._buffers: set[int] = set()
         self.modules: list[str] = []  # that are running
         self.quiet = 0  # inside a module with a rule
-        self._scaled: set[tuple[str, str]] = set()
+        self._scaled: dict[tuple[str, str], str] = {}  # of what numbers are made, and where
         self.used: set[int] = set()
         self._asked: set[int] = set()
         # Of which kept channels a tensor is made, by their places among the reasons.
@@ -116,7 +116,10 @@ class Follower(TorchFunctionMode):
             self._trace(call, len(self.reasons))
             return call.out
         trial = FunctionTrial(
-            call, self.labels, self.width_of, lambda channels, why: self.keep(channels, why, func)
+            call,
+            self.labels,
+            self.width_of,
+            lambda channels, why, kind: self.keep(channels, why, func, kind),
         )
         known_reasons = len(self.reasons)
         trial.run(self._claim)
@@ -129,6 +132,7 @@ class Follower(TorchFunctionMode):
         why: str,
         func: Callable[..., Any] | None = None,
         kind: str = "mixes",
+        where: str | None = None,
     ) -> None:
         """Keep channels, and note why and where."""
         if not self.ports.is_free(channels):
@@ -138,7 +142,8 @@ class Follower(TorchFunctionMode):
         module = self.modules[-1] if self.modules else ""
         if module in self.failed_rules:
             why = f"{why}; its rule does not hold: {self.failed_rules[module]}"
-        where = "" if func is None else caller()
+        if where is None:
+            where = "" if func is None else caller()
         self.reasons.append(Reason(module, name, where, tuple(channels), why, kind))
 
     def mark_natural(self) -> None:
@@ -225,13 +230,13 @@ class Follower(TorchFunctionMode):
 
     def _on_float(self, source: Any) -> None:
         if source[0] == "size":
-            self.keep(source[1], "a number is made of the width", kind="number")
-        elif source[1:3] in self.attributes:
-            self.keep(
-                self.attributes[source[1:3]], f"a number is made of self.{source[2]}", kind="number"
-            )
-        else:
-            self._scaled.add(source[1:3])
+            why = "a number is made of the width"
+            self.keep(source[1], why, kind="number", where=caller())
+            return
+        place = source[1:3]
+        self._scaled.setdefault(place, caller())
+        if place in self.attributes:
+            self._attribute(place, self.attributes[place])
 
     def meet(self, tensors: list[Tensor]) -> None:
         """Give parameters and buffers units where they are first used."""
@@ -306,7 +311,8 @@ class Follower(TorchFunctionMode):
         else:
             self.attributes[place] = channels
         if place in self._scaled:
-            self.keep(channels, f"a number is made of self.{place[1]}", kind="number")
+            why = f"a number is made of self.{place[1]}"
+            self.keep(channels, why, kind="number", where=self._scaled[place])
 
     def keep_module(self, name: str, why: str, channels: Any) -> None:
         """Keep all that a module owns."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyg_stkd.prune.following.call import Call
 from pyg_stkd.prune.following.labels import Axis, Labels
-from pyg_stkd.prune.following.removal import Line, Removal, choices
+from pyg_stkd.prune.following.removal import Line, Removal, choices, in_one_line
 from pyg_stkd.prune.following.trial import Noticed, Place, dependence, differs, spread
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
@@ -24,7 +24,7 @@ class FunctionTrial:
         call (Call): The call.
         labels (Labels): The axes of all tensors.
         width_of (callable): Says which units an integer of a given source counts.
-        keep (callable): Called with channels that must be kept, and why.
+        keep (callable): Called with channels that must be kept, why, and the kind of reason.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class FunctionTrial:
         call: Call,
         labels: Labels,
         width_of: Callable[[Any], Channels | None],
-        keep: Callable[[Channels, str], None],
+        keep: Callable[[Channels, str, str], None],
     ) -> None:
         self.call = call
         self.ports: Ports = labels.ports
@@ -70,9 +70,8 @@ class FunctionTrial:
         try:
             found = dependence(self.call, place, self.ports)
         except Exception as error:
-            self.keep(
-                place.axis.channels, f"it cannot be tried with other values ({_short(error)})"
-            )
+            why = f"it cannot be tried with other values ({in_one_line(error)})"
+            self.keep(place.axis.channels, why, "mixes")
             return
         if any(noticed.mixes for noticed in found):
             found = self._folded(place) or found
@@ -158,16 +157,16 @@ class FunctionTrial:
             alone = self._removal(self.places)
             if self._all_hold(alone, channels):
                 continue
-            fault = alone.fault
+            fault = alone.fault, alone.kind
             if self._fold(places, channels):
                 continue
             for place in places:
-                self.keep(place.axis.channels, fault)
+                self.keep(place.axis.channels, *fault)
         self.places = [p for p in self.places if self.ports.is_free(p.axis.channels)]
         removal = self._removal(self.places)
         if not self._all_hold(removal, [place.axis.channels for place in self.places]):
             for place in self.places:
-                self.keep(place.axis.channels, removal.fault)
+                self.keep(place.axis.channels, removal.fault, removal.kind)
         return removal.zero
 
     def _removal(self, places: Sequence[Place]) -> Removal:
@@ -217,8 +216,3 @@ class FunctionTrial:
         for i, unit in zip(missing, self.ports.kept(len(missing)), strict=True):
             units[i] = unit
         return tuple(units)
-
-
-def _short(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -194,7 +194,7 @@ class Leaf:
         return axes[dim].channels if axes else None
 
     def _place(self, tensor: Tensor) -> int:
-        if isinstance(self.module, (_BatchNorm, _InstanceNorm)):
+        if isinstance(self.module, (_BatchNorm, _InstanceNorm, nn.GroupNorm)):
             return 1
         return tensor.dim() + self.dim
 

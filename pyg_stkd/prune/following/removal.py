@@ -12,7 +12,7 @@ from pyg_stkd.prune.following.call import Call
 from pyg_stkd.prune.following.trial import Place
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
-__all__ = ["choices", "Line", "Removal"]
+__all__ = ["Line", "Removal", "choices", "in_one_line"]
 
 # For each index of a result's dimension its unit, or -1 where it has none.
 Line: TypeAlias = Tensor
@@ -70,10 +70,10 @@ class Removal:
         self.lines = lines
         self.width_of = width_of
         self.zero: list[dict[int, bool]] = [{} for _ in lines]
-        self.fault = ""
+        self.fault, self.kind = "", "mixes"
 
     def holds(self, gone: set[int]) -> bool:
-        """Tell whether removed and masked are the same; :attr:`fault` says why not."""
+        """Tell whether removed and masked are the same; :attr:`fault` and its kind say why not."""
         masked, removed = {}, {}
         for slot in {place.slot for place in self.places}:
             axes = [place for place in self.places if place.slot == slot]
@@ -83,13 +83,9 @@ class Removal:
             under_masks = self.call.replay(masked)
             without = self.call.replay(removed, lambda source: self._count(source, gone))
         except Exception as error:  # whatever a function of other sizes raises
-            self.fault = (
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
-            return False
+            return self._fails(f"it fails with fewer channels: {in_one_line(error)}", "width")
         if len(without) != len(self.call.results):
-            self.fault = "it returns another number of tensors"
-            return False
+            return self._fails("it returns another number of tensors", "width")
         return all(
             self._same(i, whole, part, gone)
             for i, (whole, part) in enumerate(zip(under_masks, without, strict=True))
@@ -98,14 +94,13 @@ class Removal:
     def _same(self, i: int, masked: Tensor, removed: Tensor, gone: set[int]) -> bool:
         lines = self.lines[i]
         if masked.dim() != removed.dim():
-            self.fault = "its result has another number of dimensions"
-            return False
+            return self._fails("its result has another number of dimensions", "width")
         for dim in range(masked.dim()):
             if dim not in lines and masked.size(dim) != removed.size(dim):
                 line = self._line(masked.size(dim), removed.size(dim), gone)
                 if line is None:
-                    self.fault = f"dimension {dim} of its result shrinks by other channels"
-                    return False
+                    why = f"dimension {dim} of its result shrinks by other channels"
+                    return self._fails(why, "width")
                 lines[dim] = line
         expected, base = masked, self.call.results[i]
         for dim, line in lines.items():
@@ -113,18 +108,19 @@ class Removal:
             dropped = masked.index_select(dim, gone_here)
             if dropped.numel():
                 if bool((~dropped.isfinite() & base.index_select(dim, gone_here).isfinite()).any()):
-                    self.fault = "channels of zeros give values that are not finite"
-                    return False
+                    return self._fails("channels of zeros give values that are not finite")
                 zero = bool((dropped == 0).all())
                 self.zero[i][dim] = self.zero[i].get(dim, True) and zero
             expected = expected.index_select(dim, self._index(line, gone, False).to(masked.device))
         if expected.shape != removed.shape:
-            self.fault = "its result has another shape than its channels"
-            return False
+            return self._fails("its result has another shape than its channels", "width")
         if not self.call.is_random and not _close(expected, removed):
-            self.fault = "its result depends on channels that are gone"
-            return False
+            return self._fails("its result depends on channels that are gone")
         return True
+
+    def _fails(self, why: str, kind: str = "mixes") -> bool:
+        self.fault, self.kind = why, kind
+        return False
 
     def _index(self, line: Line, gone: set[int], of_gone: bool) -> Tensor:
         flags = [unit >= 0 and self.ports.find(unit) in gone for unit in line.tolist()]
@@ -173,6 +169,20 @@ class Removal:
 
     def _kept(self, channels: Channels, gone: set[int]) -> int:
         return sum(self.ports.find(unit) not in gone for unit in channels)
+
+
+def in_one_line(error: Exception, most: int = 100) -> str:
+    r"""Return the kind of an error and the start of what it says.
+
+    Example:
+        >>> in_one_line(RuntimeError("shapes differ\nhere and there")), in_one_line(KeyError())
+        ('RuntimeError: shapes differ', 'KeyError')
+    """
+    text = str(error).strip().splitlines()
+    name = type(error).__name__
+    if not text:
+        return name
+    return f"{name}: {text[0] if len(text[0]) <= most else f'{text[0][: most - 3]}...'}"
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

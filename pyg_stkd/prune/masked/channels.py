@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.following.attributes import remembered
-from pyg_stkd.prune.following.explain import Explanation, explain
+from pyg_stkd.prune.following.explain import Explanation, explain, refusal
 from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
 from pyg_stkd.prune.masked.cost import Cost, check_cost
@@ -73,7 +73,7 @@ class MaskedChannels(MaskedModel):
             raise ValueError(
                 f"'model' must have {'heads' if heads else 'channels'} that can be pruned "
                 f"(got {type(model).__name__}, whose inputs, outputs and ignored modules are kept)"
-                + "".join(f"; {reason}" for reason in self.ports.reasons[:5])
+                + refusal(explain(self.ports))
             )
         self._is_verified = self._example is None
         self.total = self.layout.num_parameters()

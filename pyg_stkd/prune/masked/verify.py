@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.removal import in_one_line
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.locate import first_layer, gap_of, tolerance_of
 from pyg_stkd.prune.structure.example import Example, evaluating
@@ -76,8 +77,7 @@ class Comparison:
                 outs = tensors_of(self.example.run(model.train(training)))
                 return _Outputs(outs, not torch.equal(state, torch.get_rng_state()))
         except Exception as error:  # whatever a model raises that does not run in this mode
-            text = str(error).strip().splitlines()
-            return _Outputs([], False, f"{type(error).__name__}: {text[0] if text else ''}")
+            return _Outputs([], False, in_one_line(error))
 
     def _compare(self, masked: nn.Module, whole: _Outputs, part: _Outputs) -> str | None:
         """Say in what the outputs of the small model are others than those of the masked one."""

@@ -26,8 +26,10 @@ class SkipMasked:
         kept = self.norm._buffers[CHANNEL_MASK]
         assert kept is not None
         index = kept.nonzero().view(-1)
-        out = _narrow(self.norm, index).forward(x.index_select(-1, index), *args, **kwargs)
-        return out.new_zeros(*out.shape[:-1], kept.numel()).index_copy(-1, index, out)
+        dim = 1 if isinstance(self.norm, nn.GroupNorm) else x.dim() - 1
+        out = _narrow(self.norm, index).forward(x.index_select(dim, index), *args, **kwargs)
+        shape = [kept.numel() if i == dim else size for i, size in enumerate(out.shape)]
+        return out.new_zeros(shape).index_copy(dim, index, out)
 
 
 def channel_mask(norm: nn.Module) -> Tensor | None:
@@ -71,6 +73,7 @@ def _narrow(norm: nn.Module, index: Tensor) -> Any:
         twin.__dict__[name] = value
     if isinstance(norm, (nn.LayerNorm, nn.RMSNorm)):
         twin.__dict__["normalized_shape"] = (*norm.normalized_shape[:-1], index.numel())
-    if hasattr(norm, "in_channels"):
-        twin.__dict__["in_channels"] = index.numel()
+    for name in ("in_channels", "num_channels"):
+        if hasattr(norm, name):
+            twin.__dict__[name] = index.numel()
     return twin

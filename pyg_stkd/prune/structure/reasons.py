@@ -12,7 +12,7 @@ __all__ = ["FREED_BY", "Reason", "caller"]
 
 FREED_BY = {
     "mixes": "a layer with a rule, or ignore=[...] to say so",
-    "width": "sizes read from shapes or attributes, in place of numbers",
+    "width": "sizes read from shapes or attributes, and nothing beside them that cannot shrink",
     "number": "a factor that does not change with the width",
     "differs": "a rule for the layer (pyg_stkd.prune.register)",
     "rule": "a rule for the layer (pyg_stkd.prune.register)",

@@ -96,7 +96,13 @@ def parts_by_unbind(s: Any, x: Tensor, e: Tensor) -> Tensor:
     return s.out(torch.sigmoid(q) * k + v)
 
 
-@net("b", r"a \(RuntimeError: split_with_sizes", a=lin(6, 24), b=lin(8, 12), out=lin(12, 3))
+@net(
+    "b",
+    r"a \(it fails with fewer channels: RuntimeError: split_with_sizes",
+    a=lin(6, 24),
+    b=lin(8, 12),
+    out=lin(12, 3),
+)
 def split_by_numbers(s: Any, x: Tensor, e: Tensor) -> Tensor:
     p, q, r = s.a(x).split([8, 8, 8], -1)
     return s.out(s.b(p * q + r).relu())
@@ -223,7 +229,7 @@ def sorted_channels(s: Any, x: Tensor, e: Tensor) -> Tensor:
     return s.out(h) + s.end(s.c(x).topk(4, -1).values)
 
 
-@net("a", r"b .*GroupNorm|b .*group_norm|b .*gn", a=lin(6, 12), b=lin(12, 12), out=lin(12, 3),
+@net("a b", "", a=lin(6, 12), b=lin(12, 12), out=lin(12, 3),
      instance=lambda: nn.InstanceNorm1d(12, affine=True), graph=lambda: GraphNorm(12),
      layer=lambda: nn.LayerNorm(12), gn=lambda: nn.GroupNorm(3, 12))  # fmt: skip
 def norms_of_all_kinds(s: Any, x: Tensor, e: Tensor) -> Tensor:
@@ -245,7 +251,7 @@ def sums_of_embeddings(s: Any, x: Tensor, e: Tensor) -> Tensor:
     return s.out(s.b(s.a(index % 5) + s.c((index % 4).view(-1, 1))).relu())
 
 
-@net("c", r"a \(a number is made of the width\)", a=lin(6, 12), b=lin(6, 12), c=lin(6, 10),
+@net("c", r"a \(a number is made of the width, following", a=lin(6, 12), b=lin(6, 12), c=lin(6, 10),
      out=lin(10, 3))  # fmt: skip
 def scores_scaled_by_a_size(s: Any, x: Tensor, e: Tensor) -> Tensor:
     q = s.a(x)
@@ -351,7 +357,7 @@ def test_odd_nets(name: str) -> None:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             if not groups:
-                with pytest.raises(ValueError, match=f"that can be pruned.*{kept}"):
+                with pytest.raises(ValueError, match=f"(?s)that can be pruned.*{kept}"):
                     Pruner(model, Random(0), example=(X, EDGES), **options)
                 continue
             pruner = Pruner(model, Random(0), example=(X, EDGES), **options)

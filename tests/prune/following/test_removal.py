@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.following.call import Call
 from pyg_stkd.prune.following.labels import Axis
-from pyg_stkd.prune.following.removal import Removal, choices
+from pyg_stkd.prune.following.removal import Removal, choices, in_one_line
 from pyg_stkd.prune.following.trial import Place
 from pyg_stkd.prune.following.widths import Width
 from pyg_stkd.prune.structure.ports import Ports
@@ -56,7 +56,8 @@ def test_what_treats_channels_alone_holds_and_says_where_zeros_are() -> None:
         (lambda x: 1 / x, "channels of zeros give values that are not finite"),
         (
             lambda x: x.view(5, 6) * 1,
-            "RuntimeError: shape '[5, 6]' is invalid for input of size 25",
+            "it fails with fewer channels: RuntimeError: "
+            "shape '[5, 6]' is invalid for input of size 25",
         ),
         (lambda x: x if x.size(1) == 6 else x[0], "its result has another number of dimensions"),
         (lambda x: x if x.size(1) == 6 else (x, x), "it returns another number of tensors"),
@@ -92,3 +93,18 @@ def test_sums_over_channels_hold_where_zeros_add_nothing() -> None:
     trial, channels = removal(lambda x: x.sum(-1), known=False)
     assert trial.holds({channels[0], channels[5]})
     assert trial.lines == [{}]
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"), [(lambda x: x.softmax(-1), "mixes"), (lambda x: x.view(5, 6), "width")]
+)
+def test_the_kind_of_a_fault_says_what_would_mend_it(function: Any, kind: str) -> None:
+    trial, channels = removal(function)
+    assert not trial.holds({channels[1]})
+    assert trial.kind == kind
+
+
+def test_errors_are_told_in_one_line() -> None:
+    assert in_one_line(ValueError("a\nb")) == "ValueError: a"
+    assert in_one_line(IndexError()) == "IndexError"
+    assert in_one_line(ValueError(20 * "long "), most=12) == "ValueError: long long..."

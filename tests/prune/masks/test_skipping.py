@@ -47,6 +47,16 @@ def test_layer_norm() -> None:
     torch.testing.assert_close(norm.bias.grad, 10.0 * KEPT.double())
 
 
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3, 2)])
+def test_group_norm_of_one_group(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, dtype=torch.float64)
+    norm = skipping(nn.GroupNorm(1, 4))
+    out = norm(x)
+    expected = F.group_norm(x[:, KEPT], 1, norm.weight[KEPT], norm.bias[KEPT])
+    torch.testing.assert_close(out[:, KEPT], expected)
+    assert torch.equal(out[:, ~KEPT], torch.zeros_like(x[:, :1]))
+
+
 @pytest.mark.parametrize("num_nodes", [None, 3])
 def test_node_layer_norm(num_nodes: int | None) -> None:
     x = torch.randn(2, 5, 3, 4, dtype=torch.float64)

@@ -15,6 +15,7 @@ from pyg_stkd.prune.structure.rules.dense import linear
 __all__ = [
     "batch_norm",
     "diff_group_norm",
+    "group_norm",
     "layer_norm",
     "node_batch_norm",
     "pyg_batch_norm",
@@ -74,6 +75,23 @@ def pyg_layer_norm(
     ports.own(norm, "bias", -1, x)
     ports.attribute(norm, "in_channels", x)
     ports.skip(norm, x)
+    return x
+
+
+@register(nn.GroupNorm)
+def group_norm(ports: Ports, norm: nn.GroupNorm, x: Channels | None) -> Channels:
+    """Groups, each with statistics of its own, which go as a whole; of one group its channels."""
+    x = ports.sized(x, norm.num_channels)
+    if norm.num_groups == 1:
+        ports.skip(norm, x)
+    else:
+        size = norm.num_channels // norm.num_groups
+        firsts = x[::size]
+        ports.tie(x, tuple(unit for unit in firsts for _ in range(size)))
+        ports.attribute(norm, "num_groups", firsts)
+    ports.own(norm, "weight", 0, x)
+    ports.own(norm, "bias", 0, x)
+    ports.attribute(norm, "num_channels", x)
     return x
 
 

@@ -128,6 +128,20 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Any]] = {
             nn.InstanceNorm2d(5, affine=True), nn.Conv2d(5, 4, 3, groups=1)),
         on_images,
     ),
+    "groups": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 6, 1),
+            nn.GroupNorm(1, 6), nn.Tanh(), nn.Conv2d(6, 6, 1), nn.GroupNorm(6, 6, affine=False),
+            nn.Sigmoid(), nn.Conv2d(6, 5, 1), nn.GroupNorm(1, 5, affine=False), nn.Conv2d(5, 4, 3)),
+        on_images,
+    ),
+    "groups of nodes' channels": (
+        lambda: chain(
+            pyg.GCNConv(3, 6), nn.GroupNorm(2, 6), nn.ELU(), pyg.GCNConv(6, 5), nn.GroupNorm(1, 5),
+            pyg.GCNConv(5, 2),
+        ),
+        on_graph,
+    ),
 }  # fmt: skip
 
 

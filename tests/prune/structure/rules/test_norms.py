@@ -145,3 +145,20 @@ def test_the_mean_is_of_those_that_are_left(name: str) -> None:
         expected = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
     torch.testing.assert_close(out[:, left], expected)
     assert not bool(out[:, [1, 3, 4]].any())
+
+
+def test_groups_of_a_norm_go_as_a_whole() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    pruner = Pruner(model.double(), Random(0), keep=0.6)
+    (group,) = pruner.groups
+    assert group.width == 4
+    pruner.mask({group.name: torch.tensor([1, 0, 1, 1])})
+    small = pruner.compact()
+    assert (small[1].num_groups, small[1].num_channels) == (3, 6)
+    torch.testing.assert_close(small[1].weight, model[1].weight[[0, 1, 4, 5, 6, 7]])
+    one = nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(1, 8), nn.ReLU(), nn.Linear(8, 4))
+    pruner = Pruner(one, Random(0), keep=0.6)
+    pruner.mask({"0": torch.arange(8) < 5})
+    small = pruner.compact()
+    assert (small[1].num_groups, small[1].num_channels) == (1, 5)
