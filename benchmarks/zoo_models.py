@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from zoo_examples import EXAMPLES
 from zoo_graphs import Model
 from zoo_layers import LAYERS
 from zoo_nets import NETS
@@ -15,7 +16,7 @@ from zoo_tsl import TSL
 
 __all__ = ["MODELS", "asked"]
 
-MODELS = [*OWN, *NETS, *LAYERS, *SPECIAL, *TEMPORAL, *TSL]
+MODELS = [*OWN, *EXAMPLES, *NETS, *LAYERS, *SPECIAL, *TEMPORAL, *TSL]
 
 
 def asked(text: str | None, *more: str) -> tuple[list[Model], argparse.Namespace]:

@@ -132,8 +132,11 @@ def peer_summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines += [
         "",
         "*Not the model with zeros*: that is promised here, not by Torch-Pruning, which gives a "
-        "smaller model; behind a softmax or a `GroupNorm` it is another function by nature. Of the "
-        "others the cause was not traced.",
+        "smaller model; behind a softmax or a `GroupNorm` it is another function by nature. Two "
+        "more that were looked into are other functions as well: where hidden channels stand "
+        "behind the model's inputs in a concatenation (own MessagePassing), columns are cut as if "
+        "they came first; where a residual is added to the first channels of a wider output (STGCN "
+        "with a head), what is left of it is added to others.",
     ]
     return [*lines, ""]
 

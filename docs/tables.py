@@ -119,7 +119,8 @@ def _state(
         names.setdefault(_plain(part["why"]), []).append(f"``{part['name']}``")
     listed = [f"{_some(of)}: {why}" for why, of in names.items()]
     if not pruned:
-        return how, "kept", _plain(ran[0]["reason"].partition("are kept)")[2].lstrip("; ") or ran[0]["reason"])
+        why = ran[0]["reason"].partition("are kept)")[2].lstrip("; ")
+        return how, "kept", _plain(why or ran[0]["reason"])
     return how, "pruned in part" if kept else "pruned", "; ".join(listed[:3])
 
 
