@@ -15,7 +15,7 @@ FREED_BY = {
     "width": "sizes read from shapes or attributes, and nothing beside them that cannot shrink",
     "number": "a factor that does not change with the width",
     "differs": "a rule for the layer (pyg_stkd.prune.register)",
-    "rule": "a rule for the layer (pyg_stkd.prune.register)",
+    "rule": "a rule (pyg_stkd.prune.register), or an example to follow channels on",
     "shared": "parameters of its own",
 }
 
