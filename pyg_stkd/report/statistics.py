@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from pyg_stkd import checks
 
-__all__ = ["Gap", "Interval", "gap", "holm", "interval", "p_value"]
+__all__ = ["Gap", "Interval", "gap", "holm", "interval", "p_value", "rank_correlation"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,60 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
         corrected[i] = largest
     return corrected
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    r"""Return how alike two lists order the same things: Spearman's rank correlation.
+
+    1 is the same order, -1 the reverse, 0 no relation; equal values share the mean of their ranks.
+
+    Args:
+        first (list of float): One value for each thing.
+        second (list of float): Likewise, in the same order.
+
+    Returns:
+        float: NaN where one of them orders nothing: fewer than two values, or all of them equal.
+
+    Raises:
+        TypeError: If a value is no number.
+        ValueError: If their lengths differ, or a value is not finite.
+
+    Example:
+        >>> rank_correlation([1.0, 2.0, 3.0], [10.0, 100.0, 1000.0])
+        1.0
+    """
+    lists = [
+        [checks.number(name, value) for value in values]
+        for name, values in (("first", first), ("second", second))
+    ]
+    if len(lists[0]) != len(lists[1]):
+        raise ValueError(
+            f"'first' and 'second' must be as long (got {len(lists[0])} and {len(lists[1])})"
+        )
+    a, b = (_ranks(values) for values in lists)
+    spreads = [sum(x * x for x in ranks) for ranks in (a, b)]
+    if min(spreads) == 0:
+        return math.nan
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(spreads[0] * spreads[1])
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Return ranks less their mean; equal values share theirs.
+
+    Example:
+        >>> _ranks([5.0, 7.0, 5.0])
+        [-0.5, 1.0, -0.5]
+    """
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks, first = [0.0] * len(values), 0
+    while first < len(order):
+        last = first
+        while last + 1 < len(order) and values[order[last + 1]] == values[order[first]]:
+            last += 1
+        for place in order[first : last + 1]:
+            ranks[place] = (first + last) / 2 - (len(values) - 1) / 2
+        first = last + 1
+    return ranks
 
 
 @lru_cache

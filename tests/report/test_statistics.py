@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from pyg_stkd.report import Interval, gap, holm, interval, p_value
+from pyg_stkd.report import Interval, gap, holm, interval, p_value, rank_correlation
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
@@ -104,3 +106,22 @@ def test_no_p_values() -> None:
         holm(["0.1"])
     with pytest.raises(ValueError, match=r"'values' must be at least two \(got 1\)"):
         p_value([1.0])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlations_are_spearmans(ties: bool) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=30)
+    second = first + rng.normal(size=30)
+    if ties:
+        first, second = first.round(), second.round()
+    expected = stats.spearmanr(first, second).statistic
+    assert rank_correlation(first.tolist(), second.tolist()) == pytest.approx(expected)
+
+
+def test_what_orders_nothing_has_no_rank_correlation() -> None:
+    assert math.isnan(rank_correlation([1.0, 1.0], [1.0, 2.0]))
+    assert math.isnan(rank_correlation([], []))
+    with pytest.raises(ValueError, match=r"must be as long \(got 1 and 2\)"):
+        rank_correlation([1.0], [1.0, 2.0])

@@ -16,9 +16,14 @@ from pyg_stkd.distill.recording.reading.parts import tensors_of
 __all__ = ["check_rows", "num_graphs", "same_rows"]
 
 
-def same_rows(student: Capture, teacher: Capture) -> tuple[Capture, Capture]:
+def same_rows(
+    student: Capture, teacher: Capture, *, output: bool = False
+) -> tuple[Capture, Capture]:
     """Return two captures whose rows are the same: as they are, or, behind pools that chose other
     nodes in each model, at the nodes that both of them chose.
+
+    :obj:`output` says that the teacher's is the output of one of several, which has a name as
+    layers have.
 
     Raises:
         ValueError: If it is not known which nodes the rows are.
@@ -33,7 +38,7 @@ def same_rows(student: Capture, teacher: Capture) -> tuple[Capture, Capture]:
         ([[2.0], [1.0]], [[10.0], [20.0]])
     """
     if not student.choices and not teacher.choices:
-        check_rows(student, teacher)
+        check_rows(student, teacher, output=output)
         return student, teacher
     try:
         ours, theirs = _chosen(student), _chosen(teacher)
@@ -63,7 +68,7 @@ def _chosen(capture: Capture) -> Tensor | None:
     return rows_of(capture.choices, capture.num_nodes) if capture.choices else None
 
 
-def check_rows(student: Capture, teacher: Capture) -> None:
+def check_rows(student: Capture, teacher: Capture, *, output: bool = False) -> None:
     """Raise unless the rows of two layers are known to be the same things.
 
     Rows are known where their number is one of the model's arguments: of nodes, edges, pairs or
@@ -74,7 +79,7 @@ def check_rows(student: Capture, teacher: Capture) -> None:
     Raises:
         ValueError: If they are not known.
     """
-    for capture in (student, teacher):
+    for capture in (student,) if output else (student, teacher):
         if not capture.layer or capture.frozen or capture.layout != "BTNC":
             continue
         if _is_plain(capture) or not has_graph(capture.context):

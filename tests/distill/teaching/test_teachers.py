@@ -21,6 +21,7 @@ from pyg_stkd.distill import (
     DistillationLoss,
     HintLoss,
     LSPLoss,
+    ResponseLoss,
     SoftTargetLoss,
     SpatialCorrelationLoss,
     TeacherCache,
@@ -29,6 +30,7 @@ from pyg_stkd.distill import (
 )
 from pyg_stkd.functional import lsp
 from pyg_stkd.graph import union_edges
+from pyg_stkd.nn import STGCN
 from pyg_stkd.prune import Magnitude, distill_and_prune
 
 pytestmark = [
@@ -569,3 +571,19 @@ def test_every_teacher_must_have_the_layer() -> None:
         Distiller(teachers, Net(4), [HintLoss("lin", "lin")])
     assert all(p.requires_grad for p in teachers.parameters())
     assert not any(m._forward_hooks for m in teachers.modules())
+
+
+def test_forecasts_of_several_teachers_are_outputs_as_that_of_one_is() -> None:
+    torch.manual_seed(0)
+    sizes = {"temporal_channels": 4, "head_channels": 4}
+    models = [STGCN(1, 2, 3, **sizes) for _ in range(3)]
+    x, edges, y = (
+        torch.randn(2, 12, 5, 1),
+        torch.tensor([[0, 1, 2], [1, 2, 3]]),
+        torch.randn(2, 3, 5),
+    )
+    losses = [ResponseLoss(0.3), SpatialCorrelationLoss("blocks.1", "blocks.1")]
+    alone = [Distiller(teacher, models[2], losses)(x, edges, target=y)[1] for teacher in models[:2]]
+    _, both = Distiller(Teachers(models[:2]), models[2], losses)(x, edges, target=y)
+    for name, value in both.items():  # five nodes, which are the last axis of [B, T, N]
+        close(value, (alone[0][name] + alone[1][name]) / 2)

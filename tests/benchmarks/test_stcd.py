@@ -1,0 +1,284 @@
+"""What the tables of the STCD paper are made of, in small."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path += [
+    str(Path(__file__).parents[2] / folder)
+    for folder in ("benchmarks/reproduce", "examples/papers")
+]
+pytest.importorskip("matplotlib")
+pytest.importorskip("networkx")
+pytest.importorskip("tabulate")
+pytest.importorskip("torchmetrics")
+pytest.importorskip("tqdm")
+import stcd_interpretation
+import stcd_pruning
+import stcd_sensitivity
+import stcd_task
+import stcd_teachers
+from experiment import Run, Store
+from protocol import ALONE
+from traffic_task import Task
+
+from pyg_stkd.datasets.traffic import SyntheticTraffic, TrafficSeries
+from pyg_stkd.distill import ResponseLoss
+from pyg_stkd.nn import STGCN
+
+SMALL = {"batch": 8, "steps": 6, "every": 3, "lr": 0.01}
+DENSE = {"widths": [[4, 4, 4], [4, 4, 4], [4, 4]]}
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    task = Task("tiny", SyntheticTraffic(6, 200), (0.6, 0.2, 0.2), 4, "cpu", False)
+    task.num_nodes = None
+    return task
+
+
+@pytest.fixture(scope="module")
+def teacher(task: Task) -> STGCN:
+    torch.manual_seed(0)
+    model = stcd_task.build({"widths": stcd_task.wide(12)}, task)
+    assert isinstance(model, STGCN)
+    return model.eval()
+
+
+def test_a_part_of_a_network_is_what_is_nearest() -> None:
+    # A chain 0-1-2-3-4-5, the strongest link of which is between 3 and 4, and an island 6.
+    chain = torch.stack([torch.arange(5), torch.arange(1, 6)])
+    edges = torch.cat([chain, chain.flip(0)], dim=1)
+    weight = torch.tensor([0.1, 0.2, 0.3, 1.0, 0.1] * 2)
+    values = torch.arange(7.0).expand(3, 7).unsqueeze(-1).clone()
+    series = TrafficSeries(values, None, edges, weight, names=list("abcdefg"))
+    part = stcd_task.around(series, 3)
+    assert part.names == ["c", "d", "e"]
+    assert part.values[0, :, 0].tolist() == [2.0, 3.0, 4.0]
+    assert part.edge_index.tolist() == [[0, 1, 1, 2], [1, 2, 0, 1]]
+    assert part.edge_weight.tolist() == pytest.approx([0.3, 1.0, 0.3, 1.0])
+    assert stcd_task.around(series, 100).num_nodes == 6  # the island cannot be reached
+
+
+def test_stations_are_linked_with_the_nearest() -> None:
+    apart = torch.tensor([[0.0, 1.0, 5.0], [1.0, 0.0, 2.0], [5.0, 2.0, 0.0]])
+    links, length = stcd_task.nearest(apart, 1)
+    assert links.tolist() == [[1, 0, 1], [0, 1, 2]]
+    assert length.tolist() == [1.0, 1.0, 2.0]
+
+
+def test_the_odds_of_the_teacher_are_a_share() -> None:
+    response, spatial, temporal = stcd_task.losses_of(
+        {"odds": 3.0, "spatial": 10.0, "beta": 0.5, "sigma": 2.0}, ("a", "b")
+    )
+    assert isinstance(response, ResponseLoss)
+    assert (response.alpha, response.delta) == (0.75, 0.5)
+    assert (spatial.weight, temporal.weight) == (10.0, 1.0)
+    assert spatial.kernel.sigma == 2.0  # type: ignore[attr-defined]
+    assert len(stcd_task.losses_of({"odds": 1.0, "temporal": 0.0}, ("a", "b"))) == 2
+
+
+@pytest.mark.parametrize("odds", [None, 1.0], ids=["labels alone", "distilled"])
+def test_pruned_students_have_as_many_steps_as_others(
+    task: Task, teacher: STGCN, tmp_path: Path, odds: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    count = 0
+    step = torch.optim.Adam.step
+
+    def counted(self: torch.optim.Adam, *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    config: dict[str, Any] = SMALL | {"keep": [0.5, 0.3], "min_width": 2, "stage_steps": 2}
+    config |= {} if odds is None else {"odds": odds}
+    store = Store(tmp_path)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    result = stcd_task.train(Run("pruned", 0, config), task, store, teacher)
+    assert count == SMALL["steps"]
+    assert [stage["share"] <= target for stage, target in zip(
+        result["stages"], config["keep"], strict=True)] == [True, True]  # fmt: skip
+    assert result["parameters"] == result["stages"][-1]["parameters"]
+    assert (
+        sum(p.numel() for p in stcd_task.build({"widths": result["left"]}, task).parameters())
+        == (result["parameters"])
+    )
+    assert all((teacher.state_dict()[name] == value).all() for name, value in before.items())
+    assert 0 <= result["best_share"] <= 1
+    assert {"commit", "machine", "seed", "mae/15", "mae/mean"} <= set(result)
+    count = 0
+    assert stcd_task.train(Run("pruned", 0, config), task, store, teacher)["val"] == result["val"]
+    assert count == 0  # what is finished is not run again
+
+
+def test_a_student_may_be_of_another_class_than_its_teacher(
+    task: Task, teacher: STGCN, tmp_path: Path
+) -> None:
+    config = SMALL | {"model": "ASTGCN", "width": 2, "odds": 1.0}
+    result = stcd_task.train(Run("across", 0, config), task, Store(tmp_path), teacher)
+    assert result["left"] is None
+    assert result["mae/mean"] > 0
+
+
+def found_of(excess: list[float]) -> dict[str, Any]:
+    """Return what a table is made of: teachers at 2 and better, students above them."""
+    teachers = [
+        {"method": "teacher", "seed": s, "mae/mean": 2.0 - 0.1 * s, "val": -2.0 + 0.1 * s,
+         "parameters": 1000, "flops": 10000, "left": [[4, 4, 4], [4, 4]]}
+        for s in range(len(excess))
+    ]  # fmt: skip
+    best = teachers[-1]["mae/mean"]
+    runs = []
+    for rank, name in enumerate(stcd_pruning.NAMES_SHOWN):
+        if name != "teacher":
+            runs += [
+                {"method": name, "seed": s, "val": -best, "best_share": 0.5, "parameters": 30,
+                 "mae/mean": best * (1 + e / 100) + 0.01 * rank * (1 + 0.01 * s),
+                 "flops": 400, "left": [[4, 4, 4], [4, 4]]}
+                for s, e in enumerate(excess)
+            ]  # fmt: skip
+    chosen = {"config": {"lr": 0.01}, "trials": 12, "inside": True}
+    return {"teachers": teachers, "runs": runs, "persistence": 3.0,
+            "chosen": dict.fromkeys(stcd_pruning.NAMES_SHOWN, chosen)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("excess", "words"),
+    [([1.0, 1.1, 0.9], ": within 3 %"), ([9.0, 9.1, 8.9], ": not within 3 %"),
+     ([1.0, 4.0, 2.0], ": not told from 3 %")],
+    ids=["within", "not", "open"],
+)  # fmt: skip
+def test_the_verdict_is_what_the_interval_says(excess: list[float], words: str) -> None:
+    found = found_of(excess)
+    assert stcd_pruning.verdict(found, ALONE).endswith(words)
+    assert "of 3.0 % of the parameters" in stcd_pruning.verdict(found, ALONE)
+
+
+def test_the_best_teacher_is_that_of_validation() -> None:
+    found = found_of([1.0, 2.0, 3.0])
+    best = stcd_pruning.above(found, ALONE, best=True)
+    assert best == pytest.approx([1.0 + 1 / 1.8, 2.0 + 1.01 / 1.8, 3.0 + 1.02 / 1.8])
+    own = stcd_pruning.above(found, ALONE, best=False)
+    assert own[0] < 0 < own[2]  # the first teacher is worse than its student
+
+
+def test_errors_and_pairs_have_their_sign() -> None:
+    found = found_of([1.0, 1.1, 0.9])
+    table = {row["model"]: row for row in stcd_pruning.scores(found)}
+    assert table["dense student, distilled"]["gain over alone"].startswith("-0.01")
+    assert table["teacher"]["validation"].startswith("1.90")
+    pairs = {(row["method"], row["against"]): row for row in stcd_pruning.pairs(found)}
+    row = pairs["teacher pruned, distilled", "its widths from scratch, distilled"]
+    assert row["error lower by"].startswith("0.02")
+
+
+def test_methods_have_equal_budgets() -> None:
+    methods = stcd_pruning.methods_of(DENSE["widths"], 30)
+    assert len({sum(len(axis.values) + axis.more for axis in m.axes) for m in methods}) == 1
+    assert [m.name for m in methods] == [n for n in stcd_pruning.NAMES_SHOWN if n != "teacher"]
+
+
+def test_settings_of_other_data_are_taken_without_a_trial() -> None:
+    methods = stcd_pruning.methods_of(DENSE["widths"], 30)[:2]
+    chosen = {m.name: {"config": {"lr": 0.5}, "trials": 10, "inside": True} for m in methods}
+    found = stcd_pruning.settled(
+        methods, chosen, 3, lambda run: {"method": run.method, "seed": run.seed} | run.config
+    )
+    assert [(run["method"], run["seed"]) for run in found["runs"]] == [
+        (method.name, seed) for method in methods for seed in range(3)
+    ]
+    assert {run["lr"] for run in found["runs"]} == {0.5}
+    assert {told["trials"] for told in found["chosen"].values()} == {0}
+
+
+@pytest.mark.parametrize("step", [0.03, 0.2, 0.5, 0.8])
+def test_stages_end_at_what_is_to_be_left(step: float) -> None:
+    shares = stcd_sensitivity.stages(step)
+    assert shares[-1] == 0.03
+    assert shares == sorted(shares, reverse=True)
+    assert all(b / a >= step - 1e-9 for a, b in zip([1.0, *shares], shares, strict=False))
+    assert len(shares) == {0.03: 1, 0.2: 3, 0.5: 6, 0.8: 16}[step]
+
+
+def test_a_cell_sets_what_its_axes_say() -> None:
+    grids = stcd_sensitivity.GRIDS
+    kernel = stcd_sensitivity.settings(grids["kernel"], "median", 10.0)
+    assert kernel == {"odds": 1.0, "sigma": "median", "spatial": 10.0, "temporal": 10.0}
+    response = stcd_sensitivity.settings(grids["response"], 10.0, stcd_sensitivity.AUTO)
+    assert response["odds"] == 10.0
+    assert response["beta"] is None
+    pruning = stcd_sensitivity.settings(grids["pruning"], 0.2, 3)
+    assert pruning["stage_steps"] == 3
+    assert pruning["keep"] == stcd_sensitivity.stages(0.2)
+    assert all(
+        grid.default[0] in grid.row_values and grid.default[1] in grid.column_values
+        for grid in grids.values()
+    )
+
+
+@pytest.mark.parametrize("lead", [0.1, 0.001], ids=["clear", "chance"])
+def test_a_default_stays_where_chance_may_have_made_the_best(lead: float) -> None:
+    grid = stcd_sensitivity.GRIDS["kernel"]
+    noise = (0.0, 0.01, -0.01)
+    cells = [
+        {"row": row, "column": column, "runs": [
+            {"val": -(2.0 + (0.5 if (row, column) not in (grid.default, (1.0, 1.0)) else 0.0)
+                      - (lead + n if (row, column) == (1.0, 1.0) else 0.0)), "mae/mean": 2.0}
+            for n in noise
+        ]}
+        for row in grid.row_values for column in grid.column_values
+    ]  # fmt: skip
+    told = stcd_sensitivity.recommend({"grids": {"kernel": cells}}, "kernel")
+    assert (told["best"]["row"], told["best"]["column"]) == (1.0, 1.0)
+    chosen = (told["chosen"]["row"], told["chosen"]["column"])
+    assert chosen == ((1.0, 1.0) if lead == 0.1 else grid.default)
+
+
+def test_several_teachers_are_of_different_seeds() -> None:
+    for seed in range(5):
+        assert len(set(stcd_teachers.others(seed, 5, 3))) == 3
+        assert stcd_teachers.others(seed, 5, 3)[0] == seed
+    assert stcd_teachers.others(1001, 5, 3) == [1001, 1000, 0]
+
+
+def options(**more: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{
+        "dataset": "metr-la-week", "sensors": 6, "stride": 4, "batch": 8, "steps": 4, "width": 8,
+        "teacher_steps": 4, "seeds": 3, "dense": json.dumps(DENSE["widths"]), "stage_steps": 1,
+        "lr": 0.01, "ast_teacher": 2, "ast_student": 2, "students": ["STGCN"],
+        "teachers": ["STGCN", "3 STGCN"], "grids": ["kernel"], "settings": None,
+    } | more)  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["pruning", "sensitivity", "teachers"])
+def test_a_table_is_made_from_start_to_end(name: str, task: Task, tmp_path: Path) -> None:
+    script = {"pruning": stcd_pruning, "sensitivity": stcd_sensitivity, "teachers": stcd_teachers}
+    found = script[name].experiment(options(), task, Store(tmp_path / "runs"))
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(found))
+    script[name].show(json.loads(path.read_text()), path)
+    page = path.with_suffix(".md").read_text()
+    assert "METR-LA-week" in page
+    assert "nan" not in page
+    if name == "pruning":
+        costs = stcd_pruning.measure(found, task)
+        assert set(costs) == set(stcd_pruning.NAMES_SHOWN)
+        stcd_pruning.show(found | {"costs": costs}, path)
+        assert "faster at 32" in path.with_suffix(".md").read_text()
+        more = options(windows=2, seeds=2)
+        figures, one = stcd_interpretation.experiment(more, found, task, Store(tmp_path / "runs"))
+        stcd_interpretation.show(json.loads(json.dumps(figures)), tmp_path / "reasons.json")
+        assert "teacher pruned, distilled" in (tmp_path / "reasons.md").read_text()
+        kept = {each.layer: int(each.kept.sum()) for each in one.channels}
+        both = stcd_pruning.final(found)[stcd_pruning.BOTH][0]
+        assert kept["lin1"] == both["left"][-1][1]
