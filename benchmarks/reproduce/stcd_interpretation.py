@@ -18,34 +18,24 @@ import torch
 from experiment import Run, Store
 from presentation import Rows, present, spread
 from protocol import ALONE, commit
-from prune_student import copy_of
 from stcd_pruning import BOTH, NAMES_SHOWN, final
-from stcd_task import LAYER, NAMES, RESULTS, build, load, options
+from stcd_task import LAYER, NAMES, RESULTS, load, model_of, options, pruner_of
 from torch import nn
 from traffic_task import Task
 
 from pyg_stkd.files import write_atomic
-from pyg_stkd.prune import Magnitude, Pruner
 from pyg_stkd.report import Interpretation, interpret, interval, machine
 
 METHODS = (ALONE, "distilled", "pruned", BOTH, "widths distilled")
 AT = LAYER["STGCN"]
 
 
-def model_of(result: dict[str, Any], task: Task, store: Store) -> nn.Module:
+def trained(result: dict[str, Any], teacher: dict[str, Any], task: Task, store: Store) -> nn.Module:
     """Return the trained model of a stored result."""
-    weights = store.load_weights(Run(result["method"], result["seed"], result["config"]))
-    model = build({"widths": result["left"]}, task)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
-def pruner_of(result: dict[str, Any], teacher: nn.Module) -> Pruner:
-    """Return a pruner that has done what a stored run did."""
-    pruner = Pruner(copy_of(teacher), Magnitude(), keep=result["config"]["keep"])
-    kept = {name: torch.tensor(mask) for name, mask in result["kept"].items()}
-    pruner.load_state_dict({"granularity": "channel", "stage": len(pruner.keep), "kept": kept})
-    return pruner
+    model = model_of(result, teacher, task)
+    run = Run(result["method"], result["seed"], result["config"])
+    model.load_state_dict(store.load_weights(run))
+    return model
 
 
 def experiment(
@@ -55,12 +45,13 @@ def experiment(
     x = task.train_batch(task.fixed_batches(args.windows, 0)[0])[0]
     runs, first = [], None
     for seed in range(args.seeds):
-        teacher = model_of(stored["teachers"][seed], task, store)
+        of = stored["teachers"][seed]
+        teacher = trained(of, of, task, store)
         for method in METHODS:
             result = final(stored)[method][seed]
             pruner = pruner_of(result, teacher) if method == BOTH and first is None else None
             found = interpret(
-                teacher, model_of(result, task, store), (x, *task.graph), (AT, AT),
+                teacher, trained(result, of, task, store), (x, *task.graph), (AT, AT),
                 pruner=pruner, names=task.plain.names,
             )  # fmt: skip
             first = found if pruner is not None else first

@@ -28,9 +28,9 @@ from protocol import ALONE, TUNING, Axis, Method, collect, rows
 from stcd_task import (
     NAMES,
     RESULTS,
-    build,
     common,
     load,
+    model_of,
     of_teacher,
     options,
     teachers_of,
@@ -242,9 +242,8 @@ def horizons(found: dict[str, Any]) -> Rows:
 
 def measure(found: dict[str, Any], task: Task) -> dict[str, dict[str, float]]:
     """Return the milliseconds (CPU time of one thread) of each model, measured in turn."""
-    models = {
-        name: build({"widths": runs[0]["left"]}, task).eval() for name, runs in final(found).items()
-    }
+    teacher = found["teachers"][0]
+    models = {name: model_of(runs[0], teacher, task) for name, runs in final(found).items()}
     costs: dict[str, dict[str, float]] = {name: {} for name in models}
     for size in (1, 32):
         x = task.train_batch(list(range(min(size, len(task.windows["train"])))))[0]

@@ -184,6 +184,22 @@ def prune(
     return {"stages": left, "kept": kept}
 
 
+def pruner_of(result: dict[str, Any], teacher: nn.Module) -> Pruner:
+    """Return a pruner that has done to a copy of a teacher what a stored run did."""
+    pruner = Pruner(copy_of(teacher), KDIS(), keep=result["config"]["keep"])
+    kept = {name: torch.tensor(mask) for name, mask in result["kept"].items()}
+    state = {"granularity": "channel", "stage": len(pruner.keep), "kept": kept}
+    pruner.load_state_dict(state, shrink=True)
+    return pruner
+
+
+def model_of(result: dict[str, Any], teacher: dict[str, Any], task: Task) -> nn.Module:
+    """Return a model of the form that a stored run ended with, pruned from its teacher or not."""
+    if "kept" in result:  # a pruned model may hold more than its widths tell: aligned residuals
+        return pruner_of(result, build(teacher["config"], task)).model.eval()
+    return build({"widths": result["left"]}, task).eval()
+
+
 def error(model: nn.Module, task: Task, split: str) -> dict[str, float]:
     return task.score(traffic.forecast(model, task, split), split)
 

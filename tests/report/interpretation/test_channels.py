@@ -81,7 +81,7 @@ def test_the_teacher_is_left_as_it_was(teacher: Net) -> None:
 
 def test_layers_of_a_forecaster_are_told_once_each() -> None:
     torch.manual_seed(0)
-    teacher = STGCN(1, 8, 3, temporal_channels=8, head_channels=8).eval()
+    teacher = STGCN(1, 4, 3, temporal_channels=8, head_channels=8).eval()
     x, edges = torch.randn(2, 12, 3, 1), torch.tensor([[0, 1, 2], [1, 2, 0]])
     pruner = Pruner(copy.deepcopy(teacher), Magnitude(), keep=0.4)
     pruner.step()
