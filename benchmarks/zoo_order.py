@@ -104,6 +104,11 @@ class Order:
     def _ways(self, x: Tensor) -> Iterator[Tensor]:
         """Yield a tensor in the other order, for each way its axes may hold nodes."""
         yield self._moved(x)
+        half = self.nodes // 2
+        if x.dim() > 1 and x.size(0) == 2 and half in x.shape[1:]:  # a dense batch of both graphs
+            axis = list(x.shape[1:]).index(half)
+            perms = (self.perm[:half], self.perm[half:] - half)
+            yield torch.stack([y.index_select(axis, p) for y, p in zip(x, perms, strict=True)])
         for axis, size in enumerate(x.shape):
             if size % self.nodes == 0 and size > 0:
                 several = size // self.nodes

@@ -11,7 +11,7 @@ layer that a model runs is asked:
   are left out; those with weights of each node are given them in that order.
 * The rows of a layer that is compared are nodes, which go along with the order, or edges or graphs,
   which stay where they are; others have no meaning that both models share, but for nodes that pools
-  chose and that the distiller finds in both.
+  chose and that the distiller finds in both, and layers that both models give the same rows.
 
 The row of each model is kept in runs/zoo_taps.jsonl as it ends: a command that was interrupted goes
 on there; --again begins anew.
@@ -75,8 +75,9 @@ def taps_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
         return row | {"why": f"does not run: {type(error).__name__}: {str(error)[:120]}"}
     order = Order(example)
     others = order.find(student, teacher)
-    called = _outputs(student, example)
-    moved = None if others is None else _outputs(others[0], order.example)
+    given, called = _calls(student, example)
+    of_teacher, _ = _calls(teacher, example)
+    moved = None if others is None else _calls(others[0], order.example)[1]
     runs = [(copy.deepcopy(student), student, example), (teacher, student, example)]
     runs += [] if others is None else [(others[1], others[0], order.example)]
     results = [_values(model, list(called), *run) for run in runs]
@@ -101,7 +102,9 @@ def taps_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
             wrong.append(f"{where}: {apart:.4g} became {again:.4g}")
         elif isinstance(apart, Common):
             counts["common"] += 1
-        elif order.kind(called[layer], moved[layer]) == "unknown":
+        elif order.kind(called[layer], moved[layer]) == "unknown" and not _equal(
+            given.get(layer), of_teacher.get(layer)
+        ):
             wrong.append(f"{where}: rows of {_shapes(called[layer])}")
         else:
             counts["ordered"] += 1
@@ -127,19 +130,33 @@ def _in_double(
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, example: Example) -> dict[str, Any]:
-    """Return what each module that the model calls returned last, by name."""
-    seen: dict[str, Any] = {}
+def _calls(model: nn.Module, example: Example) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what each module that the model calls was given, and what it returned, last."""
+    given: dict[str, Any] = {}
+    returned: dict[str, Any] = {}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given[name], returned[name] = copied((args, kwargs)), copied(output)
+
+        return hook
+
     layers = {name: module for name, module in named_layers(model).items() if name}
     handles = [
-        module.register_forward_hook(lambda *call, name=name: seen.update({name: copied(call[2])}))
+        module.register_forward_hook(note(name), with_kwargs=True)
         for name, module in layers.items()
     ]
     torch.manual_seed(2)
     output = example.run(model)
     for handle in handles:
         handle.remove()
-    return {"": output} | {name: seen[name] for name in layers if name in seen}
+    return given, {"": output} | {name: returned[name] for name in layers if name in returned}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two layers were given the same rows, such as the nodes of some degree."""
+    pairs = zip(tensors_of(a), tensors_of(b), strict=False)
+    return any(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
 
 
 def _values(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -75,7 +76,9 @@ def _check_forward(owner: str, model: nn.Module, call: How, reserved: set[str]) 
     """Raise unless a model is run by a function or has a forward, whose arguments reach it."""
     if call is None and isinstance(model, (Artefact, Table)):
         return
-    no_forward = type(model).forward is nn.Module.forward and "forward" not in vars(model)
+    # Not as an attribute: a ScriptModule has none before it is an object.
+    own = inspect.getattr_static(type(model), "forward")
+    no_forward = own is nn.Module.forward and "forward" not in vars(model)
     if call is None and no_forward:
         raise TypeError(
             f"'{owner}' must have a forward (got {type(model).__name__} without): say how it is "
@@ -158,6 +161,11 @@ def check_loss(
     if loss.student_layer not in valid:
         raise ValueError(
             f"'student_layer' of loss {name!r} {unknown_layer(loss.student_layer, valid)}"
+        )
+    if isinstance(valid[loss.student_layer], torch.jit.ScriptModule) and loss.student_layer:
+        raise ValueError(
+            f"'student_layer' of loss {name!r} must be no part of a ScriptModule, which nobody "
+            f"sees (got {loss.student_layer!r}): train the module that it is made of, and script it"
         )
     own = {id(tensor) for _, tensor in _tensors(loss)}
     for owner, model in (*(("teacher", model) for model in teachers), ("student", student)):

@@ -197,6 +197,21 @@ def test_models_without_a_forward_are_shown_the_way(side):
         Distiller(*pair, [])
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripts_are_taught_by_their_outputs():
+    x, plain = torch.ones(3, 2), nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2))
+    student, teacher = torch.jit.script(plain), nn.Linear(2, 2)
+    _, losses = Distiller(teacher, student, [OutputLoss()])(x)
+    torch.testing.assert_close(losses["output"], (plain(x) - teacher(x)).square().mean())
+    losses["output"].backward()
+    assert plain[0].weight.grad.any()
+    for model, layer in ((student, "0"), (nn.Sequential(student), "0")):
+        match = rf"'student_layer' of loss 'hint' must be no part of a Script.*\(got '{layer}'\)"
+        with pytest.raises(ValueError, match=match):
+            Distiller(teacher, model, [HintLoss("", layer)])
+
+
 def test_teacher_must_be_whole():
     teacher, student = nn.Sequential(nn.LazyLinear(3)), models()[1]
     match = r"'teacher' must be trained.*\(got \['0.weight', '0.bias'\] uninitialized\)"

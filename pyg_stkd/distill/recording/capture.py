@@ -291,19 +291,27 @@ class Capture:
         Its graph is the one among them.
         """
         value = self.value.index_select(self.node_dim, rows)
-        batch, edges = self.batch, self.edge_index
+        batch, edges = self._batch_of(rows, nodes), self.edge_index
         if edges is not None and self.own_edge_index is not None:
             edges = induced(edges, rows, self.num_nodes)
         elif edges is not None:  # that of the model
             edges = induced(edges, nodes, self.choices[0].sources if self.choices else None)
-        if batch is not None and batch.numel() == self.num_nodes:
-            batch = batch.index_select(0, rows)
         chosen = self.nodes
         if chosen is not None:  # of the model's nodes, those that are here
             index = chosen.nonzero().view(-1) if chosen.dtype == torch.bool else chosen
             chosen = torch.isin(nodes, index).nonzero().view(-1)
         known = {"edge_index": edges, "batch": batch, "edge_weight": None, "_value": value}
         return self._copy(**known, layout="BTNC", nodes=chosen, restricted=nodes, memo={})
+
+    def _batch_of(self, rows: Tensor, nodes: Tensor) -> Tensor | None:
+        """Return the graphs of some rows, which are these nodes of the model."""
+        own = find_input(self.inputs, "batch")
+        if own is not None and own.numel() == self.num_nodes:
+            return own.index_select(0, rows)
+        batch = find_input(self.context, "batch") if own is None else own
+        if batch is not None and self.choices and batch.numel() == self.choices[0].sources:
+            return batch.index_select(0, nodes)
+        return batch
 
     def check_no_edges(self, why: str) -> None:
         """Raise where the rows are edges; :obj:`why` says what needs nodes."""
@@ -320,7 +328,7 @@ class Capture:
         counts = node_counts(self.inputs if own else self.context)
         if own and not counts and self.built is not None:
             counts = node_counts(self.context)
-        if counts and self.num_nodes not in counts:
+        if counts and self.num_nodes not in {*counts, 0}:  # of none, there is no structure
             listed = " or ".join(map(str, sorted(counts)))
             raise ValueError(
                 f"The {self.where} must have one row for each of the {listed} nodes of its graph "

@@ -22,7 +22,14 @@ from torch_geometric.nn import (
 from torch_geometric.utils import subgraph
 
 from pyg_stkd import Distiller, kernels
-from pyg_stkd.distill import HintLoss, LSPLoss, OutputLoss, SoftTargetLoss, TeacherCache
+from pyg_stkd.distill import (
+    AttentionTransferLoss,
+    HintLoss,
+    LSPLoss,
+    OutputLoss,
+    SoftTargetLoss,
+    TeacherCache,
+)
 from pyg_stkd.functional import lsp
 
 pytestmark = [
@@ -90,6 +97,28 @@ def test_layers_behind_a_pool_are_compared_at_the_nodes_that_both_chose(pool: An
     _, again = distiller(X, EDGES, BATCH, teacher=known)
     for name, value in losses.items():
         torch.testing.assert_close(again[name], value)
+
+
+@pytest.mark.filterwarnings("ignore:.*lie behind pools that chose")
+@pytest.mark.parametrize("layer", ["b", "lin"])
+def test_graphs_of_nodes_behind_a_pool_are_those_of_the_model(layer: str) -> None:
+    teacher, student = Pooled(16), Pooled(4)
+    distiller = Distiller(teacher, student, [AttentionTransferLoss(layer, layer)]).eval()
+    _, losses = distiller(X, EDGES, BATCH)
+    nodes, s, t = common(teacher, student)
+    ours, theirs = (student.z[s], teacher.z[t]) if layer == "b" else (student.h[s], teacher.h[t])
+    graph = BATCH[nodes]
+    maps = [x.square().sum(-1) for x in (ours, theirs)]
+    each = [
+        torch.linalg.vector_norm(
+            torch.nn.functional.normalize(maps[0][graph == g], dim=0)
+            - torch.nn.functional.normalize(maps[1][graph == g], dim=0)
+        )
+        for g in graph.unique()
+    ]
+    torch.testing.assert_close(losses["attention_transfer"], torch.stack(each).mean())
+    known = distiller.capture_teacher(X, EDGES, BATCH)
+    torch.testing.assert_close(distiller(X, EDGES, BATCH, teacher=known)[1], losses)
 
 
 def test_what_is_left_out_is_told() -> None:

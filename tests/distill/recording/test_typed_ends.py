@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch_geometric.nn import HeteroConv, SAGEConv
 
+from pyg_stkd import Distiller
+from pyg_stkd.distill import LSPLoss
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.typed_ends import by_edge_type
+from pyg_stkd.functional import lsp
 
 WRITES, CITES = ("a", "writes", "p"), ("p", "cites", "p")
 EDGES = {WRITES: torch.tensor([[0, 2], [1, 0]]), CITES: torch.tensor([[0], [1]])}
@@ -43,3 +47,26 @@ def test_parts_stay_as_they_are_without_edges_by_type() -> None:
     assert by_edge_type(whole, parts) is parts
     one = {"p": parts["p"]}
     assert by_edge_type(capture(), one) is one
+
+
+@pytest.mark.parametrize("empty", ["a", "p"])
+def test_a_type_without_nodes_adds_nothing(empty: str) -> None:
+    torch.manual_seed(0)
+    edges = {CITES: torch.tensor([[0, 1, 1], [1, 0, 1]]), ("a", "to", "a"): EDGES[WRITES]}
+    x_dict = {"a": torch.randn(3, 4), "p": torch.randn(3, 4)}
+    x_dict[empty] = x_dict[empty][:0]
+    edges = {
+        kind: index[:, :0] if empty in kind else index
+        for kind, index in {**edges, WRITES: EDGES[WRITES], ("p", "by", "a"): EDGES[WRITES]}.items()
+    }
+    teacher, student = (
+        HeteroConv({kind: SAGEConv((4, 4), width) for kind in edges}) for width in (6, 5)
+    )
+    distiller = Distiller(teacher, student, [LSPLoss("", "")])
+    _, losses = distiller(x_dict, edges)
+    (other,) = {"a", "p"} - {empty}
+    s, t = student(x_dict, edges)[other], teacher(x_dict, edges)[other]
+    (kind,) = (kind for kind in edges if kind[0] == kind[2] == other)
+    torch.testing.assert_close(losses["lsp"], lsp(s, t, edges[kind]) / len(edges))
+    losses["lsp"].backward()
+    assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
