@@ -13,6 +13,7 @@
 #   make test-gpu      the tests that run on a GPU, on one
 #   make lint          ruff (rules and format) and mypy
 #   make docs          the HTML documentation, warnings as errors, in docs/_build/html
+#   make look          the built pages in headless Chromium, at two widths, light and dark
 #   make package       the wheel and the source archive in dist/, checked, and the wheel installed
 #                      alone in an environment of its own
 #   make bench         the benchmarks of benchmarks/
@@ -62,11 +63,15 @@ KEEP = torch==$(TORCH)
 VERSIONS = import sys; from importlib.metadata import version as v; \
 	print(f"Python {sys.version.split()[0]},", *(f"{n} {v(n)}" for n in sys.argv[1:]))
 
+# A reader's own functions and PyG have no types; all else is held to the letter.
+PAGES_MYPY = --python-executable "$(abspath $(VENV_WHEEL))/bin/python" --strict \
+	--allow-untyped-defs --allow-untyped-calls --ignore-missing-imports --disable-error-code override
+
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .NOTPARALLEL:
 PHONY_TESTS = test test-sparse test-all test-full
-.PHONY: demo $(PHONY_TESTS) test-oldest test-newest test-gpu lint docs package bench bench-gpu fuzz clean help
+.PHONY: demo $(PHONY_TESTS) test-oldest test-newest test-gpu lint docs look package bench bench-gpu fuzz clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -116,7 +121,11 @@ docs: $(VENV)/.docs
 	@$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo "==> Built docs/_build/html/index.html"
 
-package: $(VENV)/.build $(VENV_WHEEL)/.torch-$(TORCH)
+look: docs
+	@$(VENV)/bin/python $(PIP) "selenium>=4.20"
+	@$(VENV)/bin/python docs/browser.py
+
+package: $(VENV)/.build $(VENV)/.dev $(VENV_WHEEL)/.torch-$(TORCH)
 	@echo "==> Building dist/"
 	@rm -rf dist build
 	@$(VENV)/bin/python -m build --no-isolation >/dev/null
@@ -125,6 +134,9 @@ package: $(VENV)/.build $(VENV_WHEEL)/.torch-$(TORCH)
 	@$(VENV_WHEEL)/bin/python $(PIP) --force-reinstall --no-deps dist/*.whl
 	@$(VENV_WHEEL)/bin/python $(PIP) dist/*.whl "$(KEEP)"
 	@cd dist && "$(abspath $(VENV_WHEEL))/bin/python" -m pyg_stkd
+	@echo "==> Checking the types of the pages' code against the wheel"
+	@$(VENV)/bin/python docs/scripts.py build/pages
+	@cd build/pages && "$(abspath $(VENV))/bin/python" -m mypy $(PAGES_MYPY) *.py
 
 bench: $(VENV)/.package
 	@for file in $(BENCH); do \

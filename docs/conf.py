@@ -11,12 +11,14 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]
 
+from figures import FIGURES, write_figures  # noqa: E402
+from sphinx.ext import autosummary  # noqa: E402
 from tables import kept_page, layers_page  # noqa: E402
 
 import pyg_stkd  # noqa: E402
@@ -40,9 +42,13 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["folded.css"]
 html_title = f"pyg_stkd {release}"
 
 autosummary_generate = False  # one page a package, written below
+# A first sentence does not end at "(Eq. 3)".
+autosummary.WELL_KNOWN_ABBREVIATIONS = (*autosummary.WELL_KNOWN_ABBREVIATIONS, "Eq.", "Eqs.")
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False  # of torch's and PyG's classes, whose markup is not ours
@@ -125,8 +131,20 @@ def write_api(folder: Path) -> None:
     for path in folder.glob("*.rst"):
         if path.stem not in {*pages, "index"}:
             path.unlink()
-    text = ["API", "===", "", ".. toctree::", "   :maxdepth: 1", "", *(f"   {p}" for p in pages)]
+    text = ["API", "===", "", ".. autosummary::", "", *(f"   {p}" for p in pages), ""]
+    text += [".. toctree::", "   :maxdepth: 1", "   :hidden:", "", *(f"   {p}" for p in pages)]
     write(folder / "index.rst", "\n".join([*text, ""]))
+
+
+def add_figure(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Shows the figure of a loss below its first sentence."""
+    short = name.rpartition(".")[2]
+    if what == "class" and short in FIGURES:
+        at = lines.index("") if "" in lines else len(lines)
+        drawn = FIGURES[short].__doc__ or ""
+        lines[at:at] = ["", f".. image:: /_figures/{short}.svg", f"   :alt: {drawn}", ""]
 
 
 def result_title(page: Path) -> str:
@@ -169,3 +187,5 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda _: write_api(DOCS / "api"))
     app.connect("builder-inited", lambda _: write_results(DOCS / "_results"))
     app.connect("builder-inited", lambda _: write_tables(DOCS / "_tables"))
+    app.connect("builder-inited", lambda _: write_figures(DOCS / "_figures"))
+    app.connect("autodoc-process-docstring", add_figure)
