@@ -158,9 +158,13 @@ class MaskedChannels(MaskedModel):
         min_width: int,
     ) -> None:
         kept = self.kept
-        alive = {
-            name: score * self.layout.mask(name, kept).to(score) for name, score in scores.items()
-        }
+        if bool(kept.all()):  # nothing is masked yet
+            alive = dict(scores)
+        else:
+            alive = {
+                name: score * self.layout.mask(name, kept).to(score)
+                for name, score in scores.items()
+            }
         reduced = importance.finish(importance.reduce(self.layout, alive))
         ranked = normalize(self.layout, reduced, kept)
         floors = self._floors(share, rho, min_width)
