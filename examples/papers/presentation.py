@@ -73,7 +73,7 @@ def present(
     parts.append(escape(measured, quote=False))
     write_atomic(stem.with_suffix(".md"), ("\n\n".join(parts) + "\n").encode())
     report = Report(title)
-    report.text(note)
+    report.text(note.removeprefix(f"{title}. "))
     for head, rows in tables.items():
         report.table(rows, head)
     for name, (figure, caption) in figures.items():

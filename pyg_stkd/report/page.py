@@ -22,24 +22,28 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
     """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: left }
-figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption { color: #555 }
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  background: Canvas; color: CanvasText }
+h1 { font-size: clamp(1.5rem, 5vw, 2.2rem); line-height: 1.2 }
+.wide { overflow-x: auto } .wide table { min-width: min(40rem, 6rem * var(--columns)) }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #8886; text-align: left }
+figure { margin: 1.5rem 0 } img { max-width: 100%; background: #fff } figcaption { opacity: .75 }
 </style></head><body>
 <h1>{{ title }}</h1>
 {% for part in parts %}
 {% if part.text %}
 <p>{{ part.text }}</p>
 {% elif part.columns %}
-<table>
+<div class="wide" style="--columns: {{ part.columns | length }}"><table>
 <thead><tr>{% for column in part.columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in part.rows %}
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
-</table>
+</table></div>
 {% elif part.picture %}
 <figure><img alt="{{ part.caption }}" src="data:image/png;base64,{{ part.picture }}">
 <figcaption>{{ part.caption }}</figcaption></figure>
