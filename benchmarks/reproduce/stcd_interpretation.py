@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store
-from presentation import Rows, present, spread
 from protocol import ALONE, commit
 from stcd_pruning import BOTH, NAMES_SHOWN, final
 from stcd_task import LAYER, NAMES, RESULTS, load, model_of, options, pruner_of
 from torch import nn
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
+from experiment import Run, Store
+from presentation import Rows, present, spread
 from traffic_task import Task
 
 from pyg_stkd.files import write_atomic
@@ -68,17 +72,37 @@ def table(found: dict[str, Any]) -> Rows:
         method: [run["agreement"] for run in found["runs"] if run["method"] == method]
         for method in METHODS
     }
-    rows = []
-    for method, values in groups.items():
-        row = {"student": NAMES_SHOWN[method]}
-        for key in values[0]:
-            row[key] = spread([value[key] for value in values], scale=1)
-            if method != ALONE and len(values) > 1:
-                pairs = zip(values, groups[ALONE], strict=True)
-                lead = interval([a[key] - b[key] for a, b in pairs])
-                row[key] += f", {lead.mean:+.2f}" + ("" if lead.excludes_zero else " (not sure)")
-        rows.append(row)
-    return rows
+    return [
+        {"student": NAMES_SHOWN[method]}
+        | {
+            key: cell(
+                [value[key] for value in values],
+                None if method == ALONE else [value[key] for value in groups[ALONE]],
+            )
+            for key in values[0]
+        }
+        for method, values in groups.items()
+    ]
+
+
+def cell(values: list[float], alone: list[float] | None) -> str:
+    """Return a mean and the paired difference; seeds with nothing to compare (NaN) are left out.
+
+    Example:
+        >>> cell([0.5, 0.7], [0.1, 0.4]), cell([math.nan, 0.5], None)
+        ('0.60 ± 0.14, +0.35 (not sure)', '0.50')
+    """
+    told = [value for value in values if not math.isnan(value)]
+    if not told:
+        return ""
+    text = spread(told, scale=1)
+    if alone is None:
+        return text
+    gains = [a - b for a, b in zip(values, alone, strict=True) if not math.isnan(a - b)]
+    if len(gains) < 2:
+        return text
+    lead = interval(gains)
+    return f"{text}, {lead.mean:+.2f}" + ("" if lead.excludes_zero else " (not sure)")
 
 
 def show(found: dict[str, Any], path: Path) -> str:

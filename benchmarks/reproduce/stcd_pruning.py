@@ -17,18 +17,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store
-from presentation import Rows, present, spread
-from protocol import ALONE, TUNING, Axis, Method, collect, rows
+from protocol import ALONE, TUNING, Axis, Method, rows
 from stcd_task import (
     NAMES,
     RESULTS,
     common,
+    gather,
+    is_tuned,
     load,
     model_of,
     of_teacher,
@@ -36,6 +36,10 @@ from stcd_task import (
     teachers_of,
     train,
 )
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
+from experiment import Run, Store
+from presentation import Rows, present, spread
 from traffic_task import HORIZONS, Task
 
 from pyg_stkd.files import write_atomic
@@ -83,7 +87,7 @@ def methods_of(dense: list[list[int]], stage_steps: int) -> list[Method]:
 def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, Any]:
     """Train a teacher for each seed, tune and run the students."""
     shared = common(args)
-    teachers = teachers_of(args.seeds, of_teacher(args), task, store, tuning=args.settings is None)
+    teachers = teachers_of(args.seeds, of_teacher(args), task, store, tuning=is_tuned(args))
     methods = methods_of(json.loads(args.dense), args.stage_steps)
     left: dict[int, list[list[int]]] = {}
 
@@ -93,19 +97,12 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
             config["widths"] = left[run.seed]
         return train(Run(run.method, run.seed, config), task, store, teachers[run.seed][0])
 
-    settings = None if args.settings is None else json.loads(args.settings.read_text())["chosen"]
-
-    def gather(some: list[Method]) -> dict[str, Any]:
-        if settings is None:
-            return collect(some, args.seeds, go)
-        return settled(some, settings, args.seeds, go)
-
-    found = gather(methods[:4])
+    found = gather(args, methods[:4], go)
     pruned = next(method for method in methods if method.name == BOTH)
-    for seed in (*(TUNING if settings is None else ()), *range(args.seeds)):
+    for seed in (*(TUNING if is_tuned(args) else ()), *range(args.seeds)):
         config = pruned.fixed | found["chosen"][BOTH]["config"]
         left[seed] = go(Run(BOTH, seed, config))["left"]
-    more = gather(methods[4:])
+    more = gather(args, methods[4:], go)
     return {
         "dataset": args.dataset,
         "data": f"{task.plain.num_nodes} sensors, {len(task.windows['train'])} windows to train on",
@@ -114,24 +111,6 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
         "teachers": [teachers[seed][1] for seed in range(args.seeds)],
         "runs": found["runs"] + more["runs"],
         "chosen": found["chosen"] | more["chosen"],
-    }
-
-
-def settled(
-    methods: list[Method],
-    chosen: dict[str, Any],
-    seeds: int,
-    go: Callable[[Run], dict[str, Any]],
-) -> dict[str, Any]:
-    """Run each method from every seed with settings that were tuned on other data."""
-    runs = [
-        go(Run(method.name, seed, method.fixed | chosen[method.name]["config"]))
-        for method in methods
-        for seed in range(seeds)
-    ]
-    return {
-        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
-        "chosen": {method.name: chosen[method.name] | {"trials": 0} for method in methods},
     }
 
 
@@ -255,6 +234,13 @@ def measure(found: dict[str, Any], task: Task) -> dict[str, dict[str, float]]:
     return costs
 
 
+def tuning(found: dict[str, Any]) -> str:
+    """Say how the settings came about, where it was not by trials on this data."""
+    if any(told["trials"] for told in found["chosen"].values()):
+        return "Learning rates were chosen on validation, by seeds that are not reported."
+    return "Nothing was tuned on this data: all methods have had no trial."
+
+
 def show(found: dict[str, Any], path: Path) -> str:
     """Write the page; return its tables."""
     seeds, name = len(found["teachers"]), NAMES[found["dataset"]]
@@ -262,8 +248,9 @@ def show(found: dict[str, Any], path: Path) -> str:
     note = (
         f"MAE (mph) on {name}, {found['data']}, mean ± standard deviation over {seeds} seeds with "
         f"a teacher each. Students take {found['options']['steps']} steps, those of pruning "
-        f"included, teachers {found['options']['teacher_steps']}. The best teacher is the one that "
-        f"is best on validation; intervals hold 95 %. Verdict at the paper's 3 %: {told}."
+        f"included, teachers {found['options']['teacher_steps']}. {tuning(found)} The best "
+        "teacher is the one that is best on validation; intervals hold 95 %. Verdict at the "
+        f"paper's 3 %: {told}."
     )
     tables = {"Errors": scores(found), "Pairs, by seed": pairs(found), "Sizes": sizes(found),
               "Errors by horizon": horizons(found)}  # fmt: skip
@@ -277,8 +264,6 @@ def main() -> None:
                         help="widths of the dense student (default: %(default)s)")  # fmt: skip
     parser.add_argument("--stage-steps", type=int, default=30,
                         help="of each stage of pruning but the last")  # fmt: skip
-    parser.add_argument("--settings", type=Path,
-                        help="stored results whose settings are taken: no tuning")  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="only time the stored models")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -16,16 +16,19 @@ import argparse
 import json
 import math
 import statistics
+import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Run, Store
 from matplotlib.figure import Figure
-from presentation import Rows, present, spread
 from stcd_task import NAMES, RESULTS, common, load, of_teacher, options, teachers_of, train
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
+from experiment import Run, Store
+from presentation import Rows, present, spread
 from traffic_task import Task
 
 from pyg_stkd.files import write_atomic

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TUNING, commit
+from protocol import TUNING, Method, collect, commit
 from torch import Tensor, nn
 from torch_geometric.utils import subgraph
 
@@ -308,6 +309,10 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5, help="teachers and students (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce/stcd"),
                         help="finished runs are kept here; tables share what they can")  # fmt: skip
+    parser.add_argument("--untuned", action="store_true",
+                        help="the first settings for all methods, without a trial")  # fmt: skip
+    parser.add_argument("--settings", type=Path,
+                        help="stored results whose settings are taken: no trial")  # fmt: skip
     parser.add_argument("--redraw", action="store_true", help="only write the stored page again")
     return parser
 
@@ -322,3 +327,38 @@ def of_teacher(args: argparse.Namespace, **more: Any) -> dict[str, Any]:
     """Return the settings of the teachers."""
     steps = {"steps": args.teacher_steps, "every": max(1, args.teacher_steps // 20)}
     return common(args) | steps | {"widths": wide(args.width), "lr": 0.004, "dropout": 0.1} | more
+
+
+def is_tuned(args: argparse.Namespace) -> bool:
+    """Tell whether methods have trials, in place of settings that are given."""
+    return not args.untuned and args.settings is None
+
+
+def gather(
+    args: argparse.Namespace, methods: list[Method], go: Callable[[Run], dict[str, Any]]
+) -> dict[str, Any]:
+    """Tune and run methods by the protocol, or run them as is asked for."""
+    if is_tuned(args):
+        return collect(methods, args.seeds, go)
+    chosen = {method.name: {"config": method.start, "inside": True} for method in methods}
+    if args.settings is not None:
+        chosen = json.loads(args.settings.read_text())["chosen"]
+    return settled(methods, chosen, args.seeds, go)
+
+
+def settled(
+    methods: list[Method],
+    chosen: dict[str, Any],
+    seeds: int,
+    go: Callable[[Run], dict[str, Any]],
+) -> dict[str, Any]:
+    """Run each method from every seed with settings that are given."""
+    runs = [
+        go(Run(method.name, seed, method.fixed | chosen[method.name]["config"]))
+        for method in methods
+        for seed in range(seeds)
+    ]
+    return {
+        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
+        "chosen": {method.name: chosen[method.name] | {"trials": 0} for method in methods},
+    }

@@ -13,15 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from protocol import TUNING, Axis, Method, rows
+from stcd_task import NAMES, RESULTS, build, common, gather, load, of_teacher, options, train
+from torch import nn
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
 from experiment import Run, Store
 from presentation import Rows, present, spread
-from protocol import TUNING, Axis, Method, collect, rows
-from stcd_task import NAMES, RESULTS, build, common, load, of_teacher, options, train
-from torch import nn
 from traffic_task import Task
 
 from pyg_stkd.distill import Teachers
@@ -89,7 +92,7 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
     students = {}
     for kind in args.students:
         wanted = args.teachers if kind == "STGCN" else [n for n in args.teachers if n in CLASSES]
-        students[kind] = collect(methods_of(kind, sizes[kind], wanted), args.seeds, go)
+        students[kind] = gather(args, methods_of(kind, sizes[kind], wanted), go)
     return {
         "dataset": args.dataset,
         "data": f"{task.plain.num_nodes} sensors, {len(task.windows['train'])} windows to train on",

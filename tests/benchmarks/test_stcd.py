@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def test_methods_have_equal_budgets() -> None:
 def test_settings_of_other_data_are_taken_without_a_trial() -> None:
     methods = stcd_pruning.methods_of(DENSE["widths"], 30)[:2]
     chosen = {m.name: {"config": {"lr": 0.5}, "trials": 10, "inside": True} for m in methods}
-    found = stcd_pruning.settled(
+    found = stcd_task.settled(
         methods, chosen, 3, lambda run: {"method": run.method, "seed": run.seed} | run.config
     )
     assert [(run["method"], run["seed"]) for run in found["runs"]] == [
@@ -198,6 +199,16 @@ def test_settings_of_other_data_are_taken_without_a_trial() -> None:
     ]
     assert {run["lr"] for run in found["runs"]} == {0.5}
     assert {told["trials"] for told in found["chosen"].values()} == {0}
+
+
+def test_untuned_methods_have_the_settings_that_they_start_with() -> None:
+    methods = stcd_pruning.methods_of(DENSE["widths"], 30)[:2]
+    args = options(untuned=True)
+    found = stcd_task.gather(args, methods, lambda run: {"method": run.method} | run.config)
+    assert not stcd_task.is_tuned(args)
+    assert {run["lr"] for run in found["runs"]} == {methods[0].start["lr"]}
+    assert len(found["runs"]) == 2 * args.seeds
+    assert "no trial" in stcd_pruning.tuning(found)
 
 
 @pytest.mark.parametrize("step", [0.03, 0.2, 0.5, 0.8])
@@ -250,13 +261,31 @@ def test_several_teachers_are_of_different_seeds() -> None:
     assert stcd_teachers.others(1001, 5, 3) == [1001, 1000, 0]
 
 
+def test_what_cannot_be_compared_is_left_out() -> None:
+    nan = float("nan")
+    assert stcd_interpretation.cell([nan, nan], None) == ""
+    assert stcd_interpretation.cell([0.5, nan], [0.5, 0.5]) == "0.50"
+    sure = stcd_interpretation.cell([0.5, 0.6, 0.7], [0.3, 0.41, 0.5])
+    assert sure == "0.60 ± 0.10, +0.20"
+
+
 def options(**more: Any) -> argparse.Namespace:
     return argparse.Namespace(**{
         "dataset": "metr-la-week", "sensors": 6, "stride": 4, "batch": 8, "steps": 4, "width": 8,
         "teacher_steps": 4, "seeds": 3, "dense": json.dumps(DENSE["widths"]), "stage_steps": 1,
         "lr": 0.01, "ast_teacher": 2, "ast_student": 2, "students": ["STGCN"],
         "teachers": ["STGCN", "3 STGCN"], "grids": ["kernel"], "settings": None,
+        "untuned": False,
     } | more)  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["pruning", "sensitivity", "teachers", "interpretation"])
+def test_a_script_starts_by_itself(name: str) -> None:
+    path = Path(stcd_task.__file__).with_name(f"stcd_{name}.py")
+    told = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "--untuned" in told.stdout
 
 
 @pytest.mark.full

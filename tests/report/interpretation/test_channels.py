@@ -88,9 +88,9 @@ def test_layers_of_a_forecaster_are_told_once_each() -> None:
     found = channels_taken(teacher, pruner, lambda model: model(x, edges), (x, edges))
     small = pruner.compact()
     widths = {each.layer: int(each.kept.sum()) for each in found}
-    parts = ("", ".temporal1", ".conv")  # the last convolution and the norm are those of the block
-    names = [f"blocks.{i}{part}" for i in (0, 1) for part in parts]
-    assert list(widths) == [*names, "head_conv", "head_norm", "lin1"]
+    assert {"blocks.0", "blocks.0.temporal1", "blocks.0.conv", "head_conv", "lin1"} <= set(widths)
+    assert "blocks.0.norm" not in widths  # which has the channels of its block
+    assert "blocks.0.conv.lins.0" not in widths  # a part of the sum that its layer is
     assert widths["blocks.0"] == small.hidden_channels[0][2]
     assert widths["blocks.1.conv"] == small.hidden_channels[1][1]
     assert widths["lin1"] == small.head_channels[1]
