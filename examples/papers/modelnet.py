@@ -186,7 +186,7 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
             loss.backward()
             optimizer.step()
             total += loss.item()
-        if run.seed == 0 and epoch + 1 in (*SHOWN, config["epochs"]):
+        if epoch + 1 in (*SHOWN, config["epochs"]):
             seen = json.dumps(task.distances(model, tap(config)))
             write_atomic(store.folder / "features" / f"{run.name}-{epoch + 1}.json", seen.encode())
         return total / len(batches)

@@ -1,0 +1,193 @@
+"""LSP paper, Tables 4 to 6 and Figure 4, on point clouds: methods, kernels, larger students.
+
+    python benchmarks/reproduce/lsp_shapes.py --table 4   # student alone, KD, FitNet, AT, LSP
+    python benchmarks/reproduce/lsp_shapes.py --table 5   # LSP by kernel
+    python benchmarks/reproduce/lsp_shapes.py --table 6   # more channels, layers, MLPs
+    python benchmarks/reproduce/lsp_shapes.py --table 4 --dataset modelnet10-vox24 --root DIR
+
+Teacher and student are the paper's DGCNNs of a quarter of its widths (16 and 8), k of 20 and 10,
+on clouds of 128 points, all with labels; a step is 16 clouds, and all methods take as many. Table 4
+ends with Figure 4 as a number: how far the order of the distances from a point, in the features of
+the last edge convolution, is the teacher's, after so many epochs. Raw results:
+benchmarks/results/lsp_table*_*.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from protocol import ALONE, TUNING, Axis, Method, collect, commit, rows
+from scipy.stats import spearmanr
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
+from experiment import Run, Store
+from modelnet import SHOWN, TABLE_5, build, execute, student_sizes, tap, teacher_sizes
+from modelnet_task import Task, load
+from presentation import present, spread
+
+from pyg_stkd.files import write_atomic
+from pyg_stkd.nn import DGCNN
+
+RESULTS = Path(__file__).parents[1] / "results"
+RATE = Axis("lr", (0.005, 0.01, 0.02), 2.0)
+DROPOUT = Axis("dropout", (0.0, 0.2, 0.4), 1.5)
+# From where a loss has about a tenth of the gradient of the labels to where it has all of it.
+WEIGHTS = {
+    "KD": (0.1, 1.0, 10.0),
+    "FitNet": (0.1, 1.0, 10.0),
+    "AT": (0.3, 3.0, 30.0),
+    "recipe": (0.1, 1.0, 10.0),
+}
+START = {"lr": 0.01, "dropout": 0.0}
+
+
+def alone(variant: str = "") -> Method:
+    """Return the student alone, or a larger one."""
+    return Method(ALONE, {"kind": "student", "variant": variant}, START, (RATE, DROPOUT))
+
+
+def distilled(name: str, kind: str, variant: str = "") -> Method:
+    """Return a distilled student: one trial more along each axis of its own, as the student has."""
+    values = WEIGHTS.get(kind, (10.0, 100.0, 1000.0))
+    fixed = {"kind": kind, "variant": variant}
+    return Method(name, fixed, START | {"weight": values[1]}, (RATE, Axis("weight", values, 10.0)))
+
+
+def methods_of(table: int) -> dict[str, list[Method]]:
+    """Return the rows of each part of a table, the student alone first."""
+    if table == 4:
+        others = [distilled(kind, kind) for kind in ("KD", "FitNet", "AT", "LSP")]
+        return {"Scores": [alone(), *others, distilled("logits", "recipe")]}
+    if table == 5:
+        kernels = [distilled(f"LSP {kernel}", f"LSP {kernel}") for kernel in TABLE_5]
+        return {"Scores": [alone(), distilled("LSP RBF", "LSP"), *kernels]}
+    return {variant or "the student": [alone(variant), distilled("LSP", "LSP", variant)]
+            for variant in student_sizes(1)}  # fmt: skip
+
+
+class Experiment:
+    """The runs of a table, each with the teacher of its seed."""
+
+    def __init__(self, args: argparse.Namespace, task: Task, store: Store) -> None:
+        self.args, self.task, self.store = args, task, store
+        self.common = {name: getattr(args, name) for name in ("dataset", "points", "epochs")}
+        self.common |= {"patience": args.epochs, "batch_size": args.batch_size}
+        self.common |= {"shapes": args.shapes} if args.dataset == "synthetic" else {}
+        self.teachers = {seed: self.teach(seed) for seed in (*TUNING, *range(args.seeds))}
+
+    def teach(self, seed: int) -> tuple[DGCNN, dict[str, Any], Run]:
+        """Return the teacher of a seed and what it scores."""
+        sizes = teacher_sizes(self.args.teacher_width)
+        run = Run("teacher", seed, self.common | sizes | {"lr": 0.004, "dropout": 0.3})
+        result = execute(run, self.task, self.store, None)
+        model = build(run.config, self.task)
+        model.load_state_dict(self.store.load_weights(run))
+        return model, {k: v for k, v in result.items() if k != "history"}, run
+
+    def go(self, run: Run) -> dict[str, Any]:
+        """Return the result of a run, named as its row."""
+        config = {key: value for key, value in run.config.items() if key != "kind"}
+        sizes = student_sizes(self.args.student_width)[config["variant"]]
+        teacher = None
+        if "weight" in config:
+            teacher, _, taught = self.teachers[run.seed]
+            config["teacher"] = taught.name
+        given = Run(run.config["kind"], run.seed, self.common | sizes | config)
+        result = execute(given, self.task, self.store, teacher)
+        share = (result["best_epoch"] + 1) / self.args.epochs
+        more = {"method": run.method, "best_share": share, "commit": commit(), "name": given.name}
+        return result | more
+
+    def alike(self, names: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """Return, for each method and epoch, the rank correlation with the teacher's distances."""
+        found = []
+        for method, runs in names.items():
+            for epoch in sorted({*SHOWN, self.args.epochs}):
+                values = []
+                for seed, name in enumerate(runs):
+                    path = self.store.folder / "features" / f"{name}-{epoch}.json"
+                    if path.exists():
+                        teacher, _, run = self.teachers[seed]
+                        told = self.task.distances(teacher, tap(run.config))
+                        values.append(rank_correlation(json.loads(path.read_text()), told))
+                if values:
+                    found.append({"method": method, "epoch": epoch, "correlation": values})
+        return found
+
+
+def rank_correlation(student: list[list[int]], teacher: list[list[int]]) -> float:
+    """Return Spearman's correlation of the distances of two models, the mean over the shapes."""
+    return statistics.fmean(
+        float(spearmanr(s, t).statistic) for s, t in zip(student, teacher, strict=True)
+    )
+
+
+def figure_4(found: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the correlations as a table, a column for each epoch."""
+    table: dict[str, dict[str, str]] = {}
+    for each in found:
+        row = table.setdefault(each["method"], {"method": each["method"]})
+        row[f"epoch {each['epoch']}"] = spread(each["correlation"], scale=1)
+    return list(table.values())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--table", type=int, choices=(4, 5, 6), default=4, help="of the paper")
+    parser.add_argument("--dataset", choices=("synthetic", "modelnet10-vox24"), default="synthetic")
+    parser.add_argument("--root", type=Path, help="the folder of ModelNet10's voxels")
+    parser.add_argument("--seeds", type=int, default=5, help="teachers and students (default: 5)")
+    parser.add_argument("--epochs", type=int, default=40, help="of each run (default: 40)")
+    parser.add_argument("--points", type=int, default=128, help="of a cloud (default: 128)")
+    parser.add_argument("--shapes", type=int, default=400, help="of the generated set")
+    parser.add_argument("--teacher-width", type=int, default=16)
+    parser.add_argument("--student-width", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce/lsp_shapes"),
+                        help="finished runs are kept here")  # fmt: skip
+    args = parser.parse_args()
+    vars(args).update(amp=False, augment=False, labelled=None, shapes_per_class=None, device="cpu")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(1)
+    task, store = load(args), Store(args.out / args.dataset)
+    experiment = Experiment(args, task, store)
+    parts = {title: collect(methods, args.seeds, experiment.go)
+             for title, methods in methods_of(args.table).items()}  # fmt: skip
+    teachers = [experiment.teachers[seed][1] for seed in range(args.seeds)]
+    tables = {}
+    for title, found in parts.items():
+        names = {name: name for name in ("teacher", *found["chosen"])} | {ALONE: "student alone"}
+        tables[title] = rows(found, teachers, names, "acc")
+    document: dict[str, Any] = {"parts": parts, "teachers": teachers, "data": task.about()}
+    if args.table == 4:
+        names_of: dict[str, list[str]] = {}
+        for run in parts["Scores"]["runs"]:
+            if run["method"] in (ALONE, "LSP") and "trial" not in run:
+                names_of.setdefault(run["method"], []).append(run["name"])
+        document["figure_4"] = experiment.alike(names_of)
+        tables["Figure 4: rank correlation with the teacher's distances"] = figure_4(
+            document["figure_4"]
+        )
+    path = RESULTS / f"lsp_table{args.table}_{args.dataset.replace('-', '_')}.json"
+    write_atomic(path, json.dumps(document, separators=(",", ":")).encode())
+    note = (f"Accuracy (%) on {task.name} ({len(task.parts['train'])} to train on, {args.points} "
+            f"points), mean ± standard deviation over {args.seeds} seeds with a teacher each; "
+            f"{args.epochs} epochs for all.")  # fmt: skip
+    title = f"Table {args.table} of the LSP paper"
+    print(present(path, title, note, tables, {}, teachers[0]["machine"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What the tables of the LSP paper on point clouds are made of, in small."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch_geometric.seed import seed_everything
+
+sys.path += [
+    str(Path(__file__).parents[2] / folder)
+    for folder in ("benchmarks/reproduce", "examples/papers")
+]
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+pytest.importorskip("tabulate")
+pytest.importorskip("torchmetrics")
+pytest.importorskip("tqdm")
+import lsp_shapes
+from protocol import ALONE
+
+TINY = ["--seeds", "2", "--epochs", "2", "--shapes", "40", "--points", "24"]
+TINY += ["--teacher-width", "4", "--student-width", "2"]
+
+
+@pytest.mark.parametrize("table", [4, 5, 6])
+def test_all_methods_of_a_table_have_as_many_trials(table: int) -> None:
+    for methods in lsp_shapes.methods_of(table).values():
+        assert methods[0].name == ALONE
+        assert len({tuple(len(axis.values) for axis in method.axes) for method in methods}) == 1
+        for method in methods:
+            assert all(method.start[axis.name] in axis.values for axis in method.axes)
+
+
+def test_the_larger_students_each_have_themselves_alone_beside_them() -> None:
+    parts = lsp_shapes.methods_of(6)
+    assert list(parts) == ["the student", "more channels", "more layers", "more MLPs"]
+    for title, methods in parts.items():
+        variants = {method.fixed["variant"] for method in methods}
+        assert variants == {"" if title == "the student" else title}
+
+
+def test_rank_correlation_is_that_of_the_order_and_a_mean_over_shapes() -> None:
+    assert lsp_shapes.rank_correlation([[0, 1, 5, 9]], [[0, 10, 20, 100]]) == pytest.approx(1)
+    assert lsp_shapes.rank_correlation([[0, 1, 5, 9]], [[9, 8, 7, 0]]) == pytest.approx(-1)
+    both = lsp_shapes.rank_correlation([[0, 1, 2, 3], [0, 1, 2, 3]], [[0, 1, 2, 3], [3, 2, 1, 0]])
+    assert both == pytest.approx(0)
+
+
+def test_figure_4_has_a_row_for_each_method_and_a_column_for_each_epoch() -> None:
+    found = [
+        {"method": method, "epoch": epoch, "correlation": [0.5, 0.7]}
+        for method in ("alone", "LSP")
+        for epoch in (1, 5)
+    ]
+    table = lsp_shapes.figure_4(found)
+    assert [row["method"] for row in table] == ["alone", "LSP"]
+    assert table[0]["epoch 1"] == table[1]["epoch 5"] == "0.60 ± 0.14"
+
+
+@pytest.mark.full
+def test_a_table_is_made_and_made_again_from_what_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lsp_shapes, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", *TINY, "--out", str(tmp_path / "runs")])
+    seed_everything(0)
+    lsp_shapes.main()
+    page = tmp_path / "lsp_table4_synthetic.md"
+    first = page.read_text()
+    document = json.loads(page.with_suffix(".json").read_text())
+    assert set(document["parts"]["Scores"]["chosen"]) == {
+        ALONE, "KD", "FitNet", "AT", "LSP", "logits"
+    }  # fmt: skip
+    assert len(document["figure_4"]) == 4  # two methods, after the first and the last epoch
+    assert all(len(each["correlation"]) == 2 for each in document["figure_4"])
+    monkeypatch.setattr(lsp_shapes, "execute", _no_training(lsp_shapes.execute))
+    lsp_shapes.main()
+    assert page.read_text() == first
+
+
+def _no_training(execute: Any) -> Any:
+    def stored(run: Any, task: Any, store: Any, teacher: Any) -> Any:
+        assert store.result(run) is not None
+        return execute(run, task, store, teacher)
+
+    return stored
