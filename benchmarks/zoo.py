@@ -1,6 +1,8 @@
 """Models pruned and distilled unedited: what is left, what is kept, and whether all is equal.
 
-    python benchmarks/zoo.py [--only NAME] [--save]
+    python benchmarks/zoo.py [--only NAME] [--save] [--again]
+
+An interrupted command goes on where it was (runs/zoo.jsonl); --again begins anew.
 
 Where Torch-Pruning is installed (``pip install torch-pruning``), the same models go through it in
 the same run, by ``zoo_peers.py``.
@@ -22,7 +24,7 @@ import torch_geometric
 from torch import nn
 from zoo_distil import distil_row, distil_table
 from zoo_graphs import HIDDEN, Model
-from zoo_models import asked
+from zoo_models import asked, resumed
 from zoo_peers import gap, peer_cells, peer_rows, peer_summary, peers
 
 from pyg_stkd.prune import Pruner, Random
@@ -113,15 +115,19 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def whole_row(model: Model) -> dict[str, Any]:
+    """Prune one model, by Torch-Pruning too where it is installed, and distil it."""
+    row, tp = row_of(model), peers()
+    outputs = row.pop("outputs", None)
+    if tp is not None and not row["reason"].startswith("does not run"):
+        row["peers"] = peer_rows(tp, model, outputs)
+    return row | {"distil": distil_row(model)}
+
+
 def main() -> None:
-    models, options = asked(__doc__, "--save")
-    rows, tp = [], peers()
-    for model in models:
-        row = row_of(model)
-        outputs = row.pop("outputs", None)
-        if tp is not None and not row["reason"].startswith("does not run"):
-            row["peers"] = peer_rows(tp, model, outputs)
-        row["distil"] = distil_row(model)
+    models, options = asked(__doc__)
+    rows = []
+    for row in resumed("zoo", models, whole_row, options.again):
         rows.append(row)
         print(
             f"{row['model']:28} {row.get('share', '-'):>6} {row.get('error', -1):8.1e} "

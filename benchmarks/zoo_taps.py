@@ -30,7 +30,7 @@ import torch
 from torch import nn
 from zoo_distil import built
 from zoo_graphs import HIDDEN, Model
-from zoo_models import asked
+from zoo_models import asked, resumed
 from zoo_order import Order
 
 from pyg_stkd import Distiller
@@ -51,7 +51,6 @@ from pyg_stkd.prune.structure.example import Example
 __all__ = ["taps_of"]
 
 RESULTS = Path(__file__).parent / "results"
-ROWS = Path("runs/zoo_taps.jsonl")
 Refused = (TypeError, ValueError, IndexError, RuntimeError)
 LOSSES: dict[str, Callable[..., DistillationLoss]] = {
     "hint": lambda layer: HintLoss(layer, layer, projection=False),
@@ -225,31 +224,25 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("|", "/").replace("<", "&lt;").split())
 
 
+def row_of(model: Model) -> dict[str, Any]:
+    """Return the row of one model, also where this command itself has a fault."""
+    try:
+        return taps_of(model)
+    except Exception as error:
+        why = f"was not looked at: {type(error).__name__}: {str(error)[:200]}"
+        return {"model": model.name, "family": model.family, "why": why}
+
+
 def main() -> None:
-    models, options = asked(__doc__, "--save", "--again")
-    known = {} if options.again else {_key(row): row for row in _stored()}
+    models, options = asked(__doc__)
     rows = []
-    for model in models:
-        row = known.get((model.family, model.name))
-        if row is None:
-            row = taps_of(model)
-            ROWS.parent.mkdir(exist_ok=True)
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+    for row in resumed("zoo_taps", models, row_of, options.again):
         rows.append(row)
         print(*row.values(), flush=True)
     if options.save:
         text = json.dumps(rows, indent=1) + "\n"
         (RESULTS / "zoo_taps.json").write_text(text, encoding="utf-8")
         (RESULTS / "zoo_taps.md").write_text(report(rows), encoding="utf-8")
-
-
-def _stored() -> list[dict[str, Any]]:
-    return [json.loads(x) for x in ROWS.read_text("utf-8").splitlines()] if ROWS.exists() else []
-
-
-def _key(row: dict[str, Any]) -> tuple[str, str]:
-    return row["family"], row["model"]
 
 
 if __name__ == "__main__":

@@ -47,9 +47,11 @@ def same_rows(
         if of_graphs:
             return student, teacher
         rows = f"{student.num_nodes} and {teacher.num_nodes} rows"
+        of_output = student.layer == "" and student.part != ""
+        instead = "another part of it, select=0" if of_output else "the output"
         raise ValueError(
             f"The {student.where} and the {teacher.where} lie behind pools, and it is not known "
-            f"which nodes their {rows} are: compare a layer before them, or the output"
+            f"which nodes their {rows} are: compare a layer before them, or {instead}"
         ) from None
     common = common_rows(ours, theirs)
     if common is None:

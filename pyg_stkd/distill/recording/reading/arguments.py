@@ -1,23 +1,22 @@
-"""Arguments and random numbers that two models share, so that neither sees what the other did."""
+"""Arguments that two models share, so that neither sees what the other did with them."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import random
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_geometric.data.data import BaseData
 
 from pyg_stkd.distill.recording.reading.parts import tensors_of
+from pyg_stkd.distill.recording.reading.random_numbers import RandomState
 
-__all__ = ["Carried", "RandomState", "Turns", "Unchanged", "own"]
+__all__ = ["Carried", "Turns", "Unchanged", "own"]
 
 
 def own(value: Any) -> Any:
@@ -167,72 +166,6 @@ class Turns:
     def over(self, output: Any, args: Any) -> None:
         """The student has returned."""
         self._carried.remember(output, args)
-
-
-class RandomState:
-    """The random numbers that a model may draw, given back to the next one: both draw the same.
-
-    These are torch's, on the CPU and on the model's device, and those of NumPy and of Python, which
-    samplers of PyG use.
-
-    Args:
-        model (torch.nn.Module): A model, on whose device numbers may be drawn.
-
-    Example:
-        >>> state = RandomState(nn.Identity())
-        >>> state.save()
-        >>> a = torch.randperm(9)
-        >>> state.restore()
-        >>> torch.equal(a, torch.randperm(9))
-        True
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._state: tuple[Any, ...] = ()
-
-    def save(self) -> None:
-        """Keep the state of now."""
-        parameter = _first_parameter(self._model)
-        there = None
-        if parameter is not None and parameter.device.type not in ("cpu", "meta"):
-            device = parameter.device
-            there = torch.get_device_module(device).get_rng_state(device), device
-        self._state = torch.get_rng_state(), there, _of_numpy(), random.getstate()
-
-    def restore(self) -> None:
-        """Go back to the state that was kept."""
-        here, there, of_numpy, of_python = self._state
-        self._state = ()
-        torch.set_rng_state(here)
-        if there is not None:
-            torch.get_device_module(there[1]).set_rng_state(*there)
-        if not _same(_of_numpy(), of_numpy):  # to set it costs more than a look
-            np.random.set_state(of_numpy)  # noqa: NPY002
-        if random.getstate() != of_python:
-            random.setstate(of_python)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_state": ()}
-
-
-def _of_numpy() -> Any:
-    return np.random.get_state(legacy=False)  # noqa: NPY002 - that of others' code
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two states of NumPy are equal, dictionaries of arrays and numbers."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
-
-
-def _first_parameter(model: nn.Module) -> torch.Tensor | None:
-    for module in model.modules():  # parameters() also looks for names and doubles
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                return parameter
-    return None
 
 
 def _is_dataclass(value: Any) -> bool:

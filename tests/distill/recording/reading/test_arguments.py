@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-import random
 from collections import OrderedDict, defaultdict, namedtuple
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -177,70 +174,6 @@ def test_objects_may_count_and_keep_what_they_computed() -> None:
     held = Held()
     Distiller(Reads(2, 2), Reads(2, 2), [OutputLoss()])(held)
     assert held.seen == 2
-
-
-DRAWS = {
-    "torch": lambda n: torch.randperm(n)[: n // 2],
-    "numpy": lambda n: torch.from_numpy(np.random.permutation(n)[: n // 2]),  # noqa: NPY002
-    "python": lambda n: torch.tensor(random.sample(range(n), n // 2)),
-}
-
-
-class Samples(nn.Module):
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.lin, self.kind, self.drop = nn.Linear(3, 8), kind, nn.Dropout()
-
-    def forward(self, pos: torch.Tensor) -> torch.Tensor:
-        self.chosen = DRAWS[self.kind](len(pos))
-        return self.drop(self.lin(pos[self.chosen]))
-
-
-def seed() -> None:
-    torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
-    random.seed(3)
-
-
-@pytest.mark.parametrize("kind", DRAWS)
-def test_both_models_draw_the_same_and_the_student_as_if_it_were_alone(kind: str) -> None:
-    teacher, student, pos = Samples(kind), Samples(kind), torch.randn(40, 3)
-    distiller = Distiller(teacher, student, [OutputLoss()])
-    seed()
-    alone = [student(pos) for _ in range(3)]
-    after = torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
-    seed()
-    for expected in alone:
-        out, _ = distiller(pos)
-        assert torch.equal(out, expected)
-        assert torch.equal(teacher.chosen, student.chosen)
-    assert after == (torch.rand(1), np.random.rand(), random.random())  # noqa: NPY002
-
-
-class LateDraws(nn.Module):
-    """Draws from its third call on, as a sampler does that caches its first batches."""
-
-    def __init__(self, draw: Callable[[], float]) -> None:
-        super().__init__()
-        self.lin, self.draw, self.calls = nn.Linear(3, 2), draw, 0
-        self.drawn: list[float] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        self.drawn += [self.draw()] if self.calls > 2 else []
-        return self.lin(x)
-
-
-@pytest.mark.parametrize("draw", [random.random, np.random.rand, np.random.randn], ids=str)
-def test_numbers_that_are_drawn_late_are_the_same(draw: Callable[[], float]) -> None:
-    teacher, student = LateDraws(draw), LateDraws(draw)
-    distiller = Distiller(teacher, student, [OutputLoss()])
-    seed()
-    expected = [draw() for _ in range(5)]
-    seed()
-    for _ in range(7):
-        distiller(torch.ones(4, 3))
-    assert teacher.drawn == student.drawn == expected
 
 
 class Cell(nn.Module):
