@@ -246,12 +246,14 @@ def _train(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dic
         distiller, criterion = Distiller(teacher or nn.Identity(), student, []), task_loss
     optimizer = partial(torch.optim.Adam, lr=config["lr"], weight_decay=config.get("decay", 0.0))
     pruned = prune(run, distiller, batches, criterion, optimizer) if "keep" in config else {}
+    checkpoint = store.checkpoint(run)  # of the training, which an interrupted run goes on with
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     spent = config["stage_steps"] * (len(config["keep"]) - 1) if "keep" in config else 0
     epochs = list(
         fit(
             distiller, batches, criterion=criterion, optimizer=optimizer,
             validate=lambda model: error(model, task, "val")["mae/mean"],
-            steps=config["steps"] - spent, every=config["every"],
+            steps=config["steps"] - spent, every=config["every"], checkpoint=checkpoint,
         )
     )  # fmt: skip
     model = distiller.student.eval()

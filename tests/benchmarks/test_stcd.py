@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -277,6 +278,22 @@ def options(**more: Any) -> argparse.Namespace:
         "teachers": ["STGCN", "3 STGCN"], "grids": ["kernel"], "settings": None,
         "untuned": False,
     } | more)  # fmt: skip
+
+
+STORED = sorted(stcd_task.RESULTS.glob("stcd_*.json"))
+
+
+@pytest.mark.parametrize("path", STORED, ids=[path.stem for path in STORED])
+def test_stored_pages_are_written_from_raw_results(path: Path, tmp_path: Path) -> None:
+    scripts = {
+        "pruning": stcd_pruning, "sensitivity": stcd_sensitivity, "teachers": stcd_teachers,
+        "interpretation": stcd_interpretation,
+    }  # fmt: skip
+    for kept in path.parent.glob(f"{path.stem}.txt"):
+        shutil.copy(kept, tmp_path)
+    scripts[path.stem.split("_")[1]].show(json.loads(path.read_text()), tmp_path / path.name)
+    page = (tmp_path / path.name).with_suffix(".md").read_text()
+    assert page == path.with_suffix(".md").read_text()
 
 
 @pytest.mark.full
