@@ -128,6 +128,23 @@ def test_what_is_left_out_is_told() -> None:
         distiller(X, EDGES, BATCH)
 
 
+@pytest.mark.filterwarnings("ignore:All parts of the student output are compared")
+def test_scores_that_a_pool_keeps_all_of_are_told_from_the_rest_of_the_output() -> None:
+    class Scored(Pooled):
+        def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Any:
+            x = self.a(x, edge_index)
+            x, _, _, batch, _, score = self.pool(x, edge_index, batch=batch)  # sorted, all of them
+            return global_mean_pool(x, batch), score
+
+    def pool(width: int, ratio: float) -> nn.Module:
+        return TopKPooling(width, min_score=1e-9)
+
+    pair = Scored(6, pool), Scored(6, pool)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"part 1 lie behind pools.*another part of it, select=0"):
+        Distiller(*pair, [OutputLoss()])(X, EDGES, BATCH)
+    assert Distiller(*pair, [OutputLoss(select=0)])(X, EDGES, BATCH)[1]["output"].isfinite()
+
+
 def test_nodes_are_those_of_the_model() -> None:
     teacher = Pooled(16)
     student = Pooled(16)
