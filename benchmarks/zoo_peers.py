@@ -27,7 +27,7 @@ from torch import nn
 from torch_geometric.nn.dense.linear import Linear
 from zoo_graphs import HIDDEN, Model
 
-from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import Example, unwrap
 from pyg_stkd.prune.structure.registry import find_rule

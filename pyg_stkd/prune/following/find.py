@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune.following import follow
-from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.following.leaves import joins_layers
 from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
 from pyg_stkd.prune.structure.ports import Ports

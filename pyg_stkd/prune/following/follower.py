@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from pyg_stkd.prune.following.call import Call, tensors_of
-from pyg_stkd.prune.following.function import FunctionTrial
-from pyg_stkd.prune.following.known import follow_known
-from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.call import Call, tensors_of
+from pyg_stkd.prune.following.calls.function import FunctionTrial
+from pyg_stkd.prune.following.calls.known import follow_known
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.removal import Line
+from pyg_stkd.prune.following.calls.widths import Width
 from pyg_stkd.prune.following.leaves import leaf_of
-from pyg_stkd.prune.following.removal import Line
 from pyg_stkd.prune.following.watch import Watch
-from pyg_stkd.prune.following.widths import Width
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.reasons import Reason, caller
 

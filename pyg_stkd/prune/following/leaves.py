@@ -11,8 +11,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pyg_stkd.nn import NodeLayerNorm, STConv
 from pyg_stkd.nn.sequence.time_conv import TimeConv
-from pyg_stkd.prune.following.call import tensors_of
-from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.call import tensors_of
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.structure.ports import Channels
 from pyg_stkd.prune.structure.registry import find_rule
 from pyg_stkd.prune.structure.rules import (

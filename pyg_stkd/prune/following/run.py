@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.following.follower import Follower
 from pyg_stkd.prune.structure.example import Example, evaluating
 from pyg_stkd.prune.structure.ports import Ports

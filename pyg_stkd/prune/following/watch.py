@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from pyg_stkd.prune.following.call import tensors_of
-from pyg_stkd.prune.following.labels import Labels
+from pyg_stkd.prune.following.calls.call import tensors_of
+from pyg_stkd.prune.following.calls.labels import Labels
 from pyg_stkd.prune.following.leaves import Leaf, leaf_of
 from pyg_stkd.prune.structure.ports import Ports
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.structure.example import Example, evaluating
 
 __all__ = ["first_layer", "gap_of", "tolerance_of"]

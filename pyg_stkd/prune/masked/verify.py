@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.following.call import tensors_of
-from pyg_stkd.prune.following.removal import in_one_line
+from pyg_stkd.prune.following.calls.call import tensors_of
+from pyg_stkd.prune.following.calls.removal import in_one_line
 from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.locate import first_layer, gap_of, tolerance_of
 from pyg_stkd.prune.structure.example import Example, evaluating

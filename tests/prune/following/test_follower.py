@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.prune import Pruner, Random
-from pyg_stkd.prune.following.call import tensors_of
+from pyg_stkd.prune.following.calls.call import tensors_of
+from pyg_stkd.prune.following.calls.labels import Axis
+from pyg_stkd.prune.following.calls.widths import Width
 from pyg_stkd.prune.following.follower import Follower
-from pyg_stkd.prune.following.labels import Axis
-from pyg_stkd.prune.following.widths import Width
 
 X = torch.randn(14, 6, generator=torch.Generator().manual_seed(0))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.nn import STGCN
 from pyg_stkd.nn.sequence.time_conv import TimeConv
-from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.following.leaves import Leaf, joins_layers, leaf_of
 from pyg_stkd.prune.structure.ports import Channels, Ports
 from pyg_stkd.prune.structure.registry import find_rule

@@ -10,8 +10,8 @@ import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
+from pyg_stkd.prune.following.calls.widths import Width
 from pyg_stkd.prune.following.follower import Follower
-from pyg_stkd.prune.following.widths import Width
 from pyg_stkd.prune.structure.ports import Ports
 
 X = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_stkd.prune.following.call import tensors_of
-from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.call import tensors_of
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
 
 __all__ = ["Known", "follow_known"]
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyg_stkd.prune.following.call import Call
-from pyg_stkd.prune.following.function import FunctionTrial
-from pyg_stkd.prune.following.labels import Axis, Labels
-from pyg_stkd.prune.following.widths import Width
+from pyg_stkd.prune.following.calls.call import Call
+from pyg_stkd.prune.following.calls.function import FunctionTrial
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.widths import Width
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pyg_stkd.prune.following.call import Call
-from pyg_stkd.prune.following.codes import channel_codes, decode
-from pyg_stkd.prune.following.labels import Axis
+from pyg_stkd.prune.following.calls.call import Call
+from pyg_stkd.prune.following.calls.codes import channel_codes, decode
+from pyg_stkd.prune.following.calls.labels import Axis
 from pyg_stkd.prune.structure.ports import Ports
 
 __all__ = ["Noticed", "Place", "dependence", "differs", "spread"]

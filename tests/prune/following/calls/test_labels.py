@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.structure.ports import Ports
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.following.known import follow_known
-from pyg_stkd.prune.following.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.known import follow_known
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.structure.ports import Ports
 
 INDEX = torch.tensor([2, 0, 2, 1])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.following.call import Call
-from pyg_stkd.prune.following.labels import Axis
-from pyg_stkd.prune.following.trial import Noticed, Place, Poison, dependence, spread
+from pyg_stkd.prune.following.calls.call import Call
+from pyg_stkd.prune.following.calls.labels import Axis
+from pyg_stkd.prune.following.calls.trial import Noticed, Place, Poison, dependence, spread
 from pyg_stkd.prune.structure.ports import Ports
 
 

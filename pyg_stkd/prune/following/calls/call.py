@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data.data import BaseData
 
-from pyg_stkd.prune.following.widths import Resolve, Width
+from pyg_stkd.prune.following.calls.widths import Resolve, Width
 
 __all__ = ["Call", "rebuild", "tensors_of"]
 

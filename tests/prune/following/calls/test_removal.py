@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.following.call import Call
-from pyg_stkd.prune.following.labels import Axis
-from pyg_stkd.prune.following.removal import Removal, choices, in_one_line
-from pyg_stkd.prune.following.trial import Place
-from pyg_stkd.prune.following.widths import Width
+from pyg_stkd.prune.following.calls.call import Call
+from pyg_stkd.prune.following.calls.labels import Axis
+from pyg_stkd.prune.following.calls.removal import Removal, choices, in_one_line
+from pyg_stkd.prune.following.calls.trial import Place
+from pyg_stkd.prune.following.calls.widths import Width
 from pyg_stkd.prune.structure.ports import Ports
 
 X = torch.randn(5, 6, dtype=torch.float64)

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from pyg_stkd.prune.following.call import Call
-from pyg_stkd.prune.following.trial import Place
+from pyg_stkd.prune.following.calls.call import Call
+from pyg_stkd.prune.following.calls.trial import Place
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
 __all__ = ["Line", "Removal", "choices", "in_one_line"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_stkd.prune.following.widths import Width
+from pyg_stkd.prune.following.calls.widths import Width
 
 FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "product": lambda a, b: a * b,

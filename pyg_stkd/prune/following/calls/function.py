@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_stkd.prune.following.call import Call
-from pyg_stkd.prune.following.labels import Axis, Labels
-from pyg_stkd.prune.following.removal import Line, Removal, choices, in_one_line
-from pyg_stkd.prune.following.trial import Noticed, Place, dependence, differs, spread
+from pyg_stkd.prune.following.calls.call import Call
+from pyg_stkd.prune.following.calls.labels import Axis, Labels
+from pyg_stkd.prune.following.calls.removal import Line, Removal, choices, in_one_line
+from pyg_stkd.prune.following.calls.trial import Noticed, Place, dependence, differs, spread
 from pyg_stkd.prune.structure.ports import Channels, Ports
 
 __all__ = ["FunctionTrial"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_stkd.prune.following.codes import channel_codes, decode
+from pyg_stkd.prune.following.calls.codes import channel_codes, decode
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 300])

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_stkd.prune.following.call import Call, rebuild, tensors_of
-from pyg_stkd.prune.following.widths import Width
+from pyg_stkd.prune.following.calls.call import Call, rebuild, tensors_of
+from pyg_stkd.prune.following.calls.widths import Width
 
 
 class Pair(NamedTuple):
