@@ -279,11 +279,9 @@ def _last_called(net: nn.Module, example: Example) -> nn.Module:
     def hook(module: nn.Module, *_: Any) -> None:
         called.append(module)
 
-    hooks = [
-        m.register_forward_hook(hook)
-        for m in net.modules()
-        if any(True for _ in m.parameters()) and not any(True for _ in m.children())
-    ]
+    owners = [m for m in net.modules() if any(True for _ in m.parameters(recurse=False))]
+    leaves = [m for m in owners if not any(True for _ in m.children())]
+    hooks = [m.register_forward_hook(hook) for m in leaves or owners]
     with torch.no_grad():
         example.run(net)
     for handle in hooks:

@@ -24,7 +24,7 @@ def by_edge_type(
     them the targets, which alone count.
 
     Raises:
-        ValueError: If the two ends of a type of edge have other widths.
+        ValueError: If the two ends of a type of edge have other widths, or a wanted one is unknown.
     """
     if len(parts) == 1:
         return parts
@@ -32,6 +32,12 @@ def by_edge_type(
     ends = {kind: (kind[0], kind[2]) for kind in kinds if {kind[0], kind[2]} <= set(parts)}
     if not ends:
         return parts
+    unknown = [kind for kind in wanted or () if kind not in ends]
+    if unknown:
+        raise ValueError(
+            f"'weights' must name types of edges of the {capture.where}, which are {list(ends)} "
+            f"(got {unknown})"
+        )
     wanted = ends if wanted is None else wanted  # type: ignore[assignment]
     found: dict[Hashable, Capture] = {}
     for kind, (source, target) in ends.items():

@@ -41,6 +41,13 @@ def test_only_wanted_types_are_joined() -> None:
         by_edge_type(whole, whole.parts())
 
 
+@pytest.mark.parametrize("kind", ["p", ("p", "by", "a")])
+def test_wanted_types_are_those_of_edges(kind: object) -> None:
+    whole = capture()
+    with pytest.raises(ValueError, match=r"'weights' must name types of edges.*'writes'.*\(got \["):
+        by_edge_type(whole, whole.parts(), {CITES: 1.0, kind: 1.0})
+
+
 def test_parts_stay_as_they_are_without_edges_by_type() -> None:
     whole = capture(typed=False)
     parts = whole.parts()
