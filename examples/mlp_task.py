@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from torch_geometric.transforms import (
     NormalizeFeatures,
 )
 from torch_geometric.utils import k_hop_subgraph, scatter, stochastic_blockmodel_graph
+
+from pyg_stkd.timing import interleave
 
 WIDTH, HIDDEN = 128, 64  # of teacher and student
 UNSEEN = 200  # nodes of the test and of the validation set each, hidden in the inductive setting
@@ -119,10 +121,17 @@ class FeatureMLP(nn.Module):
         self.out = nn.Linear(hidden, out_channels)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+    def places(self, code: Tensor) -> Tensor:
+        """Return what encodings add to the hidden layer, which may be kept in their stead.
+
+        It is linear: a new node has the mean of its neighbours', as of their encodings.
+        """
+        return self.encodings(code)
+
+    def forward(self, x: Tensor, code: Tensor | None = None, place: Tensor | None = None) -> Tensor:
         h = self.features(drop(x, self.dropout, self.training))
         if self.encodings is not None:
-            h = h + self.encodings(code)
+            h = h + (self.places(code) if place is None else place)
         h = F.dropout(self.hidden(h), self.dropout, self.training)
         return self.out(h)
 
@@ -143,47 +152,55 @@ def teacher_of(data: Data, dropout: float) -> GCN:
 
 
 @torch.no_grad()
-def latencies(model: nn.Module, data: Data, code: Tensor | None) -> dict[str, float]:
+def latencies(data: Data, encodings: int) -> dict[str, tuple[float, float]]:
     """Return the milliseconds, one thread's CPU time, to classify 1 and 1,000 nodes.
 
-    The teacher has the faster of two ways, the whole graph and the nodes' neighbourhood cut out of
-    it. Features are sparse rows, whose fetching is not counted for either model.
+    Of a teacher, an MLP on features and one that has encodings too, in turn: what they were trained
+    with does not matter. The teacher has the faster of two ways, the whole graph and the nodes'
+    neighbourhood cut out of it. Features are sparse rows, whose fetching is not counted for any
+    model, nor is that of places.
     """
-    model.eval()
-    times = {}
-    for count, key in ((1, "latency_ms"), (1000, "latency_1000_ms")):
+    teacher = teacher_of(data, 0.0).eval()
+    sizes = data.x.size(1), HIDDEN, int(data.y.max()) + 1, 0.0
+    plain, coded = FeatureMLP(*sizes).eval(), FeatureMLP(*sizes, encodings).eval()
+    places = coded.places(torch.randn(data.num_nodes, encodings))
+    sparse = data.x.to_sparse_csr()
+    found: dict[str, list[float]] = {"teacher": [], "MLP": [], "encodings": []}
+    for count in (1, 1000):
         nodes = torch.randperm(data.num_nodes, generator=torch.Generator().manual_seed(0))[:count]
-        ways: list[Callable[[], Any]] = []
-        if isinstance(model, GCN):
-            hood = k_hop_subgraph(nodes, 2, data.edge_index, num_nodes=data.num_nodes)[0]
-            sparse, near = data.x.to_sparse_csr(), data.x[hood].to_sparse_csr()
+        hood = k_hop_subgraph(nodes, 2, data.edge_index, num_nodes=data.num_nodes)[0]
+        near = data.x[hood].to_sparse_csr()
+        x = data.x[nodes] if count == 1 else data.x[nodes].to_sparse_csr()
+        place = places[nodes]
 
-            def cut(nodes: Tensor = nodes, near: Tensor = near) -> Tensor:
-                _, edges, place, _ = k_hop_subgraph(
-                    nodes, 2, data.edge_index, relabel_nodes=True, num_nodes=data.num_nodes
-                )
-                return model(near, edges)[place]
+        def cut(nodes: Tensor = nodes, near: Tensor = near) -> Tensor:
+            _, edges, at, _ = k_hop_subgraph(
+                nodes, 2, data.edge_index, relabel_nodes=True, num_nodes=data.num_nodes
+            )
+            return teacher(near, edges)[at]
 
-            ways = [cut, lambda sparse=sparse: model(sparse, data.edge_index)]
-        else:
-            dense = data.x[nodes]
-            x = dense if count == 1 else dense.to_sparse_csr()
-            rows = None if code is None else code[nodes]
-            ways = [lambda x=x, rows=rows: model(x, rows)]
-        times[key] = min(map(_milliseconds, ways))
-    return times
+        ways: dict[str, Callable[[], Any]] = {
+            "cut": cut,
+            "teacher": lambda: teacher(sparse, data.edge_index),
+            "MLP": lambda x=x: plain(x),
+            "encodings": lambda x=x, place=place: coded(x, place=place),
+        }
+        times = _milliseconds(ways)
+        times["teacher"] = min(times["teacher"], times.pop("cut"))
+        for name, value in times.items():
+            found[name].append(value)
+    return {name: (one, many) for name, (one, many) in found.items()}
 
 
-def _milliseconds(call: Callable[[], Any], rounds: int = 5) -> float:
-    call()
-    start = time.process_time()
-    call()
-    once = time.process_time() - start
-    repeats = max(3, int(0.01 / max(once, 1e-5)))
-    best = float("inf")
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(repeats):
-            call()
-        best = min(best, (time.process_time() - start) / repeats)
-    return 1e3 * best
+def _milliseconds(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Time calls, each again and again for a hundredth of a second, in turn."""
+    once = {k: statistics.median(v["cpu"]) for k, v in interleave(ways, 3).items()}
+    repeats = {name: max(3, int(0.01 / max(seconds, 1e-5))) for name, seconds in once.items()}
+    loops = {
+        name: lambda call=call, name=name: [call() for _ in range(repeats[name])]
+        for name, call in ways.items()
+    }
+    return {
+        name: 1e3 * statistics.median(times["cpu"]) / repeats[name]
+        for name, times in interleave(loops, 9).items()
+    }

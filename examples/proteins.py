@@ -12,14 +12,10 @@ Finished runs are kept in --out: an interrupted demonstration goes on where it w
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -34,6 +30,7 @@ sys.path.append(str(Path(__file__).parent / "papers"))  # what the experiments s
 from experiment import Run, Store, at_least_one, latency
 from matplotlib.figure import Figure
 from presentation import by_method, compare, conclude, present, spread
+from schedule import default_workers, each
 
 from pyg_stkd import Distiller
 from pyg_stkd.datasets import SyntheticProteins
@@ -175,7 +172,9 @@ def experiment(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     more = common | {"student": args.student}
     if args.tune:
         runs = [Run("student", seed, more | trial) for trial in TRIALS for seed in TUNING]
-        tuned = tqdm(each(partial(execute, folder=folder, teacher_run=None), runs, args.workers))
+        alone = partial(execute, folder=folder, teacher_run=None)
+        with tqdm(total=len(runs), desc="runs") as bar:
+            tuned = each(alone, [(run,) for run in runs], args.workers, bar)
         return [result | {"trial": True} for result in tuned]
     own = {"LSP": {"lsp": 10.0}, "student": ALONE}
     runs = [teacher] + [
@@ -190,19 +189,9 @@ def experiment(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     with tqdm(total=len(runs), desc="runs") as bar:
         for part, asked in ((first, None), (second, teacher)):
             work = partial(execute, folder=folder, teacher_run=asked)
-            for run, result in zip(part, each(work, part, args.workers), strict=True):
-                results[run.name] = result
-                bar.update()
+            found = each(work, [(run,) for run in part], args.workers, bar)
+            results |= {run.name: result for run, result in zip(part, found, strict=True)}
     return [results[run.name] for run in runs]
-
-
-def each(work: Any, runs: list[Run], workers: int) -> Iterator[dict[str, Any]]:
-    """Yield the results of runs in their order, several at a time."""
-    if workers == 1:
-        yield from map(work, runs)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, runs)
 
 
 def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -314,7 +303,7 @@ def main() -> None:
     parser.add_argument("--steps", type=at_least_one, default=1000, help="of each (default: 1000)")
     parser.add_argument("--scale", type=float, default=0.1, help="of the graphs (default: 0.1)")
     parser.add_argument("--tune", action="store_true", help="try rates for the student alone")
-    parser.add_argument("--workers", type=at_least_one, default=len(os.sched_getaffinity(0)),
+    parser.add_argument("--workers", type=at_least_one, default=default_workers(),
                         help="processes (default: one a core)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/proteins"), help="results are here")
     parser.add_argument("--redraw", type=Path, help="only draw these stored results (JSON) again")

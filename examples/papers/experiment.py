@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from schedule import default_workers
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -100,7 +102,7 @@ def train(
         first, best, best_epoch = state["epoch"] + 1, state["best"], state["best_epoch"]
         best_state, history, seconds = state["best_state"], state["history"], state["seconds"]
     saved = start = time.monotonic()
-    bar = tqdm(range(first, epochs), initial=first, total=epochs, desc=run.name[:28], leave=False)
+    bar = _bar(run, range(first, epochs), initial=first, total=epochs)
     for epoch in bar:
         if epoch - best_epoch > patience:
             break
@@ -153,7 +155,7 @@ def train_by_recipe(
     path.parent.mkdir(parents=True, exist_ok=True)
     history, best, rate = [], -math.inf, run.config["lr"]
     epochs = run.config["epochs"] if epochs is None else epochs
-    bar = tqdm(total=epochs, desc=run.name[:28], leave=False)
+    bar = _bar(run, total=epochs)
     for epoch in fit(
         distiller, labelled, unlabelled or None, mode="max", validate=lambda _: validate(),
         steps=epochs * per_epoch, every=per_epoch,
@@ -171,6 +173,18 @@ def train_by_recipe(
     bar.close()
     seconds = time.monotonic() - start  # of this sitting
     return {"val": best, "best_epoch": best_epoch, "history": history, "seconds": seconds}
+
+
+def passes(count: int, steps: int) -> list[int]:
+    """Return the batches of so many steps, in as many passes as they take, each in its order."""
+    order = [torch.randperm(count) for _ in range(-(-steps // count))]
+    return torch.cat(order)[:steps].tolist()
+
+
+def fall(optimizer: torch.optim.Optimizer, rate: float, done: float, least: float = 0.02) -> None:
+    """Set the rate where half a cosine has it after a share of the training, not below a floor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * max(0.5 * (1 + math.cos(math.pi * done)), least)
 
 
 def under(autocast: Callable[[], torch.autocast]) -> Callable[..., Tensor]:
@@ -205,6 +219,10 @@ def argument_parser(doc: str | None, datasets: Sequence[str], out: str) -> argpa
     parser.add_argument(
         "--trials", type=int, choices=range(1, 5), default=1, help="tuning runs of each method"
     )
+    parser.add_argument(
+        "--workers", type=at_least_one, default=default_workers(),
+        help="runs at a time, each in a process of one thread; on a GPU use 1",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda:0")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--out", type=Path, default=Path(out), help="finished runs are kept here")
@@ -219,43 +237,16 @@ def at_least_one(text: str) -> int:
     return value
 
 
-def tune_and_run(
-    configs: Callable[[str, dict[str, Any] | None], list[dict[str, Any]]],
-    go: Callable[[str, int, dict[str, Any]], dict[str, Any]],
-    methods: Sequence[str],
-    seeds: int,
-    trials: int,
-) -> list[dict[str, Any]]:
-    """Tune each method on the first seed, then run it from every seed; return all results.
-
-    Every method has the same number of trials, of :obj:`configs(method, chosen)`: what was chosen
-    for the student alone is inherited by the methods after it. Results of tuning are marked.
-    """
-    results: list[dict[str, Any]] = []
-    student: dict[str, Any] | None = None
-    runs = len(methods) * (seeds + (trials if trials > 1 else 0))
-    with tqdm(total=runs, desc="runs") as bar:
-        for method in methods:
-            candidates = configs(method, student)[:trials]
-            chosen, best = candidates[0], -math.inf
-            for config in candidates if trials > 1 else []:
-                result = go(method, 0, config)
-                short = {key: value for key, value in result.items() if key != "history"}
-                results.append(short | {"trial": True})
-                if result["val"] > best:
-                    chosen, best = config, result["val"]
-                bar.update()
-            student = chosen if method == "student" else student
-            for seed in range(seeds):
-                results.append(go(method, seed, chosen))
-                bar.update()
-    return results
-
-
 def latency(call: Callable[[], Any], repeats: int = 15) -> float:
     """Return the median time of a call in milliseconds."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return 1e3 * statistics.median(interleave({"": call}, repeats, 3, device)[""]["wall"])
+
+
+def _bar(run: Run, *args: Any, **kwargs: Any) -> tqdm:
+    """Return a bar of the epochs of a run, which is silent where several runs are beside it."""
+    beside = multiprocessing.parent_process() is not None
+    return tqdm(*args, desc=run.name[:28], leave=False, disable=beside, **kwargs)
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:

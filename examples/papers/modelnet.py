@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,15 +30,16 @@ from experiment import (
     Store,
     argument_parser,
     at_least_one,
+    fall,
     latency,
     train,
     train_by_recipe,
-    tune_and_run,
     under,
 )
 from modelnet_report import present
 from modelnet_task import LOADERS, Clouds, Task, load
 from presentation import conclude
+from schedule import tune_and_run
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -168,9 +168,7 @@ def execute(run: Run, task: Task, store: Store, teacher: DGCNN | None) -> dict[s
 
     def step(epoch: int) -> float:
         module.train()
-        decay = 0.5 * (1 + math.cos(math.pi * epoch / config["epochs"]))
-        for group in optimizer.param_groups:
-            group["lr"] = config["lr"] * max(decay, 0.01)
+        fall(optimizer, config["lr"], epoch / config["epochs"], 0.01)
         total = 0.0
         for i in torch.randperm(len(batches)).tolist():
             clouds: Clouds = task.augmented(batches[i])
@@ -264,17 +262,17 @@ class Experiment:
         return [{"lr": lr, "dropout": p} for lr, p in RATES[method]]
 
     def __call__(self) -> list[dict[str, Any]]:
-        seeds, trials = self.args.seeds, self.args.trials
+        budget = self.args.seeds, self.args.trials, self.args.workers
         others = TABLE_5 if self.args.kernels == [] else self.args.kernels or ()
         methods = ["student", *LOSSES, *(f"LSP {kernel}" for kernel in others)]
-        teachers = 1 if self.args.one_teacher else seeds
-        results = tune_and_run(self.configs, self.go, ["teacher"], teachers, trials)
-        results += tune_and_run(self.configs, self.go, methods, seeds, trials)
+        teachers = 1 if self.args.one_teacher else budget[0]
+        results = tune_and_run(self.configs, self.go, ["teacher"], teachers, *budget[1:])
+        results += tune_and_run(self.configs, self.go, methods, *budget)
         for variant in student_sizes(1) if self.args.variants else ():
             if variant:
                 results += tune_and_run(
                     self.configs, lambda *run, v=variant: self.go(*run, v),
-                    ("student", "LSP"), seeds, trials,
+                    ("student", "LSP"), *budget,
                 )  # fmt: skip
         return results
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import traffic
+from experiment import passes
 from torch import Tensor, nn
 from traffic_task import Task
 
@@ -30,7 +31,7 @@ class Batches:
         self._steps = round(share * -(-len(task.parts["train"]) // size))
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        for i in traffic.passes(len(self.fixed), self._steps):
+        for i in passes(len(self.fixed), self._steps):
             yield self.fixed[i]
 
     def __len__(self) -> int:

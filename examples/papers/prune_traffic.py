@@ -25,10 +25,10 @@ runs are kept in --out: an interrupted experiment goes on where it was.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,17 @@ from experiment import (
     Store,
     argument_parser,
     at_least_one,
+    fall,
     train,
     train_by_recipe,
-    tune_and_run,
 )
 from presentation import conclude
 from prune_measure import cost, flops
 from prune_report import present
 from prune_student import Batches, copy_of, make_distiller, no_more, task_loss
+from schedule import each, tune_and_run
 from torch import Tensor, nn
+from tqdm import tqdm
 from traffic_task import Task, load
 
 from pyg_stkd.prune import (
@@ -195,9 +197,7 @@ def finish(
 
     def step(epoch: int) -> float:
         distiller.train()
-        decay = 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * max(decay, 0.02)
+        fall(optimizer, rate, epoch / epochs)
         total = 0.0
         for batch in batches:
             optimizer.zero_grad()
@@ -230,9 +230,11 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
     }  # fmt: skip
     common |= {} if args.labelled_days is None else {"labelled_days": args.labelled_days}
     results, teachers, done = [], [], {}
-    for seed in range(args.seeds):
-        run = Run("teacher", seed, of_teacher)
-        result = traffic.execute(run, task, store, None)
+    runs = [Run("teacher", seed, of_teacher) for seed in range(args.seeds)]
+    teach = partial(traffic.execute, task=task, store=store, teacher=None)
+    with tqdm(total=len(runs), desc="teachers") as bar:
+        trained = each(teach, [(run,) for run in runs], args.workers, bar)
+    for run, result in zip(runs, trained, strict=True):
         teacher = traffic.build("teacher", task, of_teacher)
         teacher.load_state_dict(store.load_weights(run))
         teachers.append(teacher)
@@ -256,7 +258,13 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
         fixed = {"alpha": args.alpha} | DEFAULTS | (METHODS | TRIED)[method]
         return [fixed | {"lr": lr} for lr in RATES]
 
-    return results + tune_and_run(configs, go, args.methods, args.seeds, args.trials)
+    workers = 1 if args.time_again else args.workers
+    # What takes the widths of another method comes after it.
+    after = [m for m in args.methods if "widths_of" in (METHODS | TRIED)[m]]
+    for methods in ([m for m in args.methods if m not in after], after):
+        results += tune_and_run(configs, go, methods, args.seeds, args.trials, workers)
+    order = ["teacher", *args.methods]
+    return sorted(results, key=lambda result: order.index(result["method"]))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -29,13 +29,15 @@ from experiment import (
     Store,
     argument_parser,
     at_least_one,
+    fall,
     latency,
+    passes,
     train,
     train_by_recipe,
-    tune_and_run,
     under,
 )
 from presentation import conclude
+from schedule import tune_and_run
 from torch import Tensor, nn
 from traffic_report import present
 from traffic_task import Task, load
@@ -105,12 +107,6 @@ def observed(out: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
     return masked_mae(out, *target)
 
 
-def passes(count: int, steps: int) -> list[int]:
-    """Return the batches of so many steps, in as many passes as they take, each in its order."""
-    order = [torch.randperm(count) for _ in range(-(-steps // count))]
-    return torch.cat(order)[:steps].tolist()
-
-
 def forecast(model: nn.Module, task: Task, split: str) -> Tensor:
     """Forecast a part of the series in original units, [windows, T_out, N]."""
     model.eval()
@@ -142,9 +138,7 @@ def execute(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> di
 
     def step(epoch: int) -> float:
         module.train()
-        decay = 0.5 * (1 + math.cos(math.pi * epoch / config["epochs"]))
-        for group in optimizer.param_groups:
-            group["lr"] = config["lr"] * max(decay, 0.02)
+        fall(optimizer, config["lr"], epoch / config["epochs"])
         total = 0.0
         for i in passes(len(batches), per_epoch):
             x, y, mask = task.train_batch(batches[i])
@@ -216,7 +210,9 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> list[dict[
             return [student | {"weight": weight} for weight in WEIGHTS[method]]
         return [{"lr": lr, "dropout": p} for lr, p in RATES[method]]
 
-    return tune_and_run(configs, go, METHODS, args.seeds, args.trials)
+    budget = args.seeds, args.trials, args.workers
+    first = tune_and_run(configs, go, METHODS[:1], *budget)
+    return first + tune_and_run(configs, go, METHODS[1:], *budget)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -71,16 +72,19 @@ def fit(
             each step. (default: half a cosine to 0)
         alpha (float, optional): The share of the teacher in the loss of a labelled batch,
             :math:`(1 - \alpha) \mathcal{L}_y + \alpha \sum_k \mathcal{L}_k`; at 1 no label is
-            looked at. (default: the plain sum)
+            looked at, and none need be there: Data may be without :obj:`y`, the target of tuples
+            may be :obj:`None`. (default: the plain sum)
         share (float): The share of steps that are on unlabelled batches, from 0 to 1.
             (default: :obj:`0.5`)
-        every (int, optional): The steps of an epoch. (default: a fiftieth of :obj:`steps`)
+        every (int, optional): The steps of an epoch. (default: a fiftieth of :obj:`steps`, or as
+            many as have steps of both kinds)
         mode (str): :obj:`"max"` if a higher metric is better. (default: :obj:`"min"`)
         cache (bool, str or TeacherCache): Whether the teacher runs on each batch of a list once
             only, and what the losses need of it is kept in memory. Switch it off where that is too
             much, or batches in a list are changed in place. A folder keeps it on disk, for later
             runs on the same lists; a cache of one's own may also serve several students of a
-            teacher. (default: :obj:`True`)
+            teacher. Either needs lists: batches of a DataLoader are not known again.
+            (default: :obj:`True`)
         checkpoint (str, optional): A file that is written after each epoch. Where it exists,
             training goes on from it and ends as it would have without an interruption.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch of any other
@@ -119,8 +123,8 @@ def fit(
         )
     checks.instance("distiller", distiller, Distiller)
     steps = checks.count("steps", steps)
-    every = checks.count("every", max(1, round(steps / 50)) if every is None else every)
     share = 0.0 if unlabelled is None else checks.number("share", share, least=0, most=1)
+    every = checks.count("every", _epoch(steps, share) if every is None else every)
     alpha = None if alpha is None else checks.number("alpha", alpha, least=0, most=1)
     checks.choice("mode", mode, ("min", "max"))
     for name, call in (("criterion", criterion), ("validate", validate), ("unpack", unpack)):
@@ -128,11 +132,23 @@ def fit(
             raise TypeError(f"'{name}' must be callable (got {type(call).__name__})")
     if criterion is None and alpha != 1:
         raise ValueError(f"'criterion' must be given unless alpha=1 (got None and alpha={alpha})")
-    batches = Batches(labelled, unlabelled, unpack, _cache(distiller, cache))
+    batches = Batches(labelled, unlabelled, unpack, _cache(distiller, cache), alpha != 1)
+    if not isinstance(cache, bool) and not batches.listed:
+        raise ValueError(
+            "'cache' must be given with batches in lists: those of other loaders are not known "
+            f"again (got a loader of type {type(labelled).__name__})"
+        )
     run = Run(distiller, batches, criterion, validate, steps, every, alpha, share, mode)
     run.look()
     run.prepare(optimizer, scheduler)
     return _train(run, None if checkpoint is None else Path(checkpoint))
+
+
+def _epoch(steps: int, share: float) -> int:
+    """Return the steps of an epoch, both kinds among them unless one is rare."""
+    rarer = min(share, 1 - share)
+    both = math.ceil(1 / rarer) if rarer >= 0.1 else 1
+    return min(steps, max(round(steps / 50), both))
 
 
 def _train(run: Run, path: Path | None) -> Iterator[Epoch]:

@@ -54,6 +54,8 @@ class Batches:
         unlabelled (iterable, optional): Batches without.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch.
         cache (TeacherCache, optional): Keeps what the teacher says of the batches of lists.
+        labels (bool): Whether labels are looked at: else Data may come without.
+            (default: :obj:`True`)
 
     Raises:
         TypeError: If a batch cannot be read, or a loader gives its batches only once.
@@ -71,7 +73,9 @@ class Batches:
         unlabelled: Iterable[Any] | None,
         unpack: Unpack | None,
         cache: TeacherCache | None,
+        labels: bool = True,
     ) -> None:
+        self._labels = labels
         self._streams = {True: Stream(labelled, "labelled")}
         self._unpack = unpack
         self._cache = cache
@@ -90,6 +94,16 @@ class Batches:
                 )
             self._firsts[False] = self.read(other, False)
             _check_alike(*(self._firsts[labelled].batch for labelled in (True, False)))
+
+    @property
+    def listed(self) -> bool:
+        """Whether any batches are in a list, so that what is said of them can be kept."""
+        return any(stream.listed for stream in self._streams.values())
+
+    @property
+    def is_read_by_default(self) -> bool:
+        """Whether batches are Data of which the models take :obj:`x` and :obj:`edge_index`."""
+        return self._unpack is None and self._inputs is None
 
     def first(self, labelled: bool) -> Item:
         """Return a batch to look at, which the teacher has not been asked about."""
@@ -123,14 +137,23 @@ class Batches:
         name = "labelled" if labelled else "unlabelled"
         if self._unpack is not None:
             read = self._unpack(batch)
-            if not isinstance(read, tuple) or len(read) != 3:
-                raise TypeError(f"'unpack' must return (args, kwargs, target) (got {read!r:.80})")
+            kinds = [type(part).__name__ for part in read] if isinstance(read, tuple) else []
+            if (
+                len(kinds) != 3
+                or not isinstance(read[0], (tuple, list))
+                or not isinstance(read[1], dict)
+            ):
+                got = f"({', '.join(kinds)})" if kinds else type(read).__name__
+                raise TypeError(
+                    "'unpack' must return (args, kwargs, target), a tuple, a dict and the labels "
+                    f"(got {got})"
+                )
             args, kwargs, target = read
             return Item((args, kwargs, target if labelled else None))
         if self._inputs is not None and isinstance(batch, (tuple, list)):
             return Item(_of_tuple(name, batch, self._inputs, labelled))
         if isinstance(batch, Data):
-            return _of_data(name, batch, labelled)
+            return _of_data(name, batch, labelled, self._labels)
         raise TypeError(
             f"'{name}' must give tuples (*inputs, target) or Data with x, edge_index and y; else "
             f"give unpack=batch -> (args, kwargs, target) (got {type(batch).__name__})"
@@ -146,10 +169,14 @@ def _of_tuple(name: str, batch: Any, inputs: int, labelled: bool) -> Batch:
     return tuple(batch[:inputs]), {}, batch[-1] if labelled else None
 
 
-def _of_data(name: str, batch: Data, labelled: bool) -> Item:
-    needed = ("x", "edge_index", *(("y",) if labelled else ()))
+# What a model may need, or what says that rows of the output are not those of nodes.
+_MORE = ("edge_weight", "edge_attr", "edge_label_index")
+
+
+def _of_data(name: str, batch: Data, labelled: bool, labels: bool) -> Item:
+    needed = ("x", "edge_index", *(("y",) if labelled and labels else ()))
     missing = [key for key in needed if getattr(batch, key, None) is None]
-    more = [key for key in ("edge_weight", "edge_attr") if getattr(batch, key, None) is not None]
+    more = [key for key in _MORE if getattr(batch, key, None) is not None]
     if missing or more:
         got = f"no {', '.join(missing)}" if missing else f"{', '.join(more)} too"
         raise ValueError(
@@ -162,12 +189,14 @@ def _of_data(name: str, batch: Data, labelled: bool) -> Item:
         rows = kwargs["nodes"] = torch.arange(batch.batch_size, device=batch.x.device)
     elif labelled and getattr(batch, "train_mask", None) is not None:
         rows = batch.train_mask
-        if rows.dim() != 1 or not bool(rows.any()):
+        if rows.dtype != torch.bool or rows.shape != (batch.num_nodes,) or not bool(rows.any()):
             raise ValueError(
-                f"'{name}' must give Data with a train_mask [N] of at least one node "
-                f"(got {int(rows.sum())} of shape {list(rows.shape)})"
+                f"'{name}' must give Data with a train_mask [N] of at least one node (got "
+                f"{int(rows.sum())} of shape {list(rows.shape)} and {rows.dtype} for "
+                f"{batch.num_nodes} nodes)"
             )
-    return Item(((batch.x, batch.edge_index), kwargs, batch.y if labelled else None), rows)
+    target = getattr(batch, "y", None) if labelled else None
+    return Item(((batch.x, batch.edge_index), kwargs, target), rows)
 
 
 def _kind(batch: Any) -> str:

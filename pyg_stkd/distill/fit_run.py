@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
 from pyg_stkd.distill.check import dry
 from pyg_stkd.distill.distiller import Distiller
@@ -69,19 +69,45 @@ class Run:
     def look(self) -> None:
         """Raise for what would fail at the first step, or at the first validation."""
         with dry(self.distiller):
-            for labelled in (True, False) if self.share > 0 else (True,):
-                self._loss(labelled, None)
+            self._look(True)
+            if self.share > 0:
+                try:
+                    self._look(False)
+                except (RuntimeError, TypeError, ValueError) as error:
+                    kind = TypeError if isinstance(error, TypeError) else ValueError
+                    raise kind(
+                        "'unlabelled' must give what the models and losses take, as 'labelled' "
+                        f"does (got {error})"
+                    ) from error
         self.best_metric = self._metric()
         if self.best_metric is not None and not math.isfinite(self.best_metric):
             raise ValueError(f"'validate' must return a finite number (got {self.best_metric})")
 
+    def _look(self, labelled: bool) -> None:
+        try:
+            self._loss(labelled, None)
+        except TypeError as error:
+            if not self.batches.is_read_by_default or "argument" not in str(error):
+                raise
+            raise TypeError(
+                "The models must take x and edge_index of the Data, or unpack=batch -> (args, "
+                f"kwargs, target) must be given (got {error})"
+            ) from error
+
     def prepare(self, optimizer: Any, scheduler: MakeScheduler | None) -> None:
         """Make optimizer and scheduler, and keep the weights of now as the best."""
         own = [p for p in self.distiller.parameters() if p.requires_grad]
+        if not own:
+            raise ValueError("'distiller' must have parameters that require gradients (got none)")
         if optimizer is None:
             optimizer = torch.optim.Adam(own, lr=0.005)
-        elif not isinstance(optimizer, torch.optim.Optimizer):
+        elif callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):
             optimizer = optimizer(own)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                "'optimizer' must be an optimizer, or make one of parameters "
+                f"(got {type(optimizer).__name__})"
+            )
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not any(id(p) in held for p in own):
             raise ValueError("'optimizer' must have parameters of the distiller (got none of them)")
@@ -90,6 +116,13 @@ class Run:
             self.scheduler: LRScheduler = CosineAnnealingLR(optimizer, T_max=self.steps)
         else:
             self.scheduler = scheduler(optimizer)
+            if not isinstance(self.scheduler, LRScheduler) or isinstance(
+                self.scheduler, ReduceLROnPlateau
+            ):
+                raise TypeError(
+                    "'scheduler' must make a scheduler that is stepped without a metric "
+                    f"(got {type(self.scheduler).__name__})"
+                )
         self.best_state = self._weights()
 
     def epoch(self) -> Epoch:
@@ -125,10 +158,11 @@ class Run:
         item = self.batches.first(labelled) if item is None else item
         criterion = item.task(self.criterion) if labelled and self.criterion is not None else None
         loss, terms = total_loss(self.distiller, item.batch, criterion, self.alpha)
-        if loss.dim() > 0 or not bool(loss.isfinite()):
-            values = ", ".join(f"{name} {value.tolist()}" for name, value in terms.items())
-            if loss.dim() > 0:
-                raise ValueError(f"'criterion' must return a scalar (got {values})")
+        if loss.dim() > 0:
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in terms.items())
+            raise ValueError(f"'criterion' must return a scalar (got {shapes})")
+        if not bool(loss.isfinite()):
+            values = ", ".join(f"{name} {value.item()}" for name, value in terms.items())
             raise error(f"The loss must be finite at step {self.step + 1} (got {values})")
         return loss, terms
 

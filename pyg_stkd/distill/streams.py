@@ -66,7 +66,7 @@ class Stream:
         check_batches(name, batches)
         self.name = name
         self._batches = batches
-        self._listed = isinstance(batches, (list, tuple))
+        self.listed = isinstance(batches, (list, tuple))
         self._iterator: Iterator[tuple[int | None, Any]] = iter(())
         self._taken = 0  # of this pass
         self._start: dict[str, Any] | None = None  # random numbers at the start of this pass

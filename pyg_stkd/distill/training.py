@@ -89,6 +89,7 @@ def total_loss(
             labels are not looked at. (default: the plain sum)
 
     Raises:
+        TypeError: If :obj:`criterion` returns no tensor.
         ValueError: If :obj:`alpha` is below 0 or above 1, or nothing is left to learn from.
     """
     if alpha is not None:
@@ -101,6 +102,8 @@ def total_loss(
             raise ValueError("'losses' of the distiller must not be empty without labels (got {})")
         return taught if alpha is None else alpha * taught, dict(losses)
     task = criterion(out, target)
+    if not isinstance(task, Tensor):
+        raise TypeError(f"'criterion' must return a tensor (got {type(task).__name__})")
     total = task + taught if alpha is None else (1 - alpha) * task + alpha * taught
     return total, {"task": task, **losses}
 

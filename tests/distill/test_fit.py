@@ -440,7 +440,63 @@ def test_loaders_that_do_not_fit():
     refused(ValueError, "got no y", [Data(x=x, edge_index=edge_index)])
     empty = Data(**data.to_dict(), train_mask=torch.zeros(6, dtype=torch.bool))
     refused(ValueError, "train_mask .* of at least one node", [empty])
-    refused(TypeError, "'unpack' must return", [graph(0)], unpack=lambda batch: batch[0])
+    for wrong, got in (
+        (lambda batch: batch[0], "Tensor"),
+        (lambda batch: batch[:2], r"\(Tensor, Tensor\)"),
+        (lambda batch: (batch[0], {}, batch[2]), r"\(Tensor, dict, Tensor\)"),
+        (lambda batch: (batch[:2], None, batch[2]), r"\(tuple, NoneType, Tensor\)"),
+    ):
+        refused(TypeError, rf"'unpack' must return .*got {got}", [graph(0)], unpack=wrong)
+    short, pairs = torch.ones(5, dtype=torch.bool), torch.ones(6, 2, dtype=torch.bool)
+    for mask in (short, pairs, torch.ones(6)):
+        refused(ValueError, "train_mask", [Data(**data.to_dict(), train_mask=mask)])
+    links = Data(**data.to_dict(), input_id=torch.arange(2), edge_label_index=edge_index)
+    refused(ValueError, "got edge_label_index too", [links])  # rows are pairs, no nodes
+
+
+class PerGraph(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.gcn = GCN(4, width, 2, 3)
+
+    def forward(self, x, edge_index, batch):
+        return global_mean_pool(self.gcn(x, edge_index), batch)
+
+
+def test_models_of_other_inputs_are_told_to_give_unpack():
+    x, edge_index, _ = graph(0)
+    loader = [Batch.from_data_list([Data(x=x, edge_index=edge_index, y=torch.tensor([1]))] * 3)]
+    pair = Distiller(PerGraph(8), PerGraph(4))
+    refused(TypeError, "x and edge_index of the Data, or unpack=.*'batch'", loader, distiller=pair)
+    read = {"unpack": lambda data: ((data.x, data.edge_index, data.batch), {}, data.y)}
+    assert len(run(fit(pair, loader, **options(**read)))) == 3
+
+
+@pytest.mark.parametrize("kind", ["Data", "tuple"])
+def test_without_labels_none_need_be_there(kind):
+    results = []
+    for labels in (True, False):
+        x, edge_index, y = graph(0)
+        y = y if labels else None
+        batch = Data(x=x, edge_index=edge_index, y=y) if kind == "Data" else (x, edge_index, y)
+        teacher, student = models()
+        run(fit(Distiller(teacher, student), [batch], alpha=1, **options(criterion=None)))
+        results.append(weights(student))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "expected"),
+    [(7, 0.5, 2), (7, 0.0, 1), (7, 1.0, 1), (1, 0.5, 1), (20, 0.3, 4), (20, 0.75, 4),
+     (20, 0.05, 1), (500, 0.5, 10)],
+)  # fmt: skip
+def test_epochs_have_steps_of_both_kinds(steps, share, expected):
+    given = {"criterion": cross_entropy, "steps": steps, "share": share}
+    epochs = run(fit(Distiller(*models()), [graph(0)], [graph(1)], **given))
+    assert epochs[0].step == expected
+    if expected > 1:
+        assert epochs[0].losses
+        assert epochs[0].unlabelled
 
 
 def test_models_and_losses_that_do_not_fit():
@@ -448,7 +504,10 @@ def test_models_and_losses_that_do_not_fit():
     other = Distiller(teacher, GCN(4, 8, 2, 2))
     refused(ValueError, r"must have the same shape \(got \[6, 2\] and", [graph(0)], distiller=other)
     wide = (torch.randn(6, 5), EDGES)
-    refused(RuntimeError, "shapes cannot be multiplied", [graph(0)], [wide])  # the model says so
+    refused(
+        RuntimeError, "^mat1 and mat2 shapes cannot be multiplied", [(*wide, graph(0)[2])]
+    )  # the model says so
+    refused(ValueError, "'unlabelled' must give what .*be multiplied", [graph(0)], [wide])
     needs = Distiller(*models(), [ResponseLoss()])
     target = (*graph(0)[:2], torch.randn(6, 3))
     refused(
@@ -456,8 +515,37 @@ def test_models_and_losses_that_do_not_fit():
     )
     refused(ValueError, "'losses' .* must not be empty", [graph(0)], [graph(0)],
             distiller=Distiller(*models(), []))  # fmt: skip
-    refused(ValueError, "'criterion' must return a scalar", [graph(0)],
-            criterion=lambda out, y: cross_entropy(out, y, reduction="none"))  # fmt: skip
+    for value, error, got in (
+        (torch.ones(6, 3), ValueError, r"must return a scalar \(got task \[6, 3\], output \[\]\)$"),
+        (1.0, TypeError, r"must return a tensor \(got float\)"),
+        (None, TypeError, r"must return a tensor \(got NoneType\)"),
+    ):
+        refused(error, f"'criterion' {got}", [graph(0)], criterion=lambda *_, value=value: value)
+
+
+def test_optimizers_and_schedulers_that_do_not_fit():
+    one = [graph(0)]
+    for wrong, got in (("adam", "str"), (lambda _: None, "NoneType")):
+        refused(TypeError, f"'optimizer' must be an optimizer, .*got {got}", one, optimizer=wrong)
+    for wrong, got in (
+        (lambda _: None, "NoneType"),
+        (torch.optim.lr_scheduler.ReduceLROnPlateau, "ReduceLROnPlateau"),  # it needs a metric
+    ):
+        refused(TypeError, f"'scheduler' must make .*got {got}", one, scheduler=wrong)
+    teacher, student = models()
+    frozen = Distiller(teacher, student.requires_grad_(False))
+    refused(ValueError, "parameters that require gradients", one, distiller=frozen)
+
+
+def test_a_cache_that_would_keep_nothing_is_refused(tmp_path):
+    loader = DataLoader([graph(0)], batch_size=None)
+    for cache in (tmp_path / "a", TeacherCache(Distiller(*models()))):
+        given = Distiller(*models())
+        cache = TeacherCache(given) if isinstance(cache, TeacherCache) else cache
+        refused(ValueError, "'cache' must be given with batches in lists: .*DataLoader", loader,
+                cache=cache, distiller=given)  # fmt: skip
+    run(fit(Distiller(*models()), loader, [graph(1)], **options(cache=tmp_path / "b")))
+    assert len(list((tmp_path / "b").glob("*.safetensors"))) == 1  # the listed one
 
 
 def test_what_is_not_finite():

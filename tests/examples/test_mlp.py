@@ -147,15 +147,34 @@ def test_sparse_rows_are_dropped_as_dense_ones(folder: Path) -> None:
     assert dropped.sum() == pytest.approx(float(x.sum()), rel=0.1)
 
 
-def test_the_time_of_both_ways_is_taken(folder: Path) -> None:
-    from mlp_task import FeatureMLP, latencies, teacher_of
+def test_what_encodings_add_may_be_kept_in_their_stead(folder: Path) -> None:
+    from mlp_task import FeatureMLP
+
+    model = FeatureMLP(30, 8, 3, dropout=0.5, encodings=5).double().eval()
+    x, code = torch.rand(20, 30).double(), torch.randn(20, 5).double()
+    places = model.places(code)
+    assert places.shape == (20, 8)
+    torch.testing.assert_close(model(x, place=places), model(x, code), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(model(x, place=places), model(x, 0 * code))
+    new = code[[2, 7, 9]].mean(0, keepdim=True)  # a node that comes later
+    kept = places[[2, 7, 9]].mean(0, keepdim=True)
+    torch.testing.assert_close(model(x[:1], place=kept), model(x[:1], new), rtol=1e-12, atol=1e-12)
+
+
+def test_the_times_are_those_of_each_kind_of_model(folder: Path) -> None:
+    from mlp import timed
+    from mlp_task import latencies
 
     y = torch.tensor([0, 1, 2]).repeat(20)
     data = Data(x=torch.rand(60, 4), edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]), y=y)
-    for model in (teacher_of(data, 0.0), FeatureMLP(4, 8, 3, 0.0)):
-        times = latencies(model, data, None)
-        assert list(times) == ["latency_ms", "latency_1000_ms"]
-        assert all(0 < value < 1000 for value in times.values())
+    times = latencies(data, 3)
+    assert list(times) == ["teacher", "MLP", "encodings"]
+    assert all(0 < value < 1000 for pair in times.values() for value in pair)
+    times = {"teacher": (5.0, 9.0), "MLP": (1.0, 2.0), "encodings": (1.5, 2.5)}
+    runs = timed([{"method": method, "seed": 3} for method in METHODS], times)
+    assert [run["latency_ms"] for run in runs] == [5.0, 1.0, 1.5, 1.0, 1.0, 1.5, 1.5]
+    assert {run["latency_1000_ms"] for run in runs} == {9.0, 2.0, 2.5}
+    assert {run["seed"] for run in runs} == {3}
 
 
 def test_the_student_is_chosen_on_validation_of_the_trials(folder: Path) -> None:

@@ -84,35 +84,6 @@ def test_results_are_found_by_their_exact_settings(tmp_path: Path) -> None:
     assert store.result(experiment.Run("KD", 2, {"lr": 0.1})) is None
 
 
-def test_tunes_every_method_by_the_same_number_of_trials() -> None:
-    import experiment
-
-    calls = []
-
-    def configs(method: str, student: dict[str, float] | None) -> list[dict[str, float]]:
-        if student is not None:
-            return [student | {"weight": w} for w in (1.0, 2.0, 3.0)]
-        return [{"lr": lr} for lr in (0.1, 0.2, 0.3)]
-
-    def go(method: str, seed: int, config: dict[str, float]) -> dict[str, object]:
-        calls.append((method, seed, config))
-        score = {0.1: 0, 0.2: 1, 0.3: 9}[config["lr"]] - config.get("weight", 0)
-        return {"method": method, "val": score, "history": [[0, 0]]}
-
-    results = experiment.tune_and_run(configs, go, ("teacher", "student", "KD"), seeds=2, trials=2)
-    tuned = [call for call in calls if call[0] == "KD"]
-    best = {"lr": 0.2, "weight": 1.0}  # the third rate, better still, is beyond the budget
-    assert tuned == [("KD", 0, best), ("KD", 0, best | {"weight": 2.0}), ("KD", 0, best),
-                     ("KD", 1, best)]  # fmt: skip
-    assert [r.get("trial", False) for r in results] == 3 * [True, True, False, False]
-    assert all(("history" in r) is ("trial" not in r) for r in results)
-
-    calls.clear()
-    experiment.tune_and_run(configs, go, ("student", "KD"), seeds=1, trials=1)
-    first = {"lr": 0.1}
-    assert calls == [("student", 0, first), ("KD", 0, first | {"weight": 1.0})]
-
-
 def test_options_refuse_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
     import experiment
 

@@ -18,6 +18,7 @@ SIZES = {
     "shapes": 40,
     "labelled": 16,
     "seeds": 1,
+    "workers": 1,
     "epochs": 1,
     "teacher-epochs": 1,
     "teacher-width": 4,
@@ -32,7 +33,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")
 
 @pytest.fixture
 def modelnet(examples: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    for name in ("experiment", "modelnet", "modelnet_task", "modelnet_report", "modelnet_page"):
+    for name in (
+        "experiment",
+        "schedule",
+        "modelnet",
+        "modelnet_task",
+        "modelnet_report",
+        "modelnet_page",
+    ):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("modelnet")
 

@@ -21,6 +21,7 @@ SIZES = {
     "nodes": "5",
     "steps": "800",
     "seeds": "1",
+    "workers": "1",
     "labelled-days": "1",
     "epochs": "2",
     "teacher-epochs": "1",
@@ -34,7 +35,8 @@ OPTIONS += ["--keep", "0.6", "0.4", "--stage-epochs", "1"]
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in (
-        "experiment", "traffic", "traffic_task", "traffic_report", "prune_measure", "prune_report",
+        "experiment", "schedule", "traffic", "traffic_task", "traffic_report", "prune_measure",
+        "prune_report",
         "prune_student", "prune_traffic", "presentation",
     ):  # fmt: skip
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -22,6 +22,7 @@ SIZES = {
     "steps": 800,
     "labelled-days": 1,
     "seeds": 1,
+    "workers": 1,
     "epochs": 1,
     "stride": 16,
     "teacher-width": 8,
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is blind here")
 @pytest.fixture
 def traffic(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    for name in ("experiment", "traffic", "traffic_task", "traffic_report"):
+    for name in ("experiment", "schedule", "traffic", "traffic_task", "traffic_report"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("traffic")
 
