@@ -98,7 +98,10 @@ class Run:
         """Make optimizer and scheduler, and keep the weights of now as the best."""
         own = [p for p in self.distiller.parameters() if p.requires_grad]
         if not own:
-            raise ValueError("'distiller' must have parameters that require gradients (got none)")
+            raise ValueError(
+                "'distiller' must have parameters that require gradients: a copy of a teacher that "
+                "a Distiller froze needs .requires_grad_() (got none)"
+            )
         if optimizer is None:
             optimizer = torch.optim.Adam(own, lr=0.005)
         elif callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):

@@ -75,7 +75,10 @@ class KDIS(Importance):
             losses = [losses]
         trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
         if not trained:
-            raise ValueError("'weights' must hold some that require gradients, for KDIS (got none)")
+            raise ValueError(
+                "'weights' must hold some that require gradients, for KDIS: a copy of a teacher that "
+                "a Distiller froze needs .requires_grad_() (got none)"
+            )
         scores = {name: torch.zeros_like(_wide(w, self.squared)) for name, w in weights.items()}
         count = 0
         for loss in losses:
