@@ -32,9 +32,9 @@ def summarize(results: list[dict[str, Any]]) -> list[dict[str, str]]:
                 "epochs to the best": spread([r["best_epoch"] + 1 for r in runs], 0, 1),
                 "latency (ms)": f"{typical[runs[0]['parameters']]:.1f}",
                 **columns,
-                "tuned": ", ".join(
+                "settings": ", ".join(
                     f"{k} {runs[0]['config'][k]:g}"
-                    for k in (("weight",) if method not in ALONE else ("lr", "dropout"))
+                    for k in (("lr", "weight") if method not in ALONE else ("lr", "dropout"))
                 ),
             }
         )
