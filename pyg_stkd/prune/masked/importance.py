@@ -76,8 +76,8 @@ class KDIS(Importance):
         trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
         if not trained:
             raise ValueError(
-                "'weights' must hold some that require gradients, for KDIS: a copy of a teacher that "
-                "a Distiller froze needs .requires_grad_() (got none)"
+                "'weights' must hold some that require gradients, for KDIS: a copy of a teacher "
+                "that a Distiller froze needs .requires_grad_() (got none)"
             )
         scores = {name: torch.zeros_like(_wide(w, self.squared)) for name, w in weights.items()}
         count = 0
