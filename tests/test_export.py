@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch_geometric.nn import GAT as PyGGAT
-from torch_geometric.nn import GCN, GIN, ChebConv, GraphSAGE, Sequential
+from torch_geometric.nn import (
+    GCN,
+    GIN,
+    ChebConv,
+    GraphSAGE,
+    Sequential,
+    global_add_pool,
+    global_max_pool,
+    global_mean_pool,
+)
 
 from pyg_stkd.functional import sddmm, segment_log_softmax, segment_softmax, segment_sum, spmm
 from pyg_stkd.functional.neighbours.knn import knn_graph
@@ -228,6 +237,9 @@ def test_plain_operators_of_point_clouds() -> None:
         for k, loop in ((1, False), (4, True), (30, True), (30, False)):
             edge_index = knn_graph(x, k, loop=loop)
             assert torch.equal(plain_knn(x, k, loop), edge_index)
+        batch = torch.arange(3).repeat_interleave(torch.tensor([8, 4, 8]))
+        edge_index = knn_graph(x, 4, batch, loop=True)
+        assert torch.equal(plain_knn(x, 4, True, batch), edge_index)
     graph = Graph(edges(6, 14), 6)
     x = torch.randn(6, 3) - 5
     assert torch.equal(plain_max(graph, x), neighbour_max(graph, x))
@@ -247,6 +259,74 @@ def test_point_clouds_one_at_a_time() -> None:
     points = Dim("N", min=4)
     case = Case(lambda: DGCNN(3, 4, (5, 8), (6,), k=4), *POINTS, ({0: points},))
     export(case.build().eval(), case, onnx=True)
-    args = POINTS[0][0], torch.tensor([0] * 14 + [1] * 10)
-    with pytest.raises(ValueError, match=r"'batch' must be None under torch.export, where"):
-        torch.export.export(case.build().eval(), args)
+
+
+class OfGraphs(nn.Module):
+    """A model of graphs, whose number is that of the starts given, less one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, batch: Tensor, ptr: Tensor, *more: Tensor) -> Tensor:
+        return self.model(x, *more, batch=batch, batch_size=ptr.size(0) - 1)
+
+
+def ragged(*sizes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return points of clouds, the cloud of each, and where they start."""
+    ends = torch.tensor([0, *sizes])
+    batch = torch.arange(len(sizes)).repeat_interleave(ends[1:])
+    return torch.randn(sum(sizes), 3), batch, ends.cumsum(0)
+
+
+CLOUDS = {"N": Dim("N", min=8), "starts": Dim("starts", min=3)}
+
+
+def test_point_clouds_of_any_number_and_sizes() -> None:
+    shapes = ({0: CLOUDS["N"]}, {0: CLOUDS["N"]}, {0: CLOUDS["starts"]}, ())
+    case = Case(
+        lambda: OfGraphs(DGCNN(3, 4, (5, 8), (6,), k=4)), ragged(14, 10), ragged(5, 9, 2), shapes
+    )
+    export(case.build().eval(), case, onnx=True)  # the last cloud has fewer than k points
+    with pytest.raises(ValueError, match=r"'batch_size' must be given under torch.export with a"):
+        torch.export.export(DGCNN(3, 4, (5, 8), (6,), k=4).eval(), ragged(14, 10)[:2])
+
+
+def test_neighbours_of_several_clouds_without_loops() -> None:
+    class Near(nn.Module):
+        def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+            return knn_graph(x, 2, batch)
+
+    with pytest.raises(ValueError, match=r"'loop' must be True under torch.export with a 'batch'"):
+        torch.export.export(Near(), ragged(14, 10)[:2])
+
+
+class Graphs(nn.Module):
+    """A classifier of graphs, of PyG's layers."""
+
+    def __init__(self, pool: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.gnn, self.pool, self.head = GraphSAGE(3, 6, 2), pool, nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        h = self.gnn(x, edge_index)
+        return self.head(self.pool(h, batch, batch_size))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        global_mean_pool,
+        pytest.param(global_add_pool, marks=pytest.mark.full),
+        pytest.param(global_max_pool, marks=pytest.mark.full),
+    ],
+)
+def test_classifiers_of_any_number_of_graphs(pool: Callable[..., Tensor]) -> None:
+    nodes, starts = CLOUDS["N"], CLOUDS["starts"]
+    case = Case(
+        lambda: OfGraphs(Graphs(pool)),
+        (*ragged(6, 3, 5), edges(14, 30)),
+        (*ragged(7, 4), edges(11, 17)),
+        ({0: nodes}, {0: nodes}, {0: starts}, ({1: E},)),
+    )
+    export(case.build().eval(), case, onnx=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections import OrderedDict
 from collections.abc import Hashable
 from pathlib import Path
@@ -16,12 +17,13 @@ from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.recording.capture_file import load_captures, save_captures
 from pyg_stkd.distill.recording.fingerprint import Seen, fingerprint
+from pyg_stkd.distill.recording.remembered import Beside
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.files import read_json, write_atomic
 
 __all__ = ["TeacherCache"]
 
-_FORMAT = "pyg_stkd.teacher.1"
+_FORMAT = "pyg_stkd.teacher.2"
 
 
 class TeacherCache:
@@ -29,7 +31,8 @@ class TeacherCache:
 
     A frozen teacher says the same of the same graph in every epoch: run it once. With :obj:`path`
     once for all runs and processes: each input is a file of its own, which whoever comes first
-    writes. A teacher whose weights changed, other layers, and another input under a known key are
+    writes, and so are the structures that losses make of it, beside which features need not be
+    read. A teacher whose weights changed, other layers, and another input under a known key are
     refused.
 
     Args:
@@ -93,15 +96,18 @@ class TeacherCache:
         On disk, a key is a string, a number, or a tuple of such.
         """
         self._check_teacher()
-        given = self._check_input(key, [*args, *kwargs.values()])
+        inputs = [*args, *kwargs.values()]
+        given = self._check_input(key, inputs)
         known = self._captures.pop(key, None)
         if known is None:
-            known = self._found(key, given)
+            known = self._found(key, given, inputs)
         if known is None:
             known = self._distiller.capture_teacher(*args, **kwargs)
             if self._path is not None:
-                about = {"format": _FORMAT, "key": repr(key), "input": given}
-                save_captures(known, self._file(key), about, self._dtype)
+                name = secrets.token_hex(16)
+                about = {"format": _FORMAT, "key": repr(key), "input": given, "name": name}
+                save_captures(known, self._file(key), about, self._dtype, inputs)
+                self._remember(known, name)
         self._captures[key] = known
         while self._most is not None and len(self._captures) > self._most:
             self._captures.popitem(last=False)
@@ -128,7 +134,7 @@ class TeacherCache:
         self._inputs.clear()
         self._teacher = None
         if self._path is not None:
-            for file in self._path.glob("*.safetensors"):
+            for file in self._path.glob("**/*.safetensors"):
                 file.unlink(missing_ok=True)
             (self._path / "teacher.json").unlink(missing_ok=True)
             self._open(self._path)
@@ -194,11 +200,11 @@ class TeacherCache:
             f"key of its own, or, where inputs are augmented, check_inputs=False"
         )
 
-    def _found(self, key: Hashable, given: str) -> TeacherCaptures | None:
+    def _found(self, key: Hashable, given: str, inputs: list[Any]) -> TeacherCaptures | None:
         """Return the captures of an input on disk, if they are there."""
         if self._path is None or not self._file(key).exists():
             return None
-        captures, about = load_captures(self._file(key))
+        captures, about = load_captures(self._file(key), inputs, given)
         if about.get("key") != repr(key):
             raise ValueError(
                 f"{self._file(key)} must be of the input {key!r} (got {about.get('key')})"
@@ -206,7 +212,17 @@ class TeacherCache:
         if self._check_inputs and about.get("input") not in ("", given):
             raise ValueError(self._other_input(key))
         student = next(self._distiller.student.parameters(), None)
-        return captures if student is None else captures.to(student.device)
+        if student is not None and student.device.type != "cpu":
+            captures = captures.to(student.device)
+        self._remember(captures, about.get("name", ""))
+        return captures
+
+    def _remember(self, captures: TeacherCaptures, name: str) -> None:
+        """Keep what losses make of captures beside their file."""
+        assert self._path is not None
+        for layer, calls in captures.items():
+            for i, capture in enumerate(calls):
+                capture.beside = Beside(self._path / "structures", f"{name} {layer} {i}")
 
     def _file(self, key: Hashable) -> Path:
         if self._path is None:

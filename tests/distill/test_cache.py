@@ -9,9 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 
-from pyg_stkd.distill import Capture, Distiller, SoftTargetLoss, TeacherCache, TeacherCaptures
+from pyg_stkd.distill import (
+    Capture,
+    Distiller,
+    LSPLoss,
+    SoftTargetLoss,
+    TeacherCache,
+    TeacherCaptures,
+)
+from pyg_stkd.distill.losses import structure
 from pyg_stkd.distill.recording.graph_cache import GraphCache, LayeredCache
 from pyg_stkd.graph import Graph, union_edges
+from pyg_stkd.kernels import RBF
+from pyg_stkd.nn import GAT
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 0]])
 OTHER = torch.tensor([[2, 1, 1], [1, 0, 0]])
@@ -158,3 +168,25 @@ def test_two_layers_keep_apart_what_lasts():
     assert both.derive("flip", lambda g: Graph(g.edge_index, 3), teacher) is turned
     assert both.find(EDGES, 4) is None
     assert type(copy.deepcopy(both)) is GraphCache
+
+
+def test_the_structure_on_a_graph_that_was_given_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Graph belongs to the user: nothing was built, and what is made on it is found again."""
+    made: list[int] = []
+    plain = structure.local_structure
+    counted = lambda *args: made.append(1) or plain(*args)  # noqa: E731
+    monkeypatch.setattr(structure, "local_structure", counted)
+    x, edges = torch.randn(6, 3), torch.randint(6, (2, 20))
+    for self_loops in ("keep", "drop"):
+        made.clear()
+        graph = Graph(edges, 6)
+        torch.manual_seed(0)
+        loss = LSPLoss("convs.0", "convs.0", RBF("median"), self_loops=self_loops)
+        distiller = Distiller(GAT(3, 8, 2, 2), GAT(3, 4, 2, 2), [loss]).eval()
+        expected = distiller(x, graph)[1]["lsp"]
+        cache = TeacherCache(distiller)
+        for _ in range(3):
+            torch.testing.assert_close(
+                distiller(x, graph, teacher=cache(0, x, graph))[1]["lsp"], expected
+            )
+        assert made == [1]

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch_geometric.nn import GCN
 
 from pyg_stkd import Distiller, kernels
-from pyg_stkd.distill import HintLoss, LogitLoss, LSPLoss, TeacherCache
+from pyg_stkd.distill import (
+    HintLoss,
+    LogitLoss,
+    LSPLoss,
+    SpatialCorrelationLoss,
+    TeacherCache,
+    TemporalCorrelationLoss,
+)
+from pyg_stkd.distill.losses import correlation, structure
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn import STGCN
 
@@ -149,6 +157,99 @@ def test_a_graph_of_roads(tmp_path: Path) -> None:
     for _ in range(2):
         known = cache("a", x, graph, weight)
         assert distiller(x, graph, weight, teacher=known)[1]["hint"].item() == expected
+
+
+@on_disk
+def test_structures_are_kept_beside_the_captures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found by another run, by the same input, and belong to one kernel and one graph."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 12, 4, 1)
+
+    def build(kernel: kernels.Kernel, layer: str = "blocks.0") -> Distiller:
+        torch.manual_seed(1)
+        teacher, student = STGCN(1, 8, 3, num_blocks=1), STGCN(1, 3, 3, num_blocks=1)
+        pair = (layer, layer, kernel)
+        return Distiller(
+            teacher,
+            student,
+            [SpatialCorrelationLoss(*pair), TemporalCorrelationLoss(*pair)],
+        )
+
+    made: list[int] = []
+    for name in ("local_structure", "temporal_structure"):
+        module = structure if name == "local_structure" else correlation
+        plain = getattr(module, name)
+        counted = lambda *args, plain=plain: made.append(1) or plain(*args)  # noqa: E731
+        monkeypatch.setattr(module, name, counted)
+
+    def run(distiller: Distiller, edges: Tensor = EDGES) -> tuple[dict[str, float], int]:
+        made.clear()
+        cache = TeacherCache(distiller, tmp_path)
+        key = "a" if edges is EDGES else "b"
+        losses = distiller(x, edges, teacher=cache(key, x, edges))[1]
+        return {name: value.item() for name, value in losses.items()}, len(made)
+
+    expected = {n: v.item() for n, v in build(kernels.RBF(2.0))(x, EDGES)[1].items()}
+    first = build(kernels.RBF(2.0))
+    assert run(first) == (pytest.approx(expected), 2)
+    assert len(TeacherCache(first, tmp_path)) == 1  # they are no inputs
+    assert run(first) == (pytest.approx(expected), 0)
+    assert run(build(kernels.RBF(2.0))) == (pytest.approx(expected), 0)
+    other, count = run(build(kernels.RBF(0.5)))
+    assert count == 2
+    assert other != pytest.approx(expected)
+    again = {n: v.item() for n, v in build(kernels.RBF(0.5))(x, EDGES)[1].items()}
+    assert other == pytest.approx(again)
+    flipped, count = run(build(kernels.RBF(2.0)), EDGES.flip(0))
+    assert count == 2
+    assert flipped != pytest.approx(expected)
+
+    class Mine(kernels.RBF):  # of which the next run may know another version
+        pass
+
+    assert run(build(Mine(2.0)))[1] == 2
+    assert run(build(Mine(2.0)))[1] == 2
+    files = list((tmp_path / "structures").glob("*.safetensors"))
+    assert len(files) == 6
+    TeacherCache(first, tmp_path).clear()
+    assert not list(tmp_path.glob("**/*.safetensors"))
+    run(first)
+    for file in (tmp_path / "structures").iterdir():
+        file.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="must be a file of a structure"):
+        run(first)
+
+
+@on_disk
+def test_structures_are_of_the_captures_they_lie_beside(tmp_path: Path) -> None:
+    distiller = build()
+    losses_of(distiller, TeacherCache(distiller, tmp_path))
+    (file,) = tmp_path.glob("*.safetensors")
+    file.unlink()
+    expected = distiller(X + 1, EDGES)[1]["lsp"].item()
+    for _ in range(2):  # another input under the key whose file has gone
+        cache = TeacherCache(distiller, tmp_path)
+        assert losses_of(distiller, cache, X + 1)["lsp"] == pytest.approx(expected)
+
+
+@on_disk
+def test_a_graph_that_was_given_is_not_sorted_again(tmp_path: Path) -> None:
+    graph = Graph(EDGES, 4)
+    losses = [LSPLoss("blocks.0", "blocks.0", kernels.Linear())]
+    distiller = Distiller(STGCN(1, 4, 3, num_blocks=1), STGCN(1, 3, 3, num_blocks=1), losses)
+    x = torch.randn(2, 12, 4, 1)
+    checked = TeacherCache(distiller, tmp_path)
+    for _ in range(2):
+        assert checked("a", x, graph)["blocks.0"][0].edge_index is graph
+    careless = TeacherCache(distiller, tmp_path, check_inputs=False)
+    other = Graph(EDGES.flip(0), 4)
+    found = careless("a", x, other)["blocks.0"][0].edge_index
+    assert found is not other
+    assert torch.equal(found.edge_index, graph.edge_index)
+    careless("b", x, other)
+    assert checked("b", x, graph)["blocks.0"][0].edge_index is not graph  # not known to be the same
 
 
 def test_bad_arguments(tmp_path: Path) -> None:

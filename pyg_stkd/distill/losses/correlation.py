@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyg_stkd import checks
@@ -12,8 +11,9 @@ from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.sequences import align_steps
 from pyg_stkd.distill.losses.structure import Direction, LSPLoss, Normalize, SelfLoops
 from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.remembered import remembered
 from pyg_stkd.functional.structures.temporal import temporal_correlation, temporal_structure
-from pyg_stkd.kernels import RBF, Kernel, state_of
+from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["SpatialCorrelationLoss", "TemporalCorrelationLoss"]
 
@@ -61,7 +61,9 @@ class SpatialCorrelationLoss(LSPLoss):
             not fit.
 
     Example:
+        >>> import torch
         >>> edge_index = torch.tensor([[1, 2], [0, 0]])
+        >>> import torch
         >>> h = torch.tensor([0.0, 0.0, 9.0]).view(1, 1, 3, 1)
         >>> s = Capture(h[:, :, [0, 2, 1]], {"edge_index": edge_index})
         >>> loss = SpatialCorrelationLoss("blocks.0", "blocks.0")
@@ -136,6 +138,7 @@ class TemporalCorrelationLoss(DistillationLoss):
         ValueError: If an option is not one of those above, or the shapes do not fit.
 
     Example:
+        >>> import torch
         >>> h = torch.tensor([0.0, 0.0, 9.0]).view(1, 3, 1, 1)
         >>> loss = TemporalCorrelationLoss("blocks.0", "blocks.0")
         >>> round(loss(Capture(h[:, [0, 2, 1]]), Capture(h)).item(), 4)
@@ -165,7 +168,14 @@ class TemporalCorrelationLoss(DistillationLoss):
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         s, t = align_steps(student, teacher)
-        known = self._known_structure(teacher, t)
+        known = remembered(
+            teacher,
+            self,
+            None,
+            ("temporal structure", self.normalize, t.dtype, t.size(1)),
+            self.kernel,
+            lambda: temporal_structure(t, self.kernel, self.normalize),
+        )
         return temporal_correlation(
             s,
             t if known is None else None,
@@ -175,20 +185,6 @@ class TemporalCorrelationLoss(DistillationLoss):
             nodes=student.node_index,
             teacher_structure=known,
         )
-
-    def _known_structure(self, teacher: Capture, h: Tensor) -> Tensor | None:
-        """Return the teacher's structure over these steps if a frozen capture has it already."""
-        if not teacher.frozen:
-            return None
-        state = state_of(self.kernel)
-        if state is None:
-            return None
-        known, key = teacher.memo.get(self), (state, self.normalize, h.dtype, h.size(1))
-        if known is not None and known[0] == key:
-            return known[1]
-        with torch.no_grad():
-            teacher.memo[self] = key, temporal_structure(h, self.kernel, self.normalize)
-        return None  # the features once more: the function looks at them the first time
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, kernel={self.kernel}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from pyg_stkd import checks
@@ -13,6 +12,7 @@ from pyg_stkd.distill.losses.base import DistillationLoss, align, until_epoch
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
 from pyg_stkd.distill.recording.reading.inputs import is_edge_index
+from pyg_stkd.distill.recording.remembered import remembered
 from pyg_stkd.distill.recording.typed_ends import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.functional.structures.local import structure_loss, structures
@@ -22,7 +22,7 @@ from pyg_stkd.graph.graph import OfGraph
 from pyg_stkd.graph.loops import add_loops, drop_loops
 from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.graph.union import same_edges
-from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian, state_of
+from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian
 
 __all__ = ["Direction", "LSPLoss", "Normalize", "SelfLoops"]
 
@@ -82,6 +82,7 @@ class LSPLoss(DistillationLoss):
             not fit.
 
     Example:
+        >>> import torch
         >>> edge_index = torch.tensor([[1, 2], [0, 0]])
         >>> s = Capture(torch.tensor([[0.0], [9.0], [0.0]]), {"edge_index": edge_index})
         >>> t = Capture(torch.tensor([[0.0], [0.0], [9.0]]), {"edge_index": edge_index})
@@ -173,21 +174,32 @@ class LSPLoss(DistillationLoss):
 
     def forward(self, student: Capture, teacher: Capture, target: Tensor | None = None) -> Tensor:
         s, t = self._aligned(student, teacher)
-        nodes = student.node_index
+        nodes, slices = student.node_index, 1
         if nodes is not None and nodes.numel() == 0:  # a type of nodes of which there are none
             return s.sum() * 0
         if s.dim() == 2:
-            graph = self.edges(student, teacher)
+            base = graph = self.edges(student, teacher)
             lasting = teacher.graphs.holds(graph)  # others, of dynamic graphs, are not seen again
         else:  # one graph of as many copies as there are slices
             student = student.at(student.nodes, self._graphs)
-            graph = self.edges(student, teacher.at(teacher.nodes, self._graphs))
+            base = self.edges(student, teacher.at(teacher.nodes, self._graphs))
             slices, lasting = s.shape[:-2].numel(), True
             if nodes is not None:
-                nodes = in_all_slices(nodes, slices, graph.num_nodes)
-            graph = slice_blocks(graph, slices)
+                nodes = in_all_slices(nodes, slices, base.num_nodes)
+            graph = slice_blocks(base, slices)
             s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
-        structure = self._known_structure(teacher, t, graph) if lasting else None
+        structure = None
+        if lasting:
+            options = "local structure", self.normalize, t.dtype
+            structure = remembered(
+                teacher,
+                self,
+                graph,
+                options,
+                self.kernel,
+                lambda: local_structure(t, graph, self.kernel, self.normalize),
+                (base, slices),
+            )
         self._looks[0] += 1
         if structure is None and self._looks[0] > _LOOKS and self._looks[0] % _EVERY:
             # As lsp would, but for a look at whether the kernel is blind.
@@ -246,22 +258,6 @@ class LSPLoss(DistillationLoss):
         if self.self_loops == "drop":
             return cache.derive("drop", drop_loops, graph)
         return cache.derive("add", add_loops, graph) if self.self_loops == "add" else graph
-
-    def _known_structure(self, teacher: Capture, z: Tensor, graph: Graph) -> Tensor | None:
-        """Return the teacher's structure on this graph if a frozen capture has it already."""
-        if not teacher.frozen:
-            return None
-        state = state_of(self.kernel)
-        if state is None:
-            return None
-        known = teacher.memo.get(self)
-        key = (state, self.normalize, z.dtype)
-        if known is not None and known[0] is graph and known[1] == key:
-            return known[2]
-        with torch.no_grad():
-            structure = local_structure(z, graph, self.kernel, self.normalize)
-        teacher.memo[self] = graph, key, structure
-        return None  # the features once more: lsp looks at them the first time
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, kernel={self.kernel}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ from pyg_stkd.distill.recording.reading.parts import (
 )
 from pyg_stkd.distill.recording.reading.typed import edges_within, targets, typed_edges
 from pyg_stkd.graph import Graph
+
+if TYPE_CHECKING:
+    from pyg_stkd.distill.recording.remembered import Beside
 
 __all__ = ["Call", "Capture", "Owner"]
 
@@ -135,6 +138,7 @@ class Capture:
         self.part: Hashable = ""
         self.layout = "BTNC"
         self.memo: dict[Any, Any] = {}
+        self.beside: Beside | None = None  # where what is in the memo is kept on disk
         self._inputs = inputs
         self._context = context
         self._graphs = GraphCache() if graphs is None else graphs
@@ -283,7 +287,8 @@ class Capture:
         """Return a capture of the two ends of a type of edge: so many sources, then targets."""
         known = {"edge_index": edges, "own_edge_index": edges, "bipartite": False, "_value": value}
         memo = self.memo.setdefault(("of edges", part), {})
-        return self._copy(**known, part=part, layout="BTNC", centres=centres, memo=memo)
+        known.update(memo=memo, beside=None)
+        return self._copy(**known, part=part, layout="BTNC", centres=centres)
 
     def only(self, rows: Tensor, nodes: Tensor) -> Capture:
         """Return the same capture of some of its rows, which are these nodes of the model.
@@ -301,7 +306,9 @@ class Capture:
             index = chosen.nonzero().view(-1) if chosen.dtype == torch.bool else chosen
             chosen = torch.isin(nodes, index).nonzero().view(-1)
         known = {"edge_index": edges, "batch": batch, "edge_weight": None, "_value": value}
-        return self._copy(**known, layout="BTNC", nodes=chosen, restricted=nodes, memo={})
+        return self._copy(
+            **known, layout="BTNC", nodes=chosen, restricted=nodes, memo={}, beside=None
+        )
 
     def _batch_of(self, rows: Tensor, nodes: Tensor) -> Tensor | None:
         """Return the graphs of some rows, which are these nodes of the model."""
@@ -393,6 +400,7 @@ class Capture:
                 part=key,
                 layout=layout,
                 memo=self.memo.setdefault(("of part", key, layout), {}),
+                beside=None,
                 _value=value,
             )
             for key, value in found.items()
@@ -433,11 +441,13 @@ class Capture:
             for given in (self.inputs, self.context)
         )
         named: Any = {"layer": self.layer, "owner": self.owner, "call": self.call}
-        out = Capture(output, inputs, context=context, **named)
+        out = Capture(output, inputs, context=context, of_edges=self.of_edges, **named)
         out.choices = tuple(
             Choice(n, None if nodes is None else nodes.to(device)) for n, nodes in self.choices
         )
         out.__dict__.update(nodes=self.nodes, grad=self.grad, frozen=self.frozen)
+        if self.frozen:  # its inputs do not tell
+            out.__dict__["bipartite"] = self.bipartite
         return out
 
     def _copy(self, **changes: Any) -> Capture:
@@ -453,7 +463,7 @@ class Capture:
 
     def __getstate__(self) -> dict[str, Any]:
         # Bound functions hold the whole call: what they find is kept in their place.
-        known = {"memo": {}, "_inputs": self.inputs, "_context": self.context}
+        known = {"memo": {}, "beside": None, "_inputs": self.inputs, "_context": self.context}
         return {**self.__dict__, **known}
 
     def __repr__(self) -> str:

@@ -28,7 +28,8 @@ def fingerprint(*values: Any) -> str:
     for tensor in _tensors(values):
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
         for part in _dense_parts(tensor.detach()):
-            digest.update(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            plain = part.cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(memoryview(plain.numpy()))
     return digest.hexdigest()
 
 

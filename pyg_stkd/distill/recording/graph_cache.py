@@ -32,6 +32,7 @@ class GraphCache:
     def __init__(self, size: int = 4) -> None:
         self.size = size
         self._graphs: list[tuple[_Given, int, Graph]] = []
+        self._kept: list[Graph] = []
         self._derived: OrderedDict[Hashable, tuple[tuple[Graph, ...], Graph]] = OrderedDict()
 
     def get(self, edge_index: Any, num_nodes: int) -> Graph:
@@ -54,11 +55,16 @@ class GraphCache:
                 return graph
         return None
 
+    def keep(self, graph: Graph) -> None:
+        """Count a graph that was given as one among those that are here."""
+        if not self.holds(graph):
+            self._kept.append(graph)
+
     def holds(self, graph: Graph) -> bool:
         """Tell whether this very graph is here, or was made of those that are."""
         built = (entry[2] for entry in self._graphs)
         derived = (made for _, made in self._derived.values())
-        return any(graph is other for other in (*built, *derived))
+        return any(graph is other for other in (*built, *derived, *self._kept))
 
     def derive(self, name: str, build: Callable[..., Graph], *graphs: Graph) -> Graph:
         """Return :obj:`build(*graphs)`, kept for as long as these very graphs are used."""

@@ -8,6 +8,7 @@ import torch
 
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.graph_cache import GraphCache
+from pyg_stkd.graph import Graph
 
 __all__ = ["TeacherCaptures"]
 
@@ -37,6 +38,9 @@ class TeacherCaptures(Mapping[str, tuple[Capture, ...]]):
             layer: tuple(capture.at(None, self.graphs) for capture in calls)
             for layer, calls in captures.items()
         }
+        for capture in (x for calls in captures.values() for x in calls if x.frozen):
+            if isinstance(capture.edge_index, Graph):
+                self.graphs.keep(capture.edge_index)
 
     def __getitem__(self, layer: str) -> tuple[Capture, ...]:
         return self._captures[layer]

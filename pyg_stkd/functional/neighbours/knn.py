@@ -57,12 +57,12 @@ def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False
     k = check_points(x, k, batch)
     checks.instance("loop", loop, bool)
     if is_exporting():
-        if batch is not None:
+        if batch is not None and not loop:
             raise ValueError(
-                "'batch' must be None under torch.export, where the sizes of clouds cannot be "
-                "read: export the model for one cloud (got a tensor)"
+                "'loop' must be True under torch.export with a 'batch', where the sizes of clouds "
+                "cannot be read (got False)"
             )
-        return plain_knn(x.detach(), k, loop)
+        return plain_knn(x.detach(), k, loop, batch)
     if is_transforming() and batch is None:
         return plain_knn(x.detach(), k, loop)
     k = min(k, 2**31)  # more than any cloud has, but no more than an operator takes

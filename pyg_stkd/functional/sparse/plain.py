@@ -86,8 +86,12 @@ def plain_max(graph: Graph, x: Tensor) -> Tensor:
     return out.scatter_reduce(0, index, value, "amax", include_self=False)
 
 
-def plain_knn(x: Tensor, k: int, loop: bool) -> Tensor:
-    """Compute :func:`~pyg_stkd.functional.knn_graph` of one cloud, of k points at least."""
+def plain_knn(x: Tensor, k: int, loop: bool, batch: Tensor | None = None) -> Tensor:
+    """Compute :func:`~pyg_stkd.functional.knn_graph` of clouds of k points at least.
+
+    With :obj:`batch`, in an array of all pairs of points of all clouds, loops included; a cloud of
+    fewer points gives edges of points with themselves in place of those it lacks.
+    """
     num_points = x.size(0)
     if isinstance(num_points, int):  # else a symbol, from which torch.export demands enough
         k = min(k, num_points - int(not loop))
@@ -101,7 +105,11 @@ def plain_knn(x: Tensor, k: int, loop: bool) -> Tensor:
     place = torch.arange(num_points, device=x.device)
     own = torch.inf if loop else -torch.inf
     score = torch.where(place.view(-1, 1) == place, own, score)
-    near = score.topk(k, dim=1).indices
+    if batch is not None:
+        score = torch.where(batch.view(-1, 1) == batch, score, -torch.inf)
+    top, near = score.topk(k, dim=1)
+    if batch is not None:
+        near = torch.where(top == -torch.inf, place.view(-1, 1), near)
     return torch.stack([near, place.view(-1, 1).expand_as(near)]).flatten(1)
 
 

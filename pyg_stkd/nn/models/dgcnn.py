@@ -46,12 +46,13 @@ class DGCNN(torch.nn.Module):
 
     Shapes:
         - **input:** points :math:`(|\mathcal{V}|, F_{in})`, batch vector :math:`(|\mathcal{V}|)`
-          *(optional)*; clouds may differ in size
+          *(optional)*, number of clouds *(optional)*; clouds may differ in size
         - **output:** scores :math:`(B, F_{out})`
 
     Raises:
         ValueError: If a width is not positive, :obj:`channels` names fewer than two, there are no
-            points, or :obj:`batch` is not sorted or skips a cloud.
+            points, :obj:`batch` is not sorted or skips a cloud, or :obj:`batch_size` is not the
+            number of clouds.
 
     Example:
         >>> model = DGCNN.student(out_channels=40)
@@ -137,22 +138,29 @@ class DGCNN(torch.nn.Module):
         self.embedding.reset_parameters()
         self.mlp.reset_parameters()
 
-    def forward(self, x: Tensor, batch: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None
+    ) -> Tensor:
         """Run the model.
 
         Args:
             x (Tensor): Points.
             batch (Tensor, optional): The cloud of each point, in ascending order.
+            batch_size (int, optional): The number of clouds, which :func:`torch.export.export`
+                cannot read from :obj:`batch`.
         """
         checks.floating("x", x)
         if batch is not None:
             checks.instance("batch", batch, Tensor)
-        sizes = _cloud_sizes(x, batch)
+        sizes = _cloud_sizes(x, batch, batch_size)
         features = []
         for conv in self.convs:
             x = conv(x, batch)
             features.append(x)
-        return self.mlp(_pool(self.embedding(torch.cat(features, dim=-1)), sizes))
+        x = self.embedding(torch.cat(features, dim=-1))
+        if batch is not None and batch_size is not None and is_exporting():
+            return self.mlp(_plain_pool(x, batch, batch_size))
+        return self.mlp(_pool(x, sizes))
 
     def __repr__(self) -> str:
         return (
@@ -161,22 +169,30 @@ class DGCNN(torch.nn.Module):
         )
 
 
-def _cloud_sizes(x: Tensor, batch: Tensor | None) -> Tensor | None:
+def _cloud_sizes(x: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor | None:
     """Return the number of points of each cloud, :obj:`None` if there is only one."""
     if x.size(0) == 0:
         raise ValueError("'x' must hold at least one point (got none)")
     if batch is None:
+        if batch_size not in (None, 1):
+            raise ValueError(f"'batch' must be given for {batch_size} clouds (got None)")
         return None
     if is_exporting():
-        raise ValueError(
-            "'batch' must be None under torch.export, where the sizes of clouds cannot be read: "
-            "export the model for one cloud (got a tensor)"
-        )
+        if batch_size is None:
+            raise ValueError(
+                "'batch_size' must be given under torch.export with a 'batch', from which the "
+                "number of clouds cannot be read (got None)"
+            )
+        return None
     cloud, sizes = batch.unique_consecutive(return_counts=True)
     if not torch.equal(cloud, torch.arange(cloud.numel(), device=cloud.device, dtype=cloud.dtype)):
         raise ValueError(
             "'batch' must number the clouds 0, 1, ... in ascending order and skip none "
             f"(got {cloud.tolist()})"
+        )
+    if batch_size not in (None, sizes.numel()):
+        raise ValueError(
+            f"'batch_size' must be {sizes.numel()}, the number of clouds (got {batch_size})"
         )
     return sizes
 
@@ -190,3 +206,11 @@ def _pool(x: Tensor, sizes: Tensor | None) -> Tensor:
         return torch.cat([x.amax(dim=1), x.mean(dim=1)], dim=1)
     parts = [torch.segment_reduce(x, how, lengths=sizes, axis=0) for how in ("max", "mean")]
     return torch.cat(parts, dim=1)
+
+
+def _plain_pool(x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+    """Compute :func:`_pool` of so many clouds by scatters, which every runtime has."""
+    index, zero = batch.view(-1, 1).expand_as(x), x.new_zeros(batch_size, x.size(1))
+    top = zero.scatter_reduce(0, index, x, "amax", include_self=False)
+    count = x.new_zeros(batch_size).index_add(0, batch, torch.ones_like(x[:, 0]))
+    return torch.cat([top, zero.index_add(0, batch, x) / count.view(-1, 1)], dim=1)

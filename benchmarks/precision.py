@@ -1,0 +1,227 @@
+"""Students trained in bfloat16 beside those in float32, on the synthetic sets.
+
+    python benchmarks/precision.py --seeds 5 --write
+
+The three pairs of the papers at a small size: the teacher is trained once in float32; students are
+distilled from the same start over the same batches, with the models under ``torch.autocast`` in
+bfloat16 or without (losses are in float32 either way). What was trained is kept in --out, and is
+not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from scale import store
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.loader import DataLoader
+
+from pyg_stkd import Distiller
+from pyg_stkd.datasets import (
+    StandardScaler,
+    SyntheticProteins,
+    SyntheticShapes,
+    SyntheticTraffic,
+    WindowDataset,
+)
+from pyg_stkd.distill import LSPLoss, STCDLoss
+from pyg_stkd.graph import Graph
+from pyg_stkd.kernels import RBF
+from pyg_stkd.metrics import masked_mae
+from pyg_stkd.nn import DGCNN, GAT, STGCN
+from pyg_stkd.report import write_atomic
+
+STEPS = 12
+
+
+@dataclass
+class Task:
+    """A pair of models, its data, and how well a model does."""
+
+    teacher: Callable[[], nn.Module]
+    student: Callable[[], nn.Module]
+    losses: Callable[[], Any]
+    batches: list[tuple[tuple[Any, ...], Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[nn.Module], float]
+    unit: str
+    epochs: tuple[int, int]  # of the teacher, of a student
+    rate: float = 0.005
+
+
+def proteins() -> Task:
+    """GAT and LSP on protein graphs; micro F1 in percent."""
+    train, test = (list(SyntheticProteins(s, 0.15, num_graphs=12)) for s in ("train", "test"))
+
+    def score(model: nn.Module) -> float:
+        out = torch.cat([model(d.x, d.edge_index) for d in test]).float() > 0
+        y = torch.cat([d.y for d in test]).bool()
+        return 200 * float((out & y).sum() / (out.sum() + y.sum()))
+
+    return Task(
+        lambda: GAT(50, 64, 121, num_layers=3, heads=4),
+        lambda: GAT(50, 16, 121, num_layers=3, heads=2),
+        lambda: [LSPLoss("convs.1", "convs.1", RBF("median"), normalize="l2")],
+        [((d.x, d.edge_index), d.y) for d in train],
+        F.binary_cross_entropy_with_logits,
+        score,
+        "F1 %",
+        (40, 40),
+    )
+
+
+def shapes() -> Task:
+    """DGCNN and LSP on point clouds; accuracy in percent."""
+    train, test = (SyntheticShapes(s, 160 if s else 200, 128) for s in (True, False))
+    batches = [((b.pos, b.batch), b.y) for b in DataLoader(train, 16)]
+    held = [((b.pos, b.batch), b.y) for b in DataLoader(test, 40)]
+
+    def score(model: nn.Module) -> float:
+        right = [(model(*x).argmax(-1) == y).float() for x, y in held]
+        return 100 * float(torch.cat(right).mean())
+
+    classes = len(train.classes)
+    return Task(
+        lambda: DGCNN(3, classes, (32, 32, 64, 128), (64,), k=12),
+        lambda: DGCNN(3, classes, (12, 12, 24), (32,), k=8),
+        lambda: [LSPLoss("convs.2", "convs.1", RBF("median"), normalize="l2")],
+        batches,
+        F.cross_entropy,
+        score,
+        "accuracy %",
+        (12, 12),
+    )
+
+
+def traffic() -> Task:
+    """STGCN, responses and correlations on traffic; error in miles per hour."""
+    series = SyntheticTraffic(32, 2016)
+    train, _, test = series.split(0.7, 0.1, 0.2, overlap=STEPS)
+    scaler = StandardScaler.fit(train)
+    graph = Graph(series.edge_index, 32)
+    roads = graph, graph.sort_edges(series.edge_weight)
+    windows = WindowDataset(train, STEPS, STEPS, scaler, scale_target=True, stride=4)
+    batches = [((x, *roads), y.where(m, torch.nan)) for x, y, m in DataLoader(windows, 32)]
+    held = list(DataLoader(WindowDataset(test, STEPS, STEPS, scaler, stride=4), 64))
+
+    def score(model: nn.Module) -> float:
+        errors = [
+            masked_mae(scaler.inverse_transform(model(x, *roads).float()), y, m) for x, y, m in held
+        ]
+        return float(torch.stack(errors).mean())
+
+    return Task(
+        lambda: STGCN(1, 16, STEPS, num_blocks=2),
+        lambda: STGCN(1, 6, STEPS, num_blocks=2),
+        lambda: STCDLoss("blocks.0", "blocks.0", alpha=0.3, kernel=RBF("median"), normalize="l2"),
+        batches,
+        lambda out, y: masked_mae(out, y.nan_to_num(), ~y.isnan()),
+        score,
+        "MAE mph",
+        (8, 8),
+    )
+
+
+TASKS = {"GAT": proteins, "DGCNN": shapes, "STGCN": traffic}
+
+
+def fit(task: Task, module: nn.Module, epochs: int, seed: int, half: bool = False) -> None:
+    """Train a model, or a distiller's student."""
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(module.parameters(), lr=task.rate)
+    module.train()
+    for _ in range(epochs):
+        for i in torch.randperm(len(task.batches)).tolist():
+            args, y = task.batches[i]
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+                if isinstance(module, Distiller):
+                    out, losses = module(*args, target=y)
+                else:
+                    out, losses = module(*args), {}
+            loss = sum(losses.values())
+            if "response" not in losses:  # which holds the loss of the task
+                loss = loss + task.loss(out.float(), y)
+            assert torch.isfinite(loss), "losses must be finite"
+            loss.backward()
+            optimizer.step()
+
+
+def students(name: str, seeds: int, path: Path) -> dict[str, list[float]]:
+    """Return the scores of students by precision, a seed after the other."""
+    kept: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+    kept = {kind: kept.get(kind, []) for kind in ("teacher", "float32", "bfloat16")}
+    if len(kept["bfloat16"]) >= seeds:
+        return kept
+    task = TASKS[name]()
+    torch.manual_seed(0)
+    teacher = task.teacher()
+    fit(task, teacher, task.epochs[0], 0)
+    with torch.no_grad():
+        kept["teacher"] = [task.score(teacher.eval())]
+    for seed in range(len(kept["bfloat16"]), seeds):
+        found = {}
+        for kind in ("float32", "bfloat16"):
+            torch.manual_seed(seed)
+            student = task.student()
+            distiller = Distiller(teacher, student, task.losses())
+            fit(task, distiller, task.epochs[1], seed, kind == "bfloat16")
+            distiller.remove_hooks()
+            with torch.no_grad():
+                found[kind] = task.score(student.eval())
+        for kind, score in found.items():
+            kept[kind].append(score)
+        write_atomic(path, json.dumps(kept).encode())
+        print(name, seed, found, flush=True)
+    return kept
+
+
+def main() -> None:
+    """Train all, print the table and, with --write, store it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(TASKS), help="of GAT, DGCNN, STGCN")
+    parser.add_argument("--out", type=Path, default=Path("runs/precision"))
+    parser.add_argument("--write", action="store_true", help="store the results")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, raw = [], {}
+    for name in args.only:
+        kept = students(name, args.seeds, args.out / f"{name}.json")
+        full, half = (kept[kind][: args.seeds] for kind in ("float32", "bfloat16"))
+        gap = statistics.mean(half) - statistics.mean(full)
+        noise = statistics.stdev(full)
+        rows.append(
+            {
+                "student": name,
+                "score": TASKS[name]().unit,
+                "teacher": f"{kept['teacher'][0]:.2f}",
+                "float32": f"{statistics.mean(full):.2f}",
+                "bfloat16": f"{statistics.mean(half):.2f}",
+                "difference": f"{gap:+.2f}",
+                "spread of seeds": f"{noise:.2f}",
+                "within": "yes" if abs(gap) <= noise else "no",
+            }
+        )
+        raw[name] = kept
+        print(rows[-1], flush=True)
+    if args.write:
+        command = f"python benchmarks/precision.py --seeds {args.seeds} --write"
+        note = (
+            f"Means of {args.seeds} seeds; the spread is the standard deviation in float32. The "
+            "bar: the difference is within it."
+        )
+        store("precision", rows, command, note, raw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What losses made of a teacher's captures: remembered with them, and beside their file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.fingerprint import fingerprint
+from pyg_stkd.files import safetensors, write_atomic
+from pyg_stkd.graph import Graph
+from pyg_stkd.kernels import Kernel, state_of
+
+__all__ = ["Beside", "remembered"]
+
+_FORMAT = "pyg_stkd.structure.1"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A folder for tensors that are made of one capture of a file, and a name for that capture."""
+
+    folder: Path
+    name: str
+
+    def read(self, what: str) -> Tensor | None:
+        """Return a tensor, mapped into memory, if it is there.
+
+        Raises:
+            ValueError: If its file is damaged.
+        """
+        path, _ = self._place(what)
+        if not path.exists():
+            return None
+        _, broken = safetensors("TeacherCache(path=...)")
+        from safetensors import safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                found: Tensor = file.get_tensor("structure")
+        except broken as error:
+            raise ValueError(f"{path} must be a file of a structure (got {error})") from error
+        return found
+
+    def write(self, what: str, value: Tensor) -> None:
+        """Keep a tensor."""
+        library, _ = safetensors("TeacherCache(path=...)")
+        path, text = self._place(what)
+        kept = {"structure": value.detach().cpu().contiguous()}
+        write_atomic(path, library.save(kept, metadata={"format": _FORMAT, "of": text}))
+
+    def _place(self, what: str) -> tuple[Path, str]:
+        text = f"{_FORMAT} {self.name} {what}"
+        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return self.folder / f"{digest}.safetensors", text
+
+
+def remembered(
+    teacher: Capture,
+    owner: Any,
+    graph: Graph | None,
+    options: tuple[Any, ...],
+    kernel: Kernel,
+    build: Callable[[], Tensor],
+    base: tuple[Graph | None, int] = (None, 1),
+) -> Tensor | None:
+    """Return what was made of a frozen capture before; :obj:`None` the first time, when it is made.
+
+    Args:
+        teacher (Capture): The capture.
+        owner (Any): Who asks: what it made is in the memory of the capture under its name.
+        graph (Graph, optional): The graph on which it was made.
+        options (tuple): What it depends on besides, of plain values.
+        kernel (Kernel): The kernel, whose numbers may change.
+        build (callable): Makes it.
+        base (tuple): What the graph is made of, for files: a graph, and a number of copies.
+    """
+    state = state_of(kernel) if teacher.frozen else None
+    if state is None:
+        return None
+    known, key = teacher.memo.get(owner), (state, *options)
+    if known is not None and known[0] is graph and known[1] == key:
+        return known[2]
+    beside = teacher.beside
+    # The classes of others may compute something else in the next run.
+    what = _in_words(kernel, options, base) if type(kernel).__module__ == Kernel.__module__ else ""
+    made = beside.read(what) if beside is not None and what else None
+    if made is not None:
+        made = made.to(teacher.value.device)
+        teacher.memo[owner] = graph, key, made
+        return made
+    with torch.no_grad():
+        made = build()
+    teacher.memo[owner] = graph, key, made
+    if beside is not None and what:
+        beside.write(what, made)
+    return None  # the features once more: losses look at them the first time
+
+
+def _in_words(kernel: Kernel, options: tuple[Any, ...], base: tuple[Graph | None, int]) -> str:
+    state = state_of(kernel)
+    assert state is not None
+    graph, copies = base
+    edges = "" if graph is None else graph.derived("fingerprint", lambda: fingerprint(graph))
+    return f"{type(kernel).__name__} {sorted(state[1].items())} {options} {edges} x {copies}"
