@@ -36,11 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/deployed"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--aoti", action="store_true", help="also compile with AOTInductor")
     parser.add_argument("--only", choices=["export", "measure"], help="stop before the next part")
     parser.add_argument("--write", action="store_true", help="store the results")
     args = parser.parse_args()
     if not (args.out / "meta.json").exists():
-        print(run("export", args.out, "--aoti"))
+        print(run("export", args.out, *(["--aoti"] if args.aoti else [])))
     if args.only == "export":
         return
     print(run("measure", args.out, "--rounds", str(args.rounds)))
@@ -57,7 +58,8 @@ def main() -> None:
             rows.append({"model": f"{model}, HTTP /{path}", "p50 ms": p50, "p99 ms": p99})
     if args.write:
         note = "A row of 64 sensors in, an hour of forecasts out; medians of the rounds, wall time."
-        store("served", rows, "python benchmarks/deployed.py --write", note, raw)
+        command = f"python benchmarks/deployed.py{' --aoti' if args.aoti else ''} --write"
+        store("served", rows, command, note, raw)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from pyg_stkd.distill.recording.reading.typed import edges_within, targets, type
 from pyg_stkd.graph import Graph
 
 if TYPE_CHECKING:
-    from pyg_stkd.distill.recording.remembered import Beside
+    from pyg_stkd.distill.recording.beside import Beside
 
 __all__ = ["Call", "Capture", "Owner"]
 

@@ -29,7 +29,7 @@ def fingerprint(*values: Any) -> str:
         digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
         for part in _dense_parts(tensor.detach()):
             plain = part.cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(memoryview(plain.numpy()))
+            digest.update(plain.numpy().data)
     return digest.hexdigest()
 
 
