@@ -115,7 +115,8 @@ def traffic() -> Task:
 
     def score(model: nn.Module) -> float:
         errors = [
-            masked_mae(scaler.inverse_transform(model(x, *roads).float()), y, m) for x, y, m in held
+            masked_mae(scaler.inverse_transform(model(x, *roads).float(), 0), y, m)
+            for x, y, m in held
         ]
         return float(torch.stack(errors).mean())
 
