@@ -283,7 +283,7 @@ CLOUDS = {"N": Dim("N", min=8), "starts": Dim("starts", min=3)}
 
 
 def test_point_clouds_of_any_number_and_sizes() -> None:
-    shapes = ({0: CLOUDS["N"]}, {0: CLOUDS["N"]}, {0: CLOUDS["starts"]}, ())
+    shapes = ({0: CLOUDS["N"]}, {0: CLOUDS["N"]}, {0: CLOUDS["starts"]})
     case = Case(
         lambda: OfGraphs(DGCNN(3, 4, (5, 8), (6,), k=4)), ragged(14, 10), ragged(5, 9, 2), shapes
     )
