@@ -28,7 +28,7 @@ ANSWERS = re.compile(r"/(\w+): p50 ([\d.]+) ms, p99 ([\d.]+) ms of (\d+) request
 def run(command: str, out: Path, *more: str) -> str:
     """Run one of the example's commands and return what it prints."""
     line = [sys.executable, str(SERVE), command, "--out", str(out), *more]
-    return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["export", "measure"], help="stop before the next part")
     parser.add_argument("--write", action="store_true", help="store the results")
     args = parser.parse_args()
-    if not (args.out / "meta.json").exists():
+    if not (args.out / "pruned.int8.onnx").exists():  # the last that is written
         print(run("export", args.out, *(["--aoti"] if args.aoti else [])))
     if args.only == "export":
         return

@@ -103,6 +103,7 @@ def write(model: nn.Module, roads: Any, args: argparse.Namespace, name: str) -> 
     """Export one model: ONNX, the same with 8-bit weights, and what torch runs."""
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxscript import optimizer
 
     class OnRoads(torch.nn.Module):
         """The road network is a constant of the exported model."""
@@ -120,6 +121,8 @@ def write(model: nn.Module, roads: Any, args: argparse.Namespace, name: str) -> 
     logging.disable(logging.WARNING)  # of what the exporters did not fold
     warnings.simplefilter("ignore", FutureWarning)  # torch's own
     made = torch.onnx.export(program, dynamo=True, verbose=False).model_proto
+    # Weights that the model puts together at each call become constants, which alone have 8 bits.
+    made = optimizer.optimize(made, input_size_limit=1 << 30, output_size_limit=1 << 30)
     for node in made.graph.node:
         del node.metadata_props[:]  # where in Python it came from: ten times the weights
     path.write_bytes(made.SerializeToString())
