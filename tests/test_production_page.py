@@ -43,6 +43,7 @@ def run(folder: Path, *command: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:Using `httpx` with")  # starlette's own
 @pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
 def test_two_processes_end_as_one_and_the_student_serves(tmp_path: Path) -> None:
     for package in NEEDS:
