@@ -67,17 +67,19 @@ def test_what_is_said_follows_the_numbers(folder: Path, monkeypatch: pytest.Monk
     from proteins import in_words, micro_f1
 
     def results(gain: float, spread: float) -> list[dict[str, object]]:
-        rows = [{"method": "teacher", "seed": 0, "f1": 0.90}]
+        rows = [{"method": "teacher", "seed": 0, "f1": 0.90, "parameters": 36, "pace": 6.04}]
         for seed in range(3):
             rows.append({"method": "student", "seed": seed, "f1": 0.80})
             for method in ("unlabelled", "pruned"):
                 f1 = 0.80 + gain + spread * (seed - 1)
-                rows.append({"method": method, "seed": seed, "f1": f1})
+                rows.append({"method": method, "seed": seed, "f1": f1, "parameters": 2})
         return rows
 
     assert "5.0 (3.8 to 6.2) points, 50% (38% to 62%) of the" in in_words(results(0.05, 0.005))
     assert "cannot tell from 0" not in in_words(results(0.05, 0.005))
     assert "cannot tell from 0" in in_words(results(0.01, 0.05))
+    size = "The student has 1/18 of the teacher's parameters and answers 6.0 times as fast."
+    assert size in in_words(results(0.05, 0.005))
 
     import torch
 
