@@ -32,4 +32,6 @@ def test_exports_and_measures_every_form(tmp_path: Path) -> None:
     for name in names:
         model = name.partition(".")[0]
         assert rows[name]["MAE mph"] == pytest.approx(rows[f"{model}.onnx"]["MAE mph"], abs=0.01)
-        assert rows[f"{model}.int8.onnx"]["kB"] < rows[f"{model}.onnx"]["kB"]
+        assert rows[f"{model}.int8.onnx"]["MAE mph"] < 2 * rows[f"{model}.onnx"]["MAE mph"]
+    # A small model is mostly what its operators are called.
+    assert rows["teacher.int8.onnx"]["kB"] < 0.75 * rows["teacher.onnx"]["kB"]
