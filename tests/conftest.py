@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -70,6 +71,35 @@ def seed() -> None:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device of this machine: the CPU, and a GPU where there is one."""
     return torch.device(request.param)
+
+
+def _derives_in_a_copy() -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.ones((), requires_grad=True).backward()
+        except RuntimeError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def fork_context() -> Callable[[], Any]:
+    """Returns what makes processes that are copies of this one.
+
+    Skips where there are none, or torch derives nothing in them: it does not once autograd has
+    threads of its own, as it has with a GPU.
+    """
+
+    def context() -> Any:
+        if not hasattr(os, "fork"):
+            pytest.skip("needs fork")
+        if not _derives_in_a_copy():
+            pytest.skip("autograd has threads of its own here, which a forked process lacks")
+        return torch.multiprocessing.get_context("fork")
+
+    return context
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,13 +140,13 @@ def _process(rank: int, port: int, pred: Tensor, target: Tensor, mask: Tensor, o
 
 
 @pytest.mark.full
-def test_two_processes() -> None:
+def test_two_processes(fork_context: Callable[[], Any]) -> None:
     pred, target, mask = make(9)
     out = torch.zeros(2, 3, 5, dtype=torch.double).share_memory_()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")
+    context = fork_context()
     processes = [
         context.Process(target=_process, args=(rank, port, pred, target, mask, out))
         for rank in (0, 1)

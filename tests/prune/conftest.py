@@ -114,12 +114,14 @@ def _start(work: Callable[..., None], store: str, rank: int, count: int, errors:
 
 
 @pytest.fixture
-def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+def in_processes(
+    tmp_path_factory: pytest.TempPathFactory, fork_context: Callable[[], Any]
+) -> Callable[..., None]:
     """Runs a function of the rank in some processes of torch.distributed; any error is one here."""
 
     def run(count: int, work: Callable[..., None]) -> None:
         store = str(tmp_path_factory.mktemp("store") / "file")
-        context = torch.multiprocessing.get_context("fork")
+        context = fork_context()
         errors = context.SimpleQueue()
         processes = [
             context.Process(target=_start, args=(work, store, rank, count, errors))

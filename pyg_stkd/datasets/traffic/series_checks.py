@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ def as_numbers(name: str, value: Tensor | np.ndarray) -> Tensor:
     Raises:
         TypeError: If it holds no real numbers.
     """
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        value = torch.as_tensor(value.astype(value.dtype.newbyteorder("="), copy=False))
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
+        value = torch.as_tensor(np.ascontiguousarray(value))  # which has no negative strides
     if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, (Tensor, np.ndarray)) else type(value).__name__
         raise TypeError(f"'{name}' must be a tensor of real numbers (got {kind})")
@@ -125,9 +127,20 @@ def time_stamps(
     try:
         if np.asarray(times).dtype.kind in "biufc":
             raise TypeError("plain numbers")
-        stamps = np.asarray(times, dtype="datetime64[m]")
-    except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"'times' must be time stamps (got {error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy turns a time zone into UTC, and warns
+            stamps = np.asarray(times, dtype="datetime64[m]")
+            exact = np.asarray(times, dtype="datetime64[ms]")
+    except (OverflowError, TypeError, ValueError, Warning) as error:
+        raise ValueError(
+            f"'times' must be time stamps, of no time zone (got {error})"
+        ) from error
+    between = (stamps != exact) & ~np.isnat(exact)
+    if between.any():
+        raise ValueError(
+            "'times' must be whole minutes: round what is only about a step apart "
+            f"(got {exact[between].flat[0]})"
+        )
     if stamps.ndim == 0:
         stamps = stamps + np.arange(num_steps) * np.timedelta64(step_minutes, "m")
     if stamps.shape != (num_steps,):
@@ -195,10 +208,12 @@ def check_range(path: Path, name: str, readings: np.ndarray, most: float, unit: 
     if bad.any():
         step, node = np.argwhere(bad)[0]
         low = readings[step, node] < 0
+        article = "an" if name[0] in "aeiou" else "a"
         why = "standardised, or a marker of what is missing?" if low else f"not in {unit}?"
         raise ValueError(
-            f"'{path}' must hold a {name} from 0 to {most:g} {unit} (got {readings[step, node]:g} "
-            f"at step {step}, node {node}, and {np.count_nonzero(bad) - 1} more: {why})"
+            f"'{path}' must hold {article} {name} from 0 to {most:g} {unit} (got "
+            f"{readings[step, node]:g} at step {step}, node {node}, and "
+            f"{np.count_nonzero(bad) - 1} more: {why})"
         )
 
 

@@ -144,7 +144,7 @@ def test_pemsd8_refuses(tmp_path: Path) -> None:
     ("channel", "value", "message"),
     [
         (0, -1.0, r"a flow from 0 to 10000 vehicles / 5 min \(got -1 at step 1, node 2, .* marker"),
-        (1, 7.5, r"a occupancy from 0 to 1 share of time \(got 7.5 .*: not in share of time\?"),
+        (1, 7.5, r"an occupancy from 0 to 1 share of time \(got 7.5 .*: not in share of time\?"),
         (2, -0.5, r"a speed from 0 to 200 mph \(got -0.5 .* standardised"),
         (2, 1e5, r"a speed from 0 to 200 mph \(got 100000 "),
         (2, math.inf, r"a speed from 0 to 200 mph \(got inf "),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from pyg_stkd.datasets.traffic.series_checks import (
+    as_numbers,
     axis_hint,
     check_distance_matrix,
     check_graph,
@@ -91,6 +93,32 @@ def test_time_stamps() -> None:
     for bad in (stamps[[0, 2, 1]], stamps[[0, 0, 1]], np.array(["NaT"] * 3, dtype="M8[m]")):
         with pytest.raises(ValueError, match="'times' must rise by 5 minutes or more a step"):
             time_stamps(bad, 3, 5)
+
+
+@pytest.mark.parametrize("zone", ["aware", "text"])
+def test_time_stamps_of_a_zone_are_not_those_of_a_day(zone: str) -> None:
+    west = timezone(timedelta(hours=-8))
+    times: object = "2024-01-01T00:00-08:00"
+    if zone == "aware":
+        times = [datetime(2024, 1, 1, tzinfo=west) + i * timedelta(minutes=5) for i in range(3)]
+    with pytest.raises(ValueError, match="'times' must be time stamps, of no time zone"):
+        time_stamps(times, 3, 5)  # type: ignore[arg-type]
+
+
+def test_time_stamps_between_minutes_are_not_rounded() -> None:
+    times = np.datetime64("2024-01-01T00:00:00") + np.arange(3) * np.timedelta64(5, "m")
+    assert time_stamps(times, 3, 5) is not None
+    with pytest.raises(ValueError, match=r"whole minutes.*\(got 2024-01-01T00:05:30"):
+        time_stamps(times + np.array([0, 30, 0], dtype="timedelta64[s]"), 3, 5)
+
+
+def test_arrays_of_any_layout_are_numbers() -> None:
+    values = np.arange(6.0).reshape(3, 2)
+    for given in (values[::-1], values.astype(">f8")[::-1], values[:, ::-1], values.T):
+        assert as_numbers("x", given).tolist() == given.tolist()
+    for bad in (values.astype(np.longdouble), values.astype(object), values + 0j, values.tolist()):
+        with pytest.raises(TypeError, match="'x' must be a tensor of real numbers"):
+            as_numbers("x", bad)
 
 
 def test_of_file() -> None:

@@ -21,7 +21,7 @@ from pyg_stkd.nn import GATConv
 
 ROOT = Path(__file__).parents[3]
 N, E = 9, 40
-OLD_TORCH = tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 7)
+OLD_TORCH = tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 8)
 needs_torch_sparse = pytest.mark.skipif(
     not pyg_typing.WITH_TORCH_SPARSE, reason="torch-sparse is not installed"
 )
@@ -403,15 +403,14 @@ def test_autocast_is_that_of_pyg() -> None:
 @pytest.mark.parametrize("given", ["graph", "edge_index"])
 @pytest.mark.parametrize("loops", [False, True])
 def test_compiles_into_one_graph(given: str, loops: bool) -> None:
+    if OLD_TORCH and loops and given == "edge_index":
+        pytest.skip("before torch 2.8 a number of edges that depends on them breaks the graph")
     torch.compiler.reset()
     conv = GATConv(5, 4, heads=2, add_self_loops=loops)
     x, edges = torch.randn(N, 5, requires_grad=True), random_edges()
     adj = Graph(edges, N) if given == "graph" else edges
     compiled = torch.compile(conv, backend="aot_eager", fullgraph=True)
-    # How many loops are taken out of the edges depends on them, which torch 2.6 has a switch for.
-    switch = {"capture_dynamic_output_shape_ops": True} if OLD_TORCH and loops else {}
-    with torch._dynamo.config.patch(switch):
-        expected, actual = conv(x, adj), compiled(x, adj)
+    expected, actual = conv(x, adj), compiled(x, adj)
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(
         torch.autograd.grad(actual.sum(), [x, *conv.parameters()]),

@@ -155,9 +155,8 @@ def test_ends_bit_for_bit_as_the_uninterrupted_run(tmp_path: Path, name: str) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1.pt", "2.pt", "whole.pt"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("stop", [2, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 3))])
-def test_killed_after_a_write(tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_after_a_write(tmp_path: Path, stop: int, fork_context: Callable[[], Any]) -> None:
     path, written = tmp_path / "stages.pt", []
     write = module.save_stages
 
@@ -172,7 +171,7 @@ def test_killed_after_a_write(tmp_path: Path, stop: int, monkeypatch: pytest.Mon
         module.save_stages = save
         run(path, dropout=0.3)
 
-    process = torch.multiprocessing.get_context("fork").Process(target=work)
+    process = fork_context().Process(target=work)
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
