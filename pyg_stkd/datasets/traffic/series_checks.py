@@ -132,9 +132,7 @@ def time_stamps(
             stamps = np.asarray(times, dtype="datetime64[m]")
             exact = np.asarray(times, dtype="datetime64[ms]")
     except (OverflowError, TypeError, ValueError, Warning) as error:
-        raise ValueError(
-            f"'times' must be time stamps, of no time zone (got {error})"
-        ) from error
+        raise ValueError(f"'times' must be time stamps, of no time zone (got {error})") from error
     between = (stamps != exact) & ~np.isnat(exact)
     if between.any():
         raise ValueError(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch_geometric.datasets
+from networkx.readwrite import json_graph
 from torch_geometric.utils import coalesce
 
 from pyg_stkd.datasets import load_ppi
@@ -67,8 +70,12 @@ def test_load_ppi_official(official: Path, flat: bool) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_load_ppi_equals_pyg(
-    official: Path, split: str, capsys: pytest.CaptureFixture[str]
+    official: Path, split: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "edges" in inspect.signature(json_graph.node_link_graph).parameters:
+        # Older versions of PyG do not say what newer ones of networkx call otherwise.
+        read = functools.partial(json_graph.node_link_graph, edges="links")
+        monkeypatch.setattr(json_graph, "node_link_graph", read)
     theirs = torch_geometric.datasets.PPI(str(official), split)
     ours = load_ppi(official, split)
     assert len(ours) == len(theirs)
