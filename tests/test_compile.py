@@ -85,12 +85,6 @@ def loops_later(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
     return x, torch.stack([first, second])
 
 
-def to_fewer(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
-    sources = torch.randint(num_nodes, (num_edges,))
-    targets = torch.randint(num_nodes // 2, (num_edges,))
-    return torch.randn(num_nodes, 8), torch.stack([sources, targets])
-
-
 def dense(_: int, num_edges: int) -> tuple[Any, ...]:
     # A batch and steps of other numbers, and as many nodes as the attention is of.
     x = torch.randn(2 + num_edges % 7, 2 + num_edges % 11, 20, 4)
@@ -114,17 +108,6 @@ class Loss(nn.Module):
 
     def forward(self, x: Tensor, *graph: Tensor) -> Tensor:
         return self.loss(self.lin(x), x.detach(), *graph)
-
-
-class Between(nn.Module):
-    """A layer between two kinds of nodes: those of the first half are the targets."""
-
-    def __init__(self, conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.conv((x, x[: x.size(0) // 2]), edge_index)
 
 
 class Pairs(nn.Module):
@@ -208,10 +191,6 @@ LAYERS = {
     ),
     "STConv": Case(lambda: stkd.STConv(4, 6, 8), sequences),
     "GATConv, loops from the second graph on": Case(lambda: stkd.GATConv(8, 6, 4), loops_later),
-    "GATConv, two kinds of nodes": Case(
-        lambda: Between(stkd.GATConv((8, 8), 6, heads=2, add_self_loops=False)), to_fewer
-    ),
-    "EdgeConv, two kinds of nodes": Case(lambda: Between(stkd.EdgeConv(edge_network())), to_fewer),
     "DynamicEdgeConv, pairs": Case(Pairs, points),
     "ChebAttentionConv": Case(lambda: stkd.ChebAttentionConv(4, 6, 3), dense),
     "SpatialAttention": Case(lambda: stkd.SpatialAttention(4, 20, 12), batches),
