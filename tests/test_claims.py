@@ -26,6 +26,7 @@ REDRAWN = {
     "modelnet10_vox24": "papers/modelnet",
     "modelnet_synthetic": "papers/modelnet",
     "ppi_pcg": "papers/ppi",
+    "ppi_synthetic": "papers/ppi",
     "ppi_synthetic_paper": "papers/ppi",
     "proteins": "proteins",
     "proteins_trials": "proteins",
