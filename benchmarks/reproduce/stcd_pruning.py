@@ -88,7 +88,11 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
     """Train a teacher for each seed, tune and run the students."""
     shared = common(args)
     teachers = teachers_of(args.seeds, of_teacher(args), task, store, tuning=is_tuned(args))
-    methods = methods_of(json.loads(args.dense), args.stage_steps)
+    methods = [
+        method
+        for method in methods_of(json.loads(args.dense), args.stage_steps)
+        if method.name in args.methods
+    ]
     left: dict[int, list[list[int]]] = {}
 
     def go(run: Run) -> dict[str, Any]:
@@ -97,12 +101,12 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
             config["widths"] = left[run.seed]
         return train(Run(run.method, run.seed, config), task, store, teachers[run.seed][0])
 
-    found = gather(args, methods[:4], go)
-    pruned = next(method for method in methods if method.name == BOTH)
-    for seed in (*(TUNING if is_tuned(args) else ()), *range(args.seeds)):
-        config = pruned.fixed | found["chosen"][BOTH]["config"]
-        left[seed] = go(Run(BOTH, seed, config))["left"]
-    more = gather(args, methods[4:], go)
+    found = gather(args, [method for method in methods if "like" not in method.fixed], go)
+    for pruned in (method for method in methods if method.name == BOTH):
+        for seed in (*(TUNING if is_tuned(args) else ()), *range(args.seeds)):
+            config = pruned.fixed | found["chosen"][BOTH]["config"]
+            left[seed] = go(Run(BOTH, seed, config))["left"]
+    more = gather(args, [method for method in methods if "like" in method.fixed], go)
     return {
         "dataset": args.dataset,
         "data": f"{task.plain.num_nodes} sensors, {len(task.windows['train'])} windows to train on",
@@ -160,7 +164,7 @@ def scores(found: dict[str, Any]) -> Rows:
     shown = found | {"runs": [positive(run) for run in found["runs"]]}
     teachers = [positive(run) for run in found["teachers"]]
     table = rows(shown, teachers, NAMES_SHOWN, "mae/mean", scale=1.0, larger=False)
-    for row, name in zip(table, NAMES_SHOWN, strict=True):
+    for row, name in zip(table, final(found), strict=True):
         own = "" if name == "teacher" else f"{interval(above(found, name, best=False)):.1f} %"
         row["above its teacher"] = own
     return table
@@ -169,9 +173,10 @@ def scores(found: dict[str, Any]) -> Rows:
 def pairs(found: dict[str, Any]) -> Rows:
     """Return how much less the error of one method is than that of another, paired by seed."""
     runs = final(found)
+    known = [(one, other) for one, other in PAIRS if one in runs and other in runs]
     gains = [
         [b["mae/mean"] - a["mae/mean"] for a, b in zip(runs[one], runs[other], strict=True)]
-        for one, other in PAIRS
+        for one, other in known
     ]
     corrected = holm([p_value(gain) for gain in gains])
     return [
@@ -181,7 +186,7 @@ def pairs(found: dict[str, Any]) -> Rows:
             "error lower by": f"{interval(gain):.3f}",
             "p (Holm)": f"{p:.3f}" + ("" if p < 0.05 else ", not sure"),
         }
-        for (one, other), gain, p in zip(PAIRS, gains, corrected, strict=True)
+        for (one, other), gain, p in zip(known, gains, corrected, strict=True)
     ]
 
 
@@ -190,11 +195,11 @@ def sizes(found: dict[str, Any]) -> Rows:
     runs, costs = final(found), found.get("costs", {})
     whole = found["teachers"][0]
     table = []
-    for name, shown in NAMES_SHOWN.items():
+    for name in runs:
         parameters = statistics.fmean(run["parameters"] for run in runs[name])
         operations = statistics.fmean(run["flops"] for run in runs[name])
         row = {
-            "model": shown,
+            "model": NAMES_SHOWN[name],
             "parameters": f"{parameters:,.0f}",
             "share": f"{100 * parameters / whole['parameters']:.1f} %",
             "MFLOPs": f"{operations / 1e6:.2f}",
@@ -244,7 +249,7 @@ def tuning(found: dict[str, Any]) -> str:
 def show(found: dict[str, Any], path: Path) -> str:
     """Write the page; return its tables."""
     seeds, name = len(found["teachers"]), NAMES[found["dataset"]]
-    told = "; ".join(verdict(found, method) for method in (BOTH, "widths distilled", "distilled"))
+    told = "; ".join(verdict(found, method) for method in final(found) if method != "teacher")
     note = (
         f"MAE (mph) on {name}, {found['data']}, mean ± standard deviation over {seeds} seeds with "
         f"a teacher each. Students take {found['options']['steps']} steps, those of pruning "
@@ -264,6 +269,9 @@ def main() -> None:
                         help="widths of the dense student (default: %(default)s)")  # fmt: skip
     parser.add_argument("--stage-steps", type=int, default=30,
                         help="of each stage of pruning but the last")  # fmt: skip
+    every = [name for name in NAMES_SHOWN if name != "teacher"]
+    parser.add_argument("--methods", nargs="+", choices=every, default=every,
+                        help="what to run; scratch widths need the pruned one")  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="only time the stored models")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -183,6 +183,18 @@ def test_errors_and_pairs_have_their_sign() -> None:
     assert row["error lower by"].startswith("0.02")
 
 
+def test_a_table_may_be_of_some_methods() -> None:
+    found = found_of([1.0, 1.1, 0.9])
+    some = (ALONE, "distilled")
+    found["runs"] = [run for run in found["runs"] if run["method"] in some]
+    found["chosen"] = {name: found["chosen"][name] for name in some}
+    assert [row["model"] for row in stcd_pruning.scores(found)] == [
+        "teacher", "dense student alone", "dense student, distilled"
+    ]  # fmt: skip
+    assert len(stcd_pruning.pairs(found)) == 1
+    assert len(stcd_pruning.sizes(found)) == 3
+
+
 def test_methods_have_equal_budgets() -> None:
     methods = stcd_pruning.methods_of(DENSE["widths"], 30)
     assert len({sum(len(axis.values) + axis.more for axis in m.axes) for m in methods}) == 1
@@ -276,7 +288,7 @@ def options(**more: Any) -> argparse.Namespace:
         "teacher_steps": 4, "seeds": 3, "dense": json.dumps(DENSE["widths"]), "stage_steps": 1,
         "lr": 0.01, "ast_teacher": 2, "ast_student": 2, "students": ["STGCN"],
         "teachers": ["STGCN", "3 STGCN"], "grids": ["kernel"], "settings": None,
-        "untuned": False,
+        "untuned": False, "methods": list(stcd_pruning.NAMES_SHOWN),
     } | more)  # fmt: skip
 
 
