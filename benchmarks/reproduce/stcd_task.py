@@ -256,6 +256,7 @@ def _train(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dic
             steps=config["steps"] - spent, every=config["every"], checkpoint=checkpoint,
         )
     )  # fmt: skip
+    distiller.remove_hooks()  # beside which models take another way, of a few more operations
     model = distiller.student.eval()
     store.save_weights(run, model.state_dict())
     best = spent + max((epoch.step for epoch in epochs if epoch.best), default=0)
