@@ -169,7 +169,7 @@ def _row(
     for parameter in net.parameters():
         parameter.grad = torch.arange(parameter.numel()).view_as(parameter).to(parameter)
     kept = _named(net, outputs)
-    kept += [_last_called(net, example)] * (last or not kept)
+    kept += _last_called(net, example) if last or not kept else []
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -272,8 +272,8 @@ def _named(net: nn.Module, names: Sequence[str] | None) -> list[Any]:
     return [known[name] for name in names or () if known.get(name, net) is not net]
 
 
-def _last_called(net: nn.Module, example: Example) -> nn.Module:
-    """The module with parameters of its own that is called last."""
+def _last_called(net: nn.Module, example: Example) -> list[nn.Module]:
+    """The module with parameters of its own that is called last, if one is called at all."""
     called: list[nn.Module] = []
 
     def hook(module: nn.Module, *_: Any) -> None:
@@ -286,7 +286,7 @@ def _last_called(net: nn.Module, example: Example) -> nn.Module:
         example.run(net)
     for handle in hooks:
         handle.remove()
-    return called[-1]
+    return called[-1:]
 
 
 @contextmanager
