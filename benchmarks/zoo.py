@@ -95,7 +95,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         "",
         *peer_summary(ran),
         "Left: parameters left. Error: largest difference of compacted and masked, relative to the "
-        "largest output. Seconds: CPU time to follow, verify, prune and compact, one thread.",
+        "largest output. Seconds: CPU time to follow, verify, prune and compact, one thread, "
+        "beside other work.",
         "",
     ]
     heads = ["model", "from", "left", "error", "in float64", "seconds", *peer_cells(None)]
