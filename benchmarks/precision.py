@@ -216,7 +216,8 @@ def main() -> None:
         raw[name] = kept
         print(rows[-1], flush=True)
     if args.write:
-        command = f"python benchmarks/precision.py --seeds {args.seeds} --write"
+        only = "" if args.only == list(TASKS) else f" --only {' '.join(args.only)}"
+        command = f"python benchmarks/precision.py --seeds {args.seeds}{only} --write"
         note = (
             f"Means of {args.seeds} seeds; the spread is the standard deviation in float32. The "
             "bar: the difference is within it."
