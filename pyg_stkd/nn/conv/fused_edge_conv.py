@@ -30,7 +30,8 @@ def fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) ->
     if norm is not None and not _uses_batch(norm):
         weight, shift = _fold(norm, weight, shift)
     own, other = weight.chunk(2, dim=1)
-    offset = own @ origin if shift is None else torch.addmv(shift, own, origin)
+    offset = (own * origin).sum(dim=1)  # no product of matrices: it is of full precision always
+    offset = offset if shift is None else offset + shift
     a, b = F.linear(moved[1], own - other, offset), F.linear(moved[0], other)
     if norm is None or not _uses_batch(norm):
         out = a + neighbour_max(graph, b)

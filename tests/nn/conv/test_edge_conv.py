@@ -234,6 +234,18 @@ def test_autocast_is_as_accurate_as_that_of_pyg(dtype: torch.dtype) -> None:
     assert error[1] < 2 * error[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_takes_what_a_layer_before_returned(dtype: torch.dtype) -> None:
+    """In eval mode the norm is folded into the linear layer, beside features of half precision."""
+    theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float32)
+    x, edge_index = torch.randn(30, C).to(dtype), make_graph()
+    for training in (True, False):
+        with torch.autocast("cpu", dtype):
+            out, expected = (conv.train(training)(x, edge_index) for conv in (ours, theirs))
+        size = expected.float().abs().max()
+        assert (out.float() - expected.float()).abs().max() < 0.05 * size
+
+
 def test_the_shift_may_learn_alone() -> None:
     theirs, ours = pair(BLOCKS["bn, leaky"](), torch.float64)
     x, edge_index = torch.randn(30, C, dtype=torch.float64), make_graph()
