@@ -36,7 +36,7 @@ def as_numbers(name: str, value: Tensor | np.ndarray) -> Tensor:
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8:
         value = value.astype(value.dtype.newbyteorder("="), copy=False)
-        value = torch.as_tensor(np.ascontiguousarray(value))  # which has no negative strides
+        value = torch.as_tensor(np.asarray(value, order="C"))  # without negative strides
     if not isinstance(value, Tensor) or value.is_complex():
         kind = value.dtype if isinstance(value, (Tensor, np.ndarray)) else type(value).__name__
         raise TypeError(f"'{name}' must be a tensor of real numbers (got {kind})")

@@ -114,7 +114,8 @@ def test_time_stamps_between_minutes_are_not_rounded() -> None:
 
 def test_arrays_of_any_layout_are_numbers() -> None:
     values = np.arange(6.0).reshape(3, 2)
-    for given in (values[::-1], values.astype(">f8")[::-1], values[:, ::-1], values.T):
+    whole = np.array(3.0)  # of no axis
+    for given in (values[::-1], values.astype(">f8")[::-1], values[:, ::-1], values.T, whole):
         assert as_numbers("x", given).tolist() == given.tolist()
     for bad in (values.astype(np.longdouble), values.astype(object), values + 0j, values.tolist()):
         with pytest.raises(TypeError, match="'x' must be a tensor of real numbers"):
