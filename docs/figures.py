@@ -71,6 +71,12 @@ def alike(z: Tensor) -> Tensor:
     return similarity(z, Graph(everybody, n), RBF("median")).view(n, n)
 
 
+def mapped(s: Scene) -> Tensor:
+    """Return the student's features after the linear map that fits the teacher's best."""
+    learnt = torch.linalg.lstsq(s.features[1], s.features[0]).solution
+    return (s.features[1] @ learnt).round(decimals=3)  # the last bits differ from run to run
+
+
 def both(figure: Figure, draw: Callable[[Axes, int], None], **options: Any) -> None:
     """Draw the teacher's half and the student's, side by side."""
     axes = figure.subplots(1, 2, **options)
@@ -128,9 +134,8 @@ def all_pairs(figure: Figure, s: Scene) -> None:
 def contrast(figure: Figure, s: Scene) -> None:
     """Draw which of the teacher's nodes each node of the student is nearest to."""
     axis = figure.subplots()
-    cosine = torch.nn.functional.normalize(s.features[0], dim=1)
-    shaken = cosine + 0.25 * torch.nn.functional.normalize(s.features[1], dim=1).repeat(1, 2)
-    matrix(axis, torch.softmax(shaken @ cosine.T / 0.3, dim=1), "nodes of the teacher")
+    teacher, student = (torch.nn.functional.normalize(z, dim=1) for z in (s.features[0], mapped(s)))
+    matrix(axis, torch.softmax(student @ teacher.T / 0.3, dim=1), "nodes of the teacher")
     axis.set_ylabel("nodes of the student")
     for i in range(10):
         box = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, color=STUDENT, lw=1.5)
@@ -139,8 +144,7 @@ def contrast(figure: Figure, s: Scene) -> None:
 
 def hint(figure: Figure, s: Scene) -> None:
     """Draw features of one node, the student's as a linear map makes them."""
-    learnt = torch.linalg.lstsq(s.features[1], s.features[0]).solution
-    shown = s.features[0][3], (s.features[1] @ learnt)[3].round(decimals=3)
+    shown = s.features[0][3], mapped(s)[3]
     words = ("features of a node", "after a learnt linear map")
     both(figure, lambda axis, side: bars(axis, shown[side], SIDES[side][1], words[side]),
          sharey=True)  # fmt: skip

@@ -24,6 +24,7 @@ from pyg_stkd.files import read_json, write_atomic
 __all__ = ["TeacherCache"]
 
 _FORMAT = "pyg_stkd.teacher.2"
+_STRUCTURES = "structures"  # the folder beside the captures
 
 
 class TeacherCache:
@@ -134,8 +135,9 @@ class TeacherCache:
         self._inputs.clear()
         self._teacher = None
         if self._path is not None:
-            for file in self._path.glob("**/*.safetensors"):
-                file.unlink(missing_ok=True)
+            for folder in (self._path, self._path / _STRUCTURES):  # no one else's
+                for file in folder.glob("*.safetensors"):
+                    file.unlink(missing_ok=True)
             (self._path / "teacher.json").unlink(missing_ok=True)
             self._open(self._path)
 
@@ -222,7 +224,7 @@ class TeacherCache:
         assert self._path is not None
         for layer, calls in captures.items():
             for i, capture in enumerate(calls):
-                capture.beside = Beside(self._path / "structures", f"{name} {layer} {i}")
+                capture.beside = Beside(self._path / _STRUCTURES, f"{name} {layer} {i}")
 
     def _file(self, key: Hashable) -> Path:
         if self._path is None:

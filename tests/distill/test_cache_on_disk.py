@@ -115,6 +115,19 @@ def test_refuses_another_input_under_a_known_key(tmp_path: Path, path: str | Non
 
 
 @on_disk
+def test_clearing_leaves_the_files_of_others(tmp_path: Path) -> None:
+    other = tmp_path / "models" / "student.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"kept")
+    distiller = build()
+    cache = TeacherCache(distiller, path=tmp_path)
+    losses_of(distiller, cache)
+    cache.clear()
+    assert len(cache) == 0
+    assert other.read_bytes() == b"kept"
+
+
+@on_disk
 def test_memory_is_bounded(tmp_path: Path) -> None:
     distiller = build()
     cache = TeacherCache(distiller, tmp_path, memory=2)
