@@ -17,6 +17,9 @@ EXTENSIONS = pyg_typing.WITH_TORCH_SCATTER or pyg_typing.WITH_TORCH_SPARSE
 
 # One thread: small tensors gain nothing from more, and sums keep one order.
 torch.set_num_threads(1)
+# Autograd counts the devices once, at its first step. A torch built for CUDA stands in for one that
+# is missing once fake tensors are made: counted too, it would keep forked processes from deriving.
+torch.ones((), requires_grad=True).backward()
 
 
 class _TorchRandom:
@@ -88,8 +91,8 @@ def _derives_in_a_copy() -> bool:
 def fork_context() -> Callable[[], Any]:
     """Returns what makes processes that are copies of this one.
 
-    Skips where there are none, or torch derives nothing in them: it does not once autograd has
-    threads of its own, as it has with a GPU.
+    Skips where there are none, or torch derives nothing in them, since autograd has threads of its
+    own: with a GPU.
     """
 
     def context() -> Any:
