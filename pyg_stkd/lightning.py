@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.distill import Distiller
-from pyg_stkd.distill.training import Criterion, Unpack, of_models, total_loss, unpack
+from pyg_stkd.distill.training import (
+    Criterion,
+    OnRows,
+    Unpack,
+    of_models,
+    task_loss,
+    total_loss,
+    unpack,
+)
 
 __all__ = ["DistillationModule"]
 
@@ -29,8 +37,9 @@ class DistillationModule(lightning.LightningModule):
         optimizer (callable): Makes an optimizer (or what
             :meth:`~lightning.LightningModule.configure_optimizers` may return) of parameters.
         unpack (callable, optional): Returns :obj:`(args, kwargs, target)` of a batch. (default:
-            :obj:`x`, :obj:`edge_index` and :obj:`y` of a :class:`~torch_geometric.data.Data`, or
-            a tuple :obj:`(*inputs, target)`)
+            a tuple :obj:`(*inputs, target)`, or :obj:`x`, :obj:`edge_index` and :obj:`y` of a
+            :class:`~torch_geometric.data.Data`: in training its :obj:`train_mask` counts, if
+            there is one, and of a sampled neighbourhood the seeds alone, here and in evaluation)
 
     Raises:
         TypeError: If :obj:`distiller` is not a distiller.
@@ -81,16 +90,27 @@ class DistillationModule(lightning.LightningModule):
         self._evaluate("test", batch)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        args, kwargs, _ = self.unpack(batch)
-        return self(*args, **of_models(kwargs))
+        out, seeds, _ = self._run(batch)
+        return out if seeds is None else out[seeds]
 
     def configure_optimizers(self) -> Any:
         return self.optimizer(p for p in self.parameters() if p.requires_grad)
 
     def _evaluate(self, split: str, batch: Any) -> None:
-        args, kwargs, target = self.unpack(batch)
-        loss = self.criterion(self(*args, **of_models(kwargs)), target)
+        out, seeds, target = self._run(batch)
+        if seeds is None and isinstance(target, OnRows):
+            raise ValueError(
+                "'unpack' must be given to validate or test on Data with a train_mask: which nodes "
+                "count there it does not say (got the default)"
+            )
+        loss = task_loss(self.criterion, out, target)
         self.log(f"{split}/task", loss, batch_size=_size(batch), sync_dist=True)
+
+    def _run(self, batch: Any) -> tuple[Any, Tensor | None, Any]:
+        """Return the student's output, the seeds of a sampled neighbourhood and the target."""
+        args, kwargs, target = self.unpack(batch)
+        seeds = kwargs.get("nodes") if self.unpack is unpack else None
+        return self(*args, **of_models(kwargs)), seeds, target
 
 
 def _size(batch: Any) -> int:

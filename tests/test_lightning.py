@@ -49,6 +49,7 @@ def graphs() -> list[Data]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*less than the logging")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 class TestDistillationModule:
     @pytest.fixture
     def parts(self):
@@ -113,6 +114,31 @@ class TestDistillationModule:
         assert scores["test/task"] == pytest.approx(sum(means) / 4)
         outs = trainer.predict(module, loader)
         torch.testing.assert_close(outs[2], parts.student(*batches[2][:2]))
+
+    def test_seeds_count_alone_and_a_mask_in_training_alone(self, parts, graphs, tmp_path) -> None:
+        from pyg_stkd.lightning import DistillationModule
+
+        module = DistillationModule(parts, cross_entropy, torch.optim.Adam)
+        mask = torch.tensor([True, False, True, False, False, False])
+        seeds, masked = graphs[0].clone(), graphs[1].clone()
+        seeds.input_id, seeds.batch_size = torch.tensor([4, 2]), 2
+        masked.train_mask = mask
+        trainer = self.trainer(tmp_path, 1)
+        loader = torch.utils.data.DataLoader([seeds], batch_size=None)
+        (scores,) = trainer.test(module, loader, verbose=False)
+        out = parts.eval().student(seeds.x, seeds.edge_index)
+        assert scores["test/task"] == pytest.approx(cross_entropy(out[:2], seeds.y[:2]).item())
+        torch.testing.assert_close(trainer.predict(module, loader)[0], out[:2])
+
+        loader = torch.utils.data.DataLoader([masked], batch_size=None)
+        out = parts.eval().student(masked.x, masked.edge_index)
+        torch.testing.assert_close(trainer.predict(module, loader)[0], out)
+        expected = cross_entropy(out[mask], masked.y[mask]).item()
+        parts.train()
+        trainer.fit(module, loader)
+        assert trainer.callback_metrics["train/task"].item() == pytest.approx(expected)
+        with pytest.raises(ValueError, match="'unpack' must be given to validate or test on Data"):
+            trainer.test(module, loader, verbose=False)
 
     def test_refuses_another_module(self, parts) -> None:
         from pyg_stkd.lightning import DistillationModule

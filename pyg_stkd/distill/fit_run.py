@@ -17,7 +17,7 @@ from pyg_stkd.distill.check import dry
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.fit_batches import Batches
 from pyg_stkd.distill.streams import on_unlabelled
-from pyg_stkd.distill.training import Criterion, total_loss
+from pyg_stkd.distill.training import Batch, Criterion, total_loss
 
 __all__ = ["Epoch", "MakeOptimizer", "MakeScheduler", "Run", "Validate"]
 
@@ -155,12 +155,12 @@ class Run:
             self.best_metric, self.best_state = metric, self._weights()
         return Epoch(number + 1, self.step, means[True], means[False], metric, best, lr)
 
-    def _loss(self, labelled: bool, item: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, labelled: bool, batch: Batch | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch, of the first one to look at if none is given."""
-        error = ValueError if item is None else FloatingPointError
-        item = self.batches.first(labelled) if item is None else item
-        criterion = item.task(self.criterion) if labelled and self.criterion is not None else None
-        loss, terms = total_loss(self.distiller, item.batch, criterion, self.alpha)
+        error = ValueError if batch is None else FloatingPointError
+        batch = self.batches.first(labelled) if batch is None else batch
+        criterion = self.criterion if labelled else None
+        loss, terms = total_loss(self.distiller, batch, criterion, self.alpha)
         if loss.dim() > 0:
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in terms.items())
             raise ValueError(f"'criterion' must return a scalar (got {shapes})")

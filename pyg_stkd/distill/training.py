@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
 
-__all__ = ["Batch", "Criterion", "Unpack", "batches_of", "of_models", "total_loss", "unpack"]
+__all__ = [
+    "Batch",
+    "Criterion",
+    "OnRows",
+    "Unpack",
+    "batches_of",
+    "losses_of",
+    "of_data",
+    "of_models",
+    "task_loss",
+    "total_loss",
+    "unpack",
+]
 
 # Arguments, keyword arguments, target.
 Batch: TypeAlias = tuple[Sequence[Any], Mapping[str, Any], Any]
@@ -19,15 +34,23 @@ Unpack: TypeAlias = Callable[[Any], Batch]
 # The task loss, of output and target.
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
-# What a model or a loss may need: nodes of a mask, or those sampled for others, are not to learn.
-_MORE = ("edge_weight", "edge_attr", "train_mask", "input_id")
+# What a model may need, or what says that rows of the output are not those of nodes.
+_MORE = ("edge_weight", "edge_attr", "edge_label_index")
+
+
+@dataclass(frozen=True)
+class OnRows:
+    """A target of which the task's loss counts some rows alone."""
+
+    target: Any
+    rows: Tensor
 
 
 def unpack(batch: Any) -> Batch:
     r"""Return the model's arguments and the target of a batch.
 
-    A :class:`~torch_geometric.data.Data` gives :obj:`x`, :obj:`edge_index` and :obj:`y`; a tuple
-    all but its last entry, and that. No weights, features of edges or masks are left out unsaid.
+    A tuple gives all but its last entry, and that; :class:`~torch_geometric.data.Data` what
+    :func:`of_data` reads.
 
     Raises:
         TypeError: If a batch is neither.
@@ -39,18 +62,86 @@ def unpack(batch: Any) -> Batch:
     """
     if isinstance(batch, (tuple, list)) and len(batch) > 1:
         return batch[:-1], {}, batch[-1]
-    if all(hasattr(batch, name) for name in ("x", "edge_index", "y")):
-        more = [name for name in _MORE if getattr(batch, name, None) is not None]
-        if more:
-            raise ValueError(
-                "'loader' must give Data with x, edge_index and y alone, or unpack=batch -> (args, "
-                f"kwargs, target) must be given (got {', '.join(more)} too)"
-            )
-        return (batch.x, batch.edge_index), {}, batch.y
+    if isinstance(batch, Data):
+        return of_data("loader", batch)
     raise TypeError(
         "'loader' must give tuples (*inputs, target) or Data with x, edge_index and y; else give "
         f"unpack=batch -> (args, kwargs, target) (got {type(batch).__name__})"
     )
+
+
+def of_data(name: str, batch: Data, labelled: bool = True, needs_labels: bool = False) -> Batch:
+    r"""Return :obj:`x`, :obj:`edge_index` and the target :obj:`y` of a graph.
+
+    With :obj:`train_mask` its nodes alone count in the task's loss; of a sampled neighbourhood
+    (:obj:`input_id`) the seeds, its first nodes, count alone in all losses. No weights or features
+    of edges are left out unsaid.
+
+    Args:
+        name (str): The argument that the batch came as, for errors.
+        batch (Data): The graph, or a batch of graphs.
+        labelled (bool): Whether there are labels to read. (default: :obj:`True`)
+        needs_labels (bool): Whether a graph without is refused. (default: :obj:`False`)
+
+    Raises:
+        ValueError: If something is missing, or there is more that counts, or a mask is none.
+
+    Example:
+        >>> data = Data(x=torch.ones(2, 3), edge_index=torch.tensor([[0], [1]]),
+        ...             y=torch.tensor([4, 5]), train_mask=torch.tensor([False, True]))
+        >>> (x, edge_index), _, target = of_data("loader", data)
+        >>> target.target[target.rows]
+        tensor([5])
+    """
+    needed = ("x", "edge_index", *(("y",) if labelled and needs_labels else ()))
+    missing = [key for key in needed if getattr(batch, key, None) is None]
+    more = [key for key in _MORE if getattr(batch, key, None) is not None]
+    if missing or more:
+        got = f"no {', '.join(missing)}" if missing else f"{', '.join(more)} too"
+        raise ValueError(
+            f"'{name}' must give Data with {', '.join(needed)}, the only inputs of the models, or "
+            f"unpack=batch -> (args, kwargs, target) must be given (got {got})"
+        )
+    rows: Tensor | None = None
+    kwargs: dict[str, Any] = {}
+    if getattr(batch, "input_id", None) is not None:
+        rows = kwargs["nodes"] = torch.arange(batch.batch_size, device=batch.x.device)
+    elif labelled and getattr(batch, "train_mask", None) is not None:
+        rows = batch.train_mask
+        if rows.dtype != torch.bool or rows.shape != (batch.num_nodes,) or not bool(rows.any()):
+            raise ValueError(
+                f"'{name}' must give Data with a train_mask [N] of at least one node (got "
+                f"{int(rows.sum())} of shape {list(rows.shape)} and {rows.dtype} for "
+                f"{batch.num_nodes} nodes)"
+            )
+    target = getattr(batch, "y", None) if labelled else None
+    if rows is not None and target is not None:
+        target = OnRows(target, rows)
+    return (batch.x, batch.edge_index), kwargs, target
+
+
+def task_loss(criterion: Criterion, out: Any, target: Any) -> Tensor:
+    """Return the task's loss, on the rows that count.
+
+    Raises:
+        TypeError: If some rows count and the output is no tensor, or no tensor is returned.
+
+    Example:
+        >>> target = OnRows(torch.zeros(3), torch.tensor([1]))
+        >>> task_loss(lambda out, y: (out - y).sum(), torch.ones(3), target).item()
+        1.0
+    """
+    if isinstance(target, OnRows):
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                "'distiller' must have a student that returns a tensor, or unpack=batch -> "
+                f"(args, kwargs, target) must be given (got {type(out).__name__})"
+            )
+        out, target = out[target.rows], target.target[target.rows]
+    task = criterion(out, target)
+    if not isinstance(task, Tensor):
+        raise TypeError(f"'criterion' must return a tensor (got {type(task).__name__})")
+    return task
 
 
 def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) -> Iterator[Batch]:
@@ -64,6 +155,14 @@ def batches_of(loader: Iterable[Any], unpack: Unpack, count: int | None = None) 
         if count is not None and i >= count:
             return
         yield unpack(batch)
+
+
+def losses_of(distiller: nn.Module, batch: Batch) -> tuple[Any, dict[str, Tensor]]:
+    """Return what a distiller returns of a batch: the student's output and the weighted losses."""
+    args, kwargs, target = batch
+    labels = target.target if isinstance(target, OnRows) else target
+    out, losses = distiller(*args, target=labels, **kwargs)
+    return out, losses
 
 
 def total_loss(
@@ -94,16 +193,14 @@ def total_loss(
     """
     if alpha is not None:
         checks.number("alpha", alpha, least=0, most=1)
-    args, kwargs, target = batch
-    out, losses = distiller(*args, target=target, **kwargs)
+    out, losses = losses_of(distiller, batch)
+    target = batch[-1]
     taught = sum(losses.values())
     if criterion is None or alpha == 1:
         if not isinstance(taught, Tensor):
             raise ValueError("'losses' of the distiller must not be empty without labels (got {})")
         return taught if alpha is None else alpha * taught, dict(losses)
-    task = criterion(out, target)
-    if not isinstance(task, Tensor):
-        raise TypeError(f"'criterion' must return a tensor (got {type(task).__name__})")
+    task = task_loss(criterion, out, target)
     total = task + taught if alpha is None else (1 - alpha) * task + alpha * taught
     return total, {"task": task, **losses}
 

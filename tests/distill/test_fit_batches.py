@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Batch, Data
 
 from pyg_stkd.distill import Distiller, TeacherCache
-from pyg_stkd.distill.fit_batches import Batches, Item
+from pyg_stkd.distill.fit_batches import Batches
 
 
 def pair():
@@ -25,7 +24,7 @@ def test_what_the_teacher_says_is_asked_once_and_handed_over():
     batches = Batches([(x, y)], [(x + 1, y)], unpack, cache)
     for _ in range(3):
         for labelled in (True, False):
-            args, kwargs, target = batches.next(labelled).batch
+            args, kwargs, target = batches.next(labelled)
             assert sorted(kwargs) == ["nodes", "teacher"]
             assert kwargs["nodes"] is nodes
             out, losses = distiller(*args, **kwargs)
@@ -33,7 +32,7 @@ def test_what_the_teacher_says_is_asked_once_and_handed_over():
             torch.testing.assert_close(losses["output"], (out[nodes] - expected).square().mean())
             assert (target is None) != labelled
     assert len(cache) == 2
-    assert "teacher" not in batches.first(True).batch[1]
+    assert "teacher" not in batches.first(True)[1]
 
 
 def test_what_is_known_already_is_not_asked():
@@ -42,7 +41,7 @@ def test_what_is_known_already_is_not_asked():
     batches = Batches(
         [(torch.ones(4, 2), None)], None, lambda b: ((b[0],), {"teacher": known}, b[1]), cache
     )
-    assert batches.next(True).batch[1]["teacher"] is known
+    assert batches.next(True)[1]["teacher"] is known
     assert len(cache) == 0
 
 
@@ -53,7 +52,7 @@ def test_batches_without_a_number_are_not_kept():
 
     cache = TeacherCache(pair())
     batches = Batches(Loader(), None, None, cache)
-    assert "teacher" not in batches.next(True).batch[1]
+    assert "teacher" not in batches.next(True)[1]
     assert len(cache) == 0
 
 
@@ -63,21 +62,15 @@ def test_places_are_found_again():
     for _ in range(4):
         batches.next(True), batches.next(False)
     state, random = batches.state(), torch.get_rng_state()
-    expected = [batches.next(labelled).batch for labelled in (True, False) * 6]
+    expected = [batches.next(labelled) for labelled in (True, False) * 6]
     other = Batches(items, items[:3], None, None)
     other.restore(state)
     torch.set_rng_state(random)
-    assert [other.next(labelled).batch for labelled in (True, False) * 6] == expected
+    assert [other.next(labelled) for labelled in (True, False) * 6] == expected
 
 
 def test_batches_of_graphs_are_of_one_kind_with_graphs():
     data = Data(x=torch.randn(3, 2), edge_index=torch.tensor([[0], [1]]), y=torch.zeros(3))
     batches = Batches([data], [Batch.from_data_list([data, data])], None, None)
-    assert batches.next(False).batch[0][0].shape == (6, 2)
-    assert batches.next(True).batch[2] is data.y
-
-
-def test_rows_of_a_task_need_a_tensor():
-    task = Item(((), {}, None), rows=torch.tensor([0])).task(lambda out, y: out.sum())
-    with pytest.raises(TypeError, match=r"a student that returns a tensor.*\(got tuple\)"):
-        task((torch.ones(2),), torch.ones(2))
+    assert batches.next(False)[0][0].shape == (6, 2)
+    assert batches.next(True)[2] is data.y

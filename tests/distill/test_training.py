@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from pyg_stkd.distill import Distiller, SoftTargetLoss
-from pyg_stkd.distill.training import batches_of, of_models, total_loss, unpack
+from pyg_stkd.distill.training import OnRows, batches_of, of_models, task_loss, total_loss, unpack
 
 
 def test_batches_of_tuples_and_data() -> None:
@@ -25,7 +25,7 @@ def test_batches_of_tuples_and_data() -> None:
         unpack(x)
 
 
-@pytest.mark.parametrize("name", ["edge_weight", "edge_attr", "train_mask", "input_id"])
+@pytest.mark.parametrize("name", ["edge_weight", "edge_attr", "edge_label_index"])
 def test_nothing_of_a_batch_is_left_out_unsaid(name: str) -> None:
     data = Data(x=torch.rand(3, 2), edge_index=torch.tensor([[0], [1]]), y=torch.zeros(3))
     args, kwargs, target = unpack(data)
@@ -36,6 +36,57 @@ def test_nothing_of_a_batch_is_left_out_unsaid(name: str) -> None:
     data[name] = torch.ones(1)
     with pytest.raises(ValueError, match=rf"'loader' must give Data .* \(got {name} too\)"):
         unpack(data)
+
+
+def test_nodes_of_a_mask_count_alone_in_the_tasks_loss() -> None:
+    torch.manual_seed(0)
+    distiller = Distiller(nn.Linear(2, 3), nn.Linear(2, 3), [SoftTargetLoss()], call=_of_x)
+    x, edge_index, mask = torch.rand(3, 2), torch.tensor([[0], [1]]), torch.tensor([1, 0, 1]).bool()
+    y = torch.tensor([0, -(10**9), 2])  # would be refused by the criterion
+    batch = unpack(Data(x=x, edge_index=edge_index, y=y, train_mask=mask))
+    _, terms = total_loss(distiller, batch, F.cross_entropy)
+    out, losses = distiller(x, edge_index)
+    assert torch.equal(terms["task"], F.cross_entropy(out[mask], y[mask]))
+    assert torch.equal(terms["soft_target"], losses["soft_target"])  # of all nodes
+
+
+def test_seeds_of_a_sampled_neighbourhood_count_alone_in_all_losses() -> None:
+    torch.manual_seed(0)
+    distiller = Distiller(nn.Linear(2, 3), nn.Linear(2, 3), [SoftTargetLoss()], call=_of_x)
+    x, edge_index, y = torch.rand(5, 2), torch.tensor([[4], [1]]), torch.tensor([0, 2, 1, 1, 1])
+    mask = torch.zeros(5).bool()  # that of the whole graph, cut: it does not count
+    data = Data(x=x, edge_index=edge_index, y=y, train_mask=mask, input_id=torch.tensor([8, 3]))
+    data.batch_size = 2
+    _, terms = total_loss(distiller, unpack(data), F.cross_entropy)
+    out, losses = distiller(x[:2], edge_index)
+    torch.testing.assert_close(terms["task"], F.cross_entropy(out, y[:2]))
+    torch.testing.assert_close(terms["soft_target"], losses["soft_target"])
+
+
+def _of_x(model: nn.Module, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = model(x)
+    return out
+
+
+def test_labels_that_losses_are_given_are_those_of_all_rows() -> None:
+    seen = []
+
+    def distiller(x, target):
+        seen.append(target)
+        return x, {"a": torch.tensor(5.0)}
+
+    y = torch.arange(3.0)
+    batch = ((torch.ones(3),), {}, OnRows(y, torch.tensor([2])))
+    loss, _ = total_loss(distiller, batch, lambda out, target: (out * target).sum())
+    assert (loss.item(), seen[0] is y) == (5 + 2, True)
+
+
+def test_rows_of_a_task_need_a_tensor() -> None:
+    target = OnRows(torch.ones(2), torch.tensor([0]))
+    with pytest.raises(TypeError, match=r"a student that returns a tensor.*\(got tuple\)"):
+        task_loss(lambda out, y: out.sum(), (torch.ones(2),), target)
+    with pytest.raises(TypeError, match=r"'criterion' must return a tensor \(got float\)"):
+        task_loss(lambda out, y: 1.0, torch.ones(2), target)
 
 
 def test_batches_are_counted() -> None:

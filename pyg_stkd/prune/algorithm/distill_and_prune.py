@@ -55,7 +55,8 @@ def distill_and_prune(
         distiller (Distiller): Teacher, student and losses, wrapped or not.
         pruner (Pruner): A pruner of the distiller's student.
         loader (iterable): Batches, of tuples :obj:`(*inputs, target)` or
-            :class:`~torch_geometric.data.Data`.
+            :class:`~torch_geometric.data.Data`, read as :func:`~pyg_stkd.distill.fit` reads them:
+            with :obj:`train_mask` the task's loss counts its nodes alone.
         criterion (callable): The task loss, of output and target.
         optimizer (callable): Makes an optimizer of parameters.
         epochs (int or list of int): Epochs of fine-tuning, or of each stage. The last stage

@@ -14,7 +14,7 @@ from pyg_stkd.distill.check import dry
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.copies import copies_of
-from pyg_stkd.distill.training import Batch, of_models
+from pyg_stkd.distill.training import Batch, losses_of, of_models
 from pyg_stkd.prune.algorithm.adapters import StudentMaps, is_told, narrow_adapters, takers_of
 from pyg_stkd.prune.algorithm.parallel import apart
 from pyg_stkd.prune.pruner import Pruner
@@ -36,8 +36,7 @@ def maps_by_trial(distiller: Distiller, batch: Batch) -> StudentMaps:
     """
     asked = {loss: takers_of(loss) for loss in _untold(distiller)}
     with _first_inputs(asked) as seen, dry(distiller), apart(distiller), torch.enable_grad():
-        args, kwargs, target = batch
-        distiller(*args, target=target, **kwargs)
+        losses_of(distiller, batch)
     if not any(parameter.requires_grad for parameter in distiller.student.parameters()):
         return {}
     maps: StudentMaps = {}
@@ -76,7 +75,7 @@ def rehearse(distiller: Distiller, pruner: Pruner, batch: Batch, maps: StudentMa
         narrow_adapters(smaller, cutter, maps)
         cutter.shrink()
         with dry(smaller), apart(smaller):
-            smaller(*args, target=target, teacher=known, **rest)
+            losses_of(smaller, (args, {**rest, "teacher": known}, target))
     except Exception as error:  # whatever a loss raises
         raise ValueError(
             "The losses must be such that they can be computed when the student loses channels "

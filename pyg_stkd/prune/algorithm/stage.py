@@ -193,7 +193,7 @@ class Algorithm:
             return
         assert self._kinds is not None
         for batch, labelled in interleave(self.loader, stream, self.share):
-            item = self.unpack(batch) if labelled else self._kinds.read(batch, False).batch
+            item = self.unpack(batch) if labelled else self._kinds.read(batch, False)
             yield item, labelled
 
     def _losses(self) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pyg_stkd import checks
-from pyg_stkd.distill.training import Criterion, Unpack, batches_of, of_models, unpack
+from pyg_stkd.distill.training import Criterion, Unpack, batches_of, of_models, task_loss, unpack
 from pyg_stkd.prune.algorithm.compensate import add_means
 from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate
 from pyg_stkd.prune.masked.compact import plain_copy
@@ -77,7 +77,7 @@ def start_from(
     batches = None if calibration is None else [*batches_of(calibration, unpack, 1)]
     if batches == []:
         raise ValueError("'calibration' must give at least one batch (got none)")
-    if example is None and batches and not batches[0][1]:
+    if example is None and batches and not of_models(batches[0][1]):
         example = tuple(batches[0][0])
     scored = calibration is not None and criterion is not None
     if importance is None:
@@ -105,7 +105,7 @@ def start_from(
             pruner.step()
             continue
         whole = plain_copy(student)
-        pruner.step(criterion and (criterion(out, y) for out, y in outputs(student)))
+        pruner.step(criterion and (task_loss(criterion, out, y) for out, y in outputs(student)))
         add_means(student, whole, run)
         recalibrate(student, lambda: run(student))
     return pruner.compact().train()

@@ -105,6 +105,28 @@ def test_stages_prune_shrink_and_learn(granularity: Any) -> None:
     torch.testing.assert_close(small.eval()(batches()[0][0], EDGES), output(pruner))
 
 
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_other_nodes_of_a_graph_are_its_unlabelled_part(unlabelled: bool) -> None:
+    x, edge_index, y = batches()[0]
+    mask = torch.tensor([True, False, True, True, False, False])
+    data = Data(x=x, edge_index=edge_index, y=y.where(mask, -(10**9)), train_mask=mask)
+    more = {"unlabelled": [data]} if unlabelled else {}
+    losses = []
+    for loader, criterion in (
+        ([data], F.cross_entropy),
+        ([(x, edge_index, y)], lambda out, y: F.cross_entropy(out[mask], y[mask])),
+    ):
+        if not isinstance(loader[0], Data) and unlabelled:
+            more = {"unlabelled": [(x, edge_index)]}
+        distiller, pruner = make()
+        torch.manual_seed(5)
+        stages = distill_and_prune(
+            distiller, pruner, loader, criterion, optimizer=adam, epochs=2, **more
+        )
+        losses.append([(stage.losses, stage.unlabelled) for stage in stages])
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("granularity", ["channel", "weight"])
 def test_resumes_after_each_stage(tmp_path: Path, granularity: Any) -> None:
     options = {"granularity": granularity, "keep": (0.6, 0.4)}

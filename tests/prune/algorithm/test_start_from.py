@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_geometric.data import Data
 from torch_geometric.nn import GCN, GCNConv
 
 from pyg_stkd import Distiller
@@ -85,6 +86,18 @@ def test_kdis_scores_the_criterion_on_all_batches() -> None:
     magnitude = start_from(teacher, 0.4, calibration=batches())
     assert len(seen) == 3
     assert size(magnitude) <= 0.4 * size(teacher)
+
+
+def test_nodes_of_a_mask_are_scored_alone() -> None:
+    (x, edge_index, y), *_ = batches()
+    mask = torch.tensor([True, False, True, True, False, False])
+    data = Data(x=x, edge_index=edge_index, y=y.where(mask, -(10**9)), train_mask=mask)
+    student = start_from(gcn(), 0.4, calibration=[data], criterion=F.cross_entropy)
+    by_hand = start_from(
+        gcn(), 0.4, calibration=[(x, edge_index, y)],
+        criterion=lambda out, y: F.cross_entropy(out[mask], y[mask]),
+    )  # fmt: skip
+    assert torch.equal(student(x, edge_index), by_hand(x, edge_index))
 
 
 def test_means_and_statistics_are_those_of_the_calibration_batches() -> None:
