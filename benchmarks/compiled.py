@@ -4,10 +4,10 @@
     python benchmarks/compiled.py --only GAT lsp        # some of it
 
 A step of a pair of the papers is the forward pass of both models, the losses, the backward pass and
-Adam, eager and with the distiller compiled; graph breaks are counted, with their reasons. The parts
-are timed forward and backward beside what a user would compile without this package: the naive
-formula of LSP on edges sorted by target, and PyG's GATConv. One thread, CPU time, candidates in
-turn, compilation left out. Needs a C++ compiler.
+Adam, eager and with the distiller compiled; graph breaks are counted and listed with their reasons.
+The parts are timed forward and backward beside what a user would compile without this package: the
+naive formulas of the losses, PyG's GATConv, and the published EdgeConv and STGCN block. One thread,
+CPU time, candidates in turn, compilation left out. Needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ from typing import Any
 
 import torch
 import torch_geometric.nn
+from correlation import B, C, E, N, T, naive_scd, naive_tcd
+from edge_conv import block
 from harness import interleave, summary
 from primitives import naive_lsp
+from published_dgcnn import GridEdgeConv
 from scale import store
+from st_conv import neighbours
+from st_peers import PublishedBlock, laplacian
 from teacher_cache import proteins, shapes, traffic
 from torch import Tensor, nn
 
 import pyg_stkd.nn
-from pyg_stkd.functional import lsp
+from pyg_stkd.functional import lsp, spatial_correlation, temporal_correlation
 from pyg_stkd.graph import Graph
 from pyg_stkd.report import write_atomic
 
@@ -38,6 +43,8 @@ PAIRS = {"GAT": proteins, "DGCNN": shapes, "STGCN": traffic}
 # Nodes, edges, widths of teacher and student; those of PPI's batches, and of a larger graph.
 LSP = {"lsp, N 4,744": (4744, 128_000, 256, 68), "lsp, N 60,000": (60_000, 900_000, 128, 32)}
 CONV = {"GATConv 136 to 2x68": (136, 2, 68), "GATConv 1024 to 4x256": (1024, 4, 256)}
+EDGE, BLOCK = "DynamicEdgeConv 64 to 64, k=20", "STConv 64-16-64, N 228"
+CORRELATIONS = ("L_SCD", "L_TCD")
 STUDENT = "STGCN student"
 Step = Callable[[], Any]
 
@@ -126,19 +133,78 @@ def conv_steps(name: str) -> dict[str, Step]:
     }
 
 
+def edge_steps() -> dict[str, Step]:
+    """Return forward and backward of a dynamic edge convolution, ours and the published one."""
+    clouds, points = 8, 1024
+    x = torch.randn(clouds, 64, points, requires_grad=True)
+    flat = x.detach().transpose(1, 2).reshape(-1, 64).requires_grad_()
+    batch = torch.arange(clouds).repeat_interleave(points)
+    ours, theirs = pyg_stkd.nn.DynamicEdgeConv(block(64, 64), 20), GridEdgeConv(64, 64, 20)
+    rival, compiled = torch.compile(theirs, dynamic=False), torch.compile(ours, dynamic=False)
+    mine, others = [flat, *ours.parameters()], [x, *theirs.parameters()]
+    return {
+        "rival": lambda: torch.autograd.grad(rival(x).sum(), others),
+        "eager": lambda: torch.autograd.grad(ours(flat, batch).sum(), mine),
+        "compiled": lambda: torch.autograd.grad(compiled(flat, batch).sum(), mine),
+    }
+
+
+def block_steps() -> dict[str, Step]:
+    """Return forward and backward of a block of STGCN, ours and the published one."""
+    edges, x = neighbours(228), torch.randn(32, 12, 228, 64, requires_grad=True)
+    z, graph = x.detach().permute(0, 3, 1, 2).contiguous().requires_grad_(), Graph(edges, 228)
+    ours = pyg_stkd.nn.STConv(64, 16, 64, num_nodes=228)
+    theirs = PublishedBlock(64, (64, 16, 64), 3, 3, laplacian(edges, 228))
+    rival, compiled = torch.compile(theirs, dynamic=False), torch.compile(ours, dynamic=False)
+    mine, others = [x, *ours.parameters()], [z, *theirs.parameters()]
+    return {
+        "rival": lambda: torch.autograd.grad(rival(z).square().mean(), others),
+        "eager": lambda: torch.autograd.grad(ours(x, graph).square().mean(), mine),
+        "compiled": lambda: torch.autograd.grad(compiled(x, graph).square().mean(), mine),
+    }
+
+
+def correlation_steps(name: str) -> dict[str, Step]:
+    """Return forward and backward of a loss of sequences, ours and the naive formula."""
+    edges = torch.randint(N, (2, E))
+    graph = Graph(edges, N)
+    t = torch.randn(B, T, N, C) / 8
+    s = (t + torch.randn_like(t) / 30).requires_grad_()
+    if name == "L_SCD":
+        naive = lambda s, t: naive_scd(s, t, graph.edge_index)  # noqa: E731
+        loss = lambda s, t: spatial_correlation(s, t, graph)  # noqa: E731
+    else:
+        naive, loss = naive_tcd, temporal_correlation
+    rival, ours = torch.compile(naive, dynamic=False), torch.compile(loss, dynamic=False)
+    return {
+        "rival": lambda: torch.autograd.grad(rival(s, t), s),
+        "eager": lambda: torch.autograd.grad(loss(s, t), s),
+        "compiled": lambda: torch.autograd.grad(ours(s, t), s),
+    }
+
+
 def candidates() -> dict[str, Callable[[], dict[str, Step]]]:
     """Return what is measured by name."""
     every: dict[str, Callable[[], dict[str, Step]]] = {STUDENT: student_steps}
     every |= {name: lambda name=name: pair_steps(name) for name in PAIRS}  # type: ignore[misc]
     every |= {name: lambda name=name: lsp_steps(name) for name in LSP}  # type: ignore[misc]
     every |= {name: lambda name=name: conv_steps(name) for name in CONV}  # type: ignore[misc]
+    every |= {EDGE: edge_steps, BLOCK: block_steps}
+    for name in CORRELATIONS:
+        every[name] = lambda name=name: correlation_steps(name)  # type: ignore[misc]
     return every
 
 
 def breaks() -> dict[str, int]:
     """Return the reasons of graph breaks since the last reset, and how often each was met."""
-    found: Mapping[str, int] = torch._dynamo.utils.counters["graph_break"]
-    return {reason.strip().split("\n")[0]: count for reason, count in found.items()}
+    met: Mapping[str, int] = torch._dynamo.utils.counters["graph_break"]
+    found = {}
+    for text, count in met.items():
+        reason, *more = map(str.strip, text.strip().split("\n"))
+        where = [line.partition(":")[2].strip() for line in more if line.startswith("Developer")]
+        place = re.sub(r" at 0x[0-9a-f]+", "", where[0]) if where else ""
+        found[f"{reason} ({place})" if place else reason] = count
+    return found
 
 
 def measure(name: str, build: Callable[[], dict[str, Step]], repeats: int) -> dict[str, Any]:
@@ -191,11 +257,13 @@ def main() -> None:
             "breaks": str(sum(found.values())),
         }
         rows.append(row)
-        print(row, found, flush=True)
+        print(row, *(f"  {count} x {reason}" for reason, count in found.items()), sep="\n")
     if args.write:
         only = f" --only {' '.join(args.only)}" if args.only else ""
         command = f"python benchmarks/compiled.py{only} --write"
-        note = "Median CPU time of a call; breaks are those of all compilations, reasons in json."
+        met = sorted({reason for one in raw.values() for reason in one["breaks"]})
+        note = "Median CPU time of a call; breaks are those of all compilations. Their reasons: "
+        note += "; ".join(met or ["none was met"]) + "."
         store("compiled", rows, command, note, raw)
 
 

@@ -86,7 +86,7 @@ def candidates(device: str) -> dict[str, dict[str, Step]]:
     graph, pair = Graph(edge_index, N), (student, teacher)
     blocks = slice_blocks(graph, B * T)
     local, temporal = local_structure(rows(teacher), blocks), temporal_structure(teacher)
-    return {
+    work: dict[str, dict[str, Step]] = {
         SCD: {
             NAIVE: step(lambda s, t: naive_scd(s, t, edge_index), *pair),
             "lsp, a loop over slices": step(lambda s, t: loop(s, t, graph), *pair),
@@ -103,8 +103,14 @@ def candidates(device: str) -> dict[str, dict[str, Step]]:
                 lambda s: temporal_correlation(s, None, teacher_structure=temporal), student
             ),
         },
-        STUDENT: {"STGCN 64-16-64, forward + backward": student_step(edge_index, device)},
     }
+    naive = torch.compile(lambda s, t: naive_scd(s, t, edge_index), dynamic=False)
+    for part, formula in {SCD: naive, TCD: torch.compile(naive_tcd, dynamic=False)}.items():
+        compiled = step(formula, *pair)
+        if harness.runs(compiled):
+            work[part][f"{NAIVE}, torch.compile"] = compiled
+    own = {"STGCN 64-16-64, forward + backward": student_step(edge_index, device)}
+    return work | {STUDENT: own}
 
 
 def error(got: list[Tensor], naive: list[Tensor]) -> str:

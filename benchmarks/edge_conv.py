@@ -37,6 +37,7 @@ from pyg_stkd.nn.conv.edge_conv import DynamicEdgeConv
 from pyg_stkd.nn.models.dgcnn import DGCNN
 
 B, N = 8, 1024
+COMPILED = "published, torch.compile"
 Run = Callable[[], Any]
 # Name, candidates (ours first), and by candidate the bars of time and of memory.
 Case = tuple[str, dict[str, Run], dict[str, tuple[str, str]]]
@@ -100,10 +101,14 @@ def layers(width_in: int, width_out: int, k: int, device: str) -> Iterator[Case]
 
     title = f"EdgeConv {width_in} to {width_out}, k={k}"
     steps = {name: step(model, *inputs(name)) for name, model in models.items()}
-    peers = [name for name in models if name != "ours"]
+    compiled = step(torch.compile(grid, dynamic=False), *inputs("published"))
+    if harness.runs(compiled):
+        steps[COMPILED] = compiled
+    peers = [name for name in steps if name != "ours"]
     least = {64: "8x", 256: "9x"}.get(width_out, "") if width_in > 32 else ""
     bars = dict.fromkeys(peers, (least, "6x" if least else ""))
     yield f"{title}, train step", steps, bars
+    peers = [name for name in models if name != "ours"]
     for model in models.values():
         model.eval()
     runs = {name: forward(model, *inputs(name)) for name, model in models.items()}
@@ -119,6 +124,9 @@ def models(device: str) -> Iterator[Case]:
         sizes = [sum(p.numel() for p in model.parameters()) for model in (ours, grid)]
         assert sizes[0] == sizes[1], f"the peer has another size: {sizes}"
         runs = {"ours": step(ours.to(device), flat, batch), "published": step(grid.to(device), x)}
+        compiled = step(torch.compile(grid, dynamic=False), x)
+        if harness.runs(compiled):
+            runs[COMPILED] = compiled
         yield f"DGCNN {name}, train step", runs, {"published": ("3x" * (name == "student"), "")}
 
 

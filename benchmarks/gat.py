@@ -68,6 +68,9 @@ def main() -> None:
             "ours, Graph": step(ours.float(), x, graph, grad),
             "ours, edge_index": step(ours, x, edge_index, grad),
         }
+        compiled = step(torch.compile(theirs, dynamic=False), x, edge_index, grad)
+        if harness.runs(compiled):
+            candidates["PyG, torch.compile"] = compiled
         error32 = check(candidates, 1e-5)
         memory = {n: harness.peak_memory(run, args.device) for n, run in candidates.items()}
         times = harness.interleave(candidates, args.repeats, device=args.device)

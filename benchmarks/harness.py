@@ -38,6 +38,16 @@ def summary(seconds: Sequence[float]) -> tuple[float, float]:
     return 1e3 * median, 1e3 * (high - low)
 
 
+def runs(compiled: Callable[[], Any]) -> bool:
+    """Tell whether a call under torch.compile works here: it needs a C++ compiler."""
+    try:
+        compiled()
+    except Exception as reason:  # of many kinds, by platform
+        print(f"torch.compile is left out: {type(reason).__name__}")
+        return False
+    return True
+
+
 def peak_memory(fn: Callable[[], Any], device: str = "cpu") -> int:
     """Return the most bytes that torch's allocator held during a call, above those held before.
 

@@ -3,9 +3,9 @@
     python benchmarks/precision.py --seeds 5 --write
 
 The three pairs of the papers at a small size: the teacher is trained once in float32; students are
-distilled from the same start over the same batches, with the models under ``torch.autocast`` in
-bfloat16 or without (losses are in float32 either way). What was trained is kept in --out, and is
-not trained again.
+distilled from the same start over the same batches, with models and losses under
+``torch.autocast`` in bfloat16 or without (losses compute in float32 either way). What was trained
+is kept in --out, and is not trained again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF
 from pyg_stkd.metrics import masked_mae
 from pyg_stkd.nn import DGCNN, GAT, STGCN
-from pyg_stkd.report import write_atomic
+from pyg_stkd.report import interval, write_atomic
 
 STEPS = 12
 
@@ -199,7 +199,7 @@ def main() -> None:
     for name in args.only:
         kept = students(name, args.seeds, args.out / f"{name}.json")
         full, half = (kept[kind][: args.seeds] for kind in ("float32", "bfloat16"))
-        gap = statistics.mean(half) - statistics.mean(full)
+        gap = interval([b - a for a, b in zip(full, half, strict=True)])
         noise = statistics.stdev(full)
         rows.append(
             {
@@ -208,9 +208,10 @@ def main() -> None:
                 "teacher": f"{kept['teacher'][0]:.2f}",
                 "float32": f"{statistics.mean(full):.2f}",
                 "bfloat16": f"{statistics.mean(half):.2f}",
-                "difference": f"{gap:+.2f}",
+                "difference": f"{gap.mean:+.2f}",
+                "95 %": f"{gap.low:+.2f} to {gap.high:+.2f}",
                 "spread of seeds": f"{noise:.2f}",
-                "within": "yes" if abs(gap) <= noise else "no",
+                "within": "yes" if abs(gap.mean) <= noise else "no",
             }
         )
         raw[name] = kept
@@ -219,8 +220,8 @@ def main() -> None:
         only = "" if args.only == list(TASKS) else f" --only {' '.join(args.only)}"
         command = f"python benchmarks/precision.py --seeds {args.seeds}{only} --write"
         note = (
-            f"Means of {args.seeds} seeds; the spread is the standard deviation in float32. The "
-            "bar: the difference is within it."
+            f"Means of {args.seeds} seeds, the difference with its interval paired by seed; the "
+            "spread is the standard deviation in float32. The bar: the difference is within it."
         )
         store("precision", rows, command, note, raw)
 

@@ -78,16 +78,6 @@ def error(got: list[Tensor], correct: list[Tensor]) -> str:
     )
 
 
-def runs(compiled: Step) -> bool:
-    """Tell whether torch.compile works here: it needs a compiler."""
-    try:
-        compiled()
-    except Exception as reason:  # of many kinds, by platform
-        print(f"torch.compile is left out: {type(reason).__name__}")
-        return False
-    return True
-
-
 def lsp_candidates(name: str, device: str) -> tuple[dict[str, Step], dict[str, str]]:
     nodes, edges, copies, loops, wide, narrow = WORK[name]
     edge_index, num_nodes = make(nodes, edges, copies, loops)
@@ -110,7 +100,7 @@ def lsp_candidates(name: str, device: str) -> tuple[dict[str, Step], dict[str, s
         ),
     }
     compiled = step(torch.compile(naive_lsp, dynamic=False), [*pair, edge_index])
-    if runs(compiled):
+    if harness.runs(compiled):
         candidates[COMPILED] = compiled
     correct = reference(z_student, z_teacher, graph)
     double = [z.detach().double() for z in pair]

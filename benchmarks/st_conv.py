@@ -3,7 +3,7 @@
 Run ``python benchmarks/st_conv.py``. One thread, CPU seconds, candidates in turn, equal weights,
 forward + backward, for the blocks (not for the whole model) with a gradient for the input; the
 outputs are compared first. T = 12, widths 64-16-64, K = 3, the 8 nearest neighbours of random
-points as edges.
+points as edges. "Than compiled": how much faster than the peer under torch.compile.
 """
 
 from __future__ import annotations
@@ -69,15 +69,19 @@ def compare(
     error = float((out - expected).abs().max())
     assert error < 1e-4, f"{title}: outputs differ by {error}"
     runs = {"ours": step(ours, x, edges), "peer": step(peer, z, *([] if published else [edges]))}
+    both = step(torch.compile(peer, dynamic=False), z, *([] if published else [edges]))
+    if harness.runs(both):
+        runs["peer, torch.compile"] = both
     times = harness.interleave(runs, repeats)
     memory = {name: harness.peak_memory(run) for name, run in runs.items()}
-    (a, _), (b, _) = (harness.summary(times[name]["cpu"]) for name in runs)
+    a, b, *compiled = (harness.summary(times[name]["cpu"])[0] for name in runs)
     row = {
         "against": title,
         "ours ms": f"{a:.0f}",
         "peer ms": f"{b:.0f}",
         "faster": f"{b / a:.2f}x",
         "bar": f"{bar}x",
+        "than compiled": f"{compiled[0] / a:.2f}x" if compiled else "",
         "ours MB": f"{memory['ours'] / 1e6:.0f}",
         "peer MB": f"{memory['peer'] / 1e6:.0f}",
         "memory": f"{memory['ours'] / memory['peer']:.2f}x",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pyg_stkd.graph.arrays import Arrays, Index
 from pyg_stkd.graph.exporting import is_exporting
 from pyg_stkd.graph.order import fits_int32, is_sorted, pointers, sort, usable_in_training
 from pyg_stkd.graph.read import Size, as_pair, read, resolve_size
@@ -62,6 +63,7 @@ class Graph:
     rowptr: Tensor
     value: Tensor | None
     size: tuple[int, int]
+    arrays: Arrays  # what is made of a graph and kept with it holds these, not the graph
 
     def __init__(self, edge_index: Any, num_nodes: Size = None) -> None:
         edges, value, given_size = edges_of(edge_index)
@@ -94,13 +96,11 @@ class Graph:
         value = None if value is None else value.index_select(0, perm)
         row = row.contiguous()
         csr = pointers(row, size[1]), col.contiguous(), row
-        self._fill(size, csr, perm=perm, edge_index=edge_index, value=value)
+        self._fill(Arrays(size, csr), perm=perm, edge_index=edge_index, value=value)
 
     def _fill(
         self,
-        size: tuple[int, int],
-        csr: tuple[Tensor, Tensor, Tensor],
-        csc: tuple[Tensor, Tensor, Tensor] | None = None,
+        arrays: Arrays,
         *,
         perm: Tensor | None = None,
         edge_index: Tensor | None = None,
@@ -110,14 +110,13 @@ class Graph:
 
         A sub-class that makes :attr:`perm` and :attr:`edge_index` when asked for leaves them out.
         """
-        self.size, self.value = size, value
-        self._csr, self._csc = csr, csc
+        self.size, self.value, self.arrays = arrays.size, value, arrays
         self._derived: dict[tuple[Hashable, ...], Any] = {}
         if perm is not None:
             self.perm = perm
         if edge_index is not None:
             self.edge_index = edge_index
-            self.rowptr = csr[0].long()
+            self.rowptr = arrays.csr()[0].long()
 
     @classmethod
     def of(cls, edge_index: Any, num_nodes: Size = None) -> Graph:
@@ -157,24 +156,13 @@ class Graph:
         """In-degree of each target node."""
         return self.rowptr.diff()
 
-    def csr(self) -> tuple[Tensor, Tensor, Tensor]:
+    def csr(self) -> Index:
         """Return pointers, sources and targets in the index type of the kernels."""
-        return self._csr
+        return self.arrays.csr()
 
-    def csc(self) -> tuple[Tensor, Tensor, Tensor]:
+    def csc(self) -> Index:
         """Return the transpose: pointers per source, targets, each edge's place in the graph."""
-        if self._csc is None:
-            with usable_in_training():
-                transposed = self._transpose()
-            if is_exporting():  # which must not leave its stand-ins for tensors behind
-                return transposed
-            self._csc = transposed
-        return self._csc
-
-    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
-        _, col, row = self._csr
-        by_source, perm = sort(col)
-        return pointers(by_source, self.size[0]), row.index_select(0, perm), perm
+        return self.arrays.csc()
 
     def derived(self, kind: str, build: Callable[[], T], *options: Hashable, most: int = 0) -> T:
         r"""Return what is built of this graph, and keep it with the graph.
@@ -183,6 +171,8 @@ class Graph:
         (another graph with equal edges has its own), under its kind and options. It is a constant,
         for a graph does not change; it lives as long as the graph does, may serve training even
         where an evaluation built it, and stays behind where the graph is moved to another device.
+        It must not hold the graph (its arrays or tensors instead): in a circle, the memory of both
+        would wait for the garbage collector.
 
         Where no graph is at hand yet, what is kept follows it as nearly as it can: operators of
         spectral layers belong to one tensor object, at one version of its content
@@ -217,6 +207,12 @@ class Graph:
                 del kept[old]
         return found
 
+    def without_derived(self) -> Graph:
+        """Return the same graph without what was made of it, for that to hold."""
+        out = Graph.__new__(Graph)
+        out._fill(self.arrays, perm=self.perm, edge_index=self.edge_index, value=self.value)
+        return out
+
     def sort_edges(self, value: Tensor) -> Tensor:
         """Bring edge values from the order of the given :obj:`edge_index` into the graph's."""
         if value.size(0) != self.num_edges:
@@ -233,12 +229,8 @@ class Graph:
         out = Graph.__new__(Graph)
         with usable_in_training():
             # A derived graph becomes one by itself: nothing of it is left on the old device.
-            parts = [*self.csr(), *(() if self._csc is None else self._csc)]
-            moved = [part.to(device) for part in parts]
             out._fill(
-                self.size,
-                (moved[0], moved[1], moved[2]),
-                (moved[3], moved[4], moved[5]) if len(moved) > 3 else None,
+                self.arrays.to(device),
                 perm=self.perm.to(device),
                 edge_index=self.edge_index.to(device),
                 value=None if self.value is None else self.value.to(device),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd.graph.arrays import Arrays, Index
 from pyg_stkd.graph.graph import Graph
-from pyg_stkd.graph.order import fits_int32, usable_in_training
+from pyg_stkd.graph.order import fits_int32
 
 __all__ = ["HeadBlocks", "head_blocks"]
 
 
-class HeadBlocks:
+class HeadBlocks(Arrays):
     r"""The graph of (node, head) rows: an edge :math:`(j, h) \to (i, h)` for each edge and head.
 
     Features :math:`(N, H, F)` are :math:`(N \cdot H, F)` rows to it, so that one call of a
@@ -28,35 +29,25 @@ class HeadBlocks:
 
     def __init__(self, graph: Graph, heads: int) -> None:
         pointer, col, row = graph.csr()
-        if not fits_int32(*(count * heads for count in (*graph.size, graph.num_edges))):
+        num_src, num_dst = graph.size
+        if not fits_int32(*(count * heads for count in (num_src, num_dst, graph.num_edges))):
             pointer, col, row = pointer.long(), col.long(), row.long()
-        self.graph, self.heads = graph, heads
-        self._pointer, self._row, edge = _split(pointer, heads, col.numel())
-        head = self._row % heads
-        self._col = col.index_select(0, edge) * heads + head
+        self._base, self.heads = graph.arrays, heads
+        pointer, row, edge = _split(pointer, heads, col.numel())
+        head = row % heads
+        col = col.index_select(0, edge) * heads + head
         self.order = edge.mul_(heads).add_(head)
-        self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
+        super().__init__((num_src * heads, num_dst * heads), (pointer, col, row))
 
-    def csr(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pointers, source rows and target rows."""
-        return self._pointer, self._col, self._row
-
-    def csc(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the transpose: pointers, target rows and the place of each edge in the blocks."""
-        if self._transposed is None:
-            with usable_in_training():
-                self._transposed = self._transpose()
-        return self._transposed
-
-    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
-        heads, dtype = self.heads, self._col.dtype
-        pointer, row, perm = self.graph.csc()
+    def _transpose(self) -> Index:
+        heads, dtype = self.heads, self.csr()[1].dtype
+        pointer, row, perm = self._base.csc()
         pointer, bag, edge = _split(pointer.to(dtype), heads, row.numel())
         head = bag.remainder_(heads)
         row = row.to(dtype).index_select(0, edge)
         perm = perm.to(dtype).index_select(0, edge)
         # Edge e of head h lies behind the rows before its own, and h times its own row.
-        start = self.graph.csr()[0].to(dtype)
+        start = self._base.csr()[0].to(dtype)
         place = start.index_select(0, row).mul_(heads - 1).add_(perm)
         place += start.diff().index_select(0, row).mul_(head)
         return pointer, row.mul_(heads).add_(head), place

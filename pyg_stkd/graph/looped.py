@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pyg_stkd.graph.arrays import Arrays, Index
 from pyg_stkd.graph.graph import Graph
 from pyg_stkd.graph.order import pointers
 
@@ -38,7 +39,7 @@ class LoopedGraph(Graph):
 
     def __init__(self, base: Graph) -> None:
         pointer, col, row = base.csr()
-        self._base, size = base, base.size
+        size = base.size
         keep = row != col
         every = not torch.compiler.is_compiling() and bool(keep.all())
         perm = base.perm
@@ -54,15 +55,33 @@ class LoopedGraph(Graph):
         perm = _merge(place, perm, at, loops.long() + row.numel())
         csr = pointer, _merge(place, col, at, loops), _merge(place, row, at, loops)
         edge_index = torch.stack([csr[1], csr[2]]).long()
-        self._fill(size, csr, perm=perm, edge_index=edge_index)
-        self._loops = at
-        if every:
-            self._place, self._keep = place, None
+        arrays = LoopedArrays(base.arrays, csr, None if every else keep, place, at)
+        self._fill(arrays, perm=perm, edge_index=edge_index)
+
+
+class LoopedArrays(Arrays):
+    """The arrays of a graph with loops, whose transpose is made of that of its base.
+
+    Args:
+        base (Arrays): The arrays without loops, or with those that were there.
+        csr (tuple of Tensor): The arrays with a loop at each node.
+        keep (Tensor, optional): Which edges of the base are no loops. (default: all)
+        place (Tensor): Where those went.
+        loops (Tensor): Where the loops went.
+    """
+
+    def __init__(
+        self, base: Arrays, csr: Index, keep: Tensor | None, place: Tensor, loops: Tensor
+    ) -> None:
+        super().__init__(base.size, csr)
+        self._base, self._keep, self._loops = base, keep, loops
+        if keep is None:
+            self._place = place
         else:
-            self._place, self._keep = place.new_empty(keep.numel()), keep
+            self._place = place.new_empty(keep.numel())
             self._place[keep] = place
 
-    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _transpose(self) -> Index:
         pointer, row, perm = self._base.csc()
         if self._keep is not None:
             keep = self._keep.index_select(0, perm)

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pyg_stkd.graph.arrays import Arrays, Index
 from pyg_stkd.graph.graph import Graph
 from pyg_stkd.graph.order import fits_int32, usable_in_training
 
@@ -26,29 +27,21 @@ class SliceBlocks(Graph):
     """
 
     def __init__(self, base: Graph, num_slices: int) -> None:
-        pointer, col, row = base.csr()
-        num_src, num_dst = base.size
-        if not fits_int32(*(count * num_slices for count in (*base.size, base.num_edges))):
-            pointer, col, row = pointer.long(), col.long(), row.long()
-        csr = (
-            _tile_pointer(pointer, base.num_edges, num_slices),
-            _tile(col, num_src, num_slices),
-            _tile(row, num_dst, num_slices),
-        )
-        self._fill((num_src * num_slices, num_dst * num_slices), csr)
-        self._base, self._num_slices = base, num_slices
+        self._fill(SlicedArrays(base.arrays, num_slices))
+        # Not the graph itself, which keeps what is made here.
+        self._base, self._num_slices = base.without_derived(), num_slices
 
     @cached_property
     def edge_index(self) -> Tensor:  # type: ignore[override]
         """Edges, sorted by target; built only where someone asks for them."""
         with usable_in_training():
-            return torch.stack(self._csr[1:]).long()
+            return torch.stack(self.csr()[1:]).long()
 
     @cached_property
     def rowptr(self) -> Tensor:  # type: ignore[override]
         """Pointers as 64-bit integers."""
         with usable_in_training():
-            return self._csr[0].long()
+            return self.csr()[0].long()
 
     @cached_property
     def perm(self) -> Tensor:  # type: ignore[override]
@@ -58,27 +51,45 @@ class SliceBlocks(Graph):
 
     @property
     def num_edges(self) -> int:
-        return self._csr[1].numel()
+        return self.csr()[1].numel()
 
     @property
     def device(self) -> torch.device:
-        return self._csr[1].device
+        return self.csr()[1].device
 
     @property
     def degree(self) -> Tensor:
-        return self._csr[0].diff().long()
+        return self.csr()[0].diff().long()
 
-    def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+    def to(self, device: torch.device | str) -> Graph:
+        base = self._base.to(device)
+        return self if base is self._base else slice_blocks(base, self._num_slices)
+
+
+class SlicedArrays(Arrays):
+    """The arrays of all slices, made of those of one."""
+
+    def __init__(self, base: Arrays, num_slices: int) -> None:
+        pointer, col, row = base.csr()
+        (num_src, num_dst), num_edges = base.size, col.numel()
+        if not fits_int32(*(count * num_slices for count in (*base.size, num_edges))):
+            pointer, col, row = pointer.long(), col.long(), row.long()
+        csr = (
+            _tile_pointer(pointer, num_edges, num_slices),
+            _tile(col, num_src, num_slices),
+            _tile(row, num_dst, num_slices),
+        )
+        super().__init__((num_src * num_slices, num_dst * num_slices), csr)
+        self._base, self._num_slices = base, num_slices
+
+    def _transpose(self) -> Index:
         pointer, row, perm = self._base.csc()
-        num_edges, dtype = self._base.num_edges, self._csr[1].dtype
+        num_edges, dtype = row.numel(), self.csr()[1].dtype
         return (
             _tile_pointer(pointer.to(dtype), num_edges, self._num_slices),
             _tile(row.to(dtype), self._base.size[1], self._num_slices),
             _tile(perm, num_edges, self._num_slices),
         )
-
-    def to(self, device: torch.device | str) -> Graph:
-        return slice_blocks(self._base.to(device), self._num_slices)
 
 
 def slice_blocks(graph: Graph, num_slices: int) -> Graph:

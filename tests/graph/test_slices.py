@@ -100,3 +100,4 @@ def test_to_moves_the_base(device: torch.device) -> None:
     moved = slice_blocks(graph, 2).to(device)
     assert moved.device.type == device.type
     assert moved.edge_index.tolist() == [[1, 0, 3, 2], [0, 1, 2, 3]]
+    assert moved.to(device) is moved

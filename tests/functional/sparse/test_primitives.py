@@ -350,9 +350,9 @@ def test_transpose_is_built_for_derivatives_only() -> None:
     x.requires_grad_()
     with torch.no_grad():
         spmm(graph, sddmm(graph, x, x), x)
-    assert graph._csc is None
+    assert graph.arrays._csc is None
     sddmm(graph, x, x)
-    assert graph._csc is not None
+    assert graph.arrays._csc is not None
 
 
 def test_more_duplicates_than_the_matrix_has_places() -> None:
