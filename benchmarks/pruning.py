@@ -31,7 +31,7 @@ from pyg_stkd.nn.sequence.cheb_conv import ChebConv
 from pyg_stkd.nn.sequence.operators.graph_operator import propagate
 from pyg_stkd.nn.sequence.time_conv import TimeConv
 from pyg_stkd.prune import KDIS, Importance, Magnitude, Pruner, Random
-from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.masked.cost import count_flops
 
 NODES, STEPS = 170, 12

@@ -30,7 +30,7 @@ from pyg_stkd.prune.algorithm.parallel import apart, inner, wrapped_alike
 from pyg_stkd.prune.algorithm.random_numbers import RandomNumbers
 from pyg_stkd.prune.algorithm.rehearsal import maps_by_trial, needs_trial, rehearse
 from pyg_stkd.prune.algorithm.steps import check_calibration, fine_tune, measure, recalibrate
-from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.masked.processes import average, first, several
 from pyg_stkd.prune.masked.pruned import Pruned
 from pyg_stkd.prune.masked.snapshot import Snapshot

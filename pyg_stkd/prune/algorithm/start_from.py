@@ -12,7 +12,7 @@ from pyg_stkd import checks
 from pyg_stkd.distill.training import Criterion, Unpack, batches_of, of_models, task_loss, unpack
 from pyg_stkd.prune.algorithm.compensate import add_means
 from pyg_stkd.prune.algorithm.steps import check_calibration, recalibrate
-from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.masked.importance import KDIS, Importance, Magnitude
 from pyg_stkd.prune.pruner import Pruner
 from pyg_stkd.prune.structure.example import unwrap

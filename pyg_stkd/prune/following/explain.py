@@ -76,11 +76,12 @@ def explain(ports: Ports) -> Explanation:
         units = {ports.find(unit) for unit in channels}
         for reason in dict.fromkeys(first[unit] for unit in sorted(units) if unit in first):
             count = sum(first.get(unit) is reason for unit in units)
-            rows[name, reason.where, reason.why] = Row(
+            why = f"in train mode {reason.why}" if name in ports.in_training else reason.why
+            rows[name, reason.where, why] = Row(
                 name,
                 count,
                 _where(reason),
-                reason.why,
+                why,
                 FREED_BY.get(reason.kind, ""),
                 reason.is_natural,
             )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pyg_stkd.prune.following import follow
 from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.following.leaves import joins_layers
-from pyg_stkd.prune.structure.example import Example, evaluating, with_its_parameters
+from pyg_stkd.prune.structure.copies import with_its_parameters
+from pyg_stkd.prune.structure.example import Example, evaluating
 from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.prunable import class_name
 from pyg_stkd.prune.structure.registry import find_rule

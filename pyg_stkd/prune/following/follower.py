@@ -170,6 +170,21 @@ class Follower(TorchFunctionMode):
             for i in self._made_of.get(id(tensor), ()):
                 self.reasons[i] = replace(self.reasons[i], kind="natural")
 
+    def free(self, returned: list[Tensor]) -> set[str]:
+        """Return the names of the axes that may lose channels, if no more than this is returned."""
+        ports = self.ports
+        kept = {
+            ports.find(unit)
+            for tensor in returned
+            for axis in self.labels.of(tensor).values()
+            for unit in axis.channels
+        }
+        return {
+            name
+            for name, channels in ports.axes
+            if any(not ports.is_frozen(u) and ports.find(u) not in kept for u in channels)
+        }
+
     def _trace(self, call: Call, since: int) -> None:
         """Note of which kept channels results are made, unless parameters mix them again."""
         found = set(range(since, len(self.reasons)))

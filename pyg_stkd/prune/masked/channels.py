@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.compaction.compact import narrow, plain_copy, unmask
+from pyg_stkd.prune.compaction.trust import Trial, keep_what_fails
+from pyg_stkd.prune.compaction.verify import check_copy, in_float64
 from pyg_stkd.prune.following.attributes import remembered
 from pyg_stkd.prune.following.explain import Explanation, explain, refusal
 from pyg_stkd.prune.following.find import Sharpened, find_ports
-from pyg_stkd.prune.masked.compact import narrow, plain_copy, unmask
 from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import (
@@ -23,8 +25,6 @@ from pyg_stkd.prune.masked.model import (
 )
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
-from pyg_stkd.prune.masked.trust import Trial, keep_what_fails
-from pyg_stkd.prune.masked.verify import check_copy, in_float64
 from pyg_stkd.prune.masks.hooks import original_of, set_mask
 from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import Example

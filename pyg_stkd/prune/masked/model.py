@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.following.explain import Explanation
-from pyg_stkd.prune.masked.compact import plain_copy
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masks.hooks import Refresh, masked_names, original_of, refresh
 from pyg_stkd.prune.structure.layout import Group, named_originals

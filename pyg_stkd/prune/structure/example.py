@@ -6,7 +6,6 @@ import copy
 import inspect
 import random
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch_geometric.data.data import BaseData
-from torch_geometric.nn import MessagePassing
 
-__all__ = ["Example", "evaluating", "random_state", "unwrap", "with_its_parameters"]
+__all__ = ["Example", "evaluating", "random_state", "unwrap"]
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
@@ -72,33 +70,6 @@ class Example:
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Example:
         """Return an example of other tensors."""
         return Example(_mapped(self.inputs, change), self.call)
-
-
-def with_its_parameters(
-    model: nn.Module, others: Mapping[Tensor, nn.Parameter] | None = None
-) -> nn.Module:
-    """Return a copy to run: with the parameters of the model itself, and buffers of its own.
-
-    Args:
-        model (torch.nn.Module): The model.
-        others (mapping, optional): For some of its parameters those that stand in for them.
-
-    Example:
-        >>> norm = nn.BatchNorm1d(2)
-        >>> other = with_its_parameters(norm)
-        >>> other.weight is norm.weight, other.running_mean is norm.running_mean
-        (True, False)
-    """
-    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
-    for parameter, other in (others or {}).items():
-        memo[id(parameter)] = other
-    for module in model.modules():  # what there is most of to copy, said beforehand
-        if isinstance(module, MessagePassing):
-            memo[id(module.inspector)] = module.inspector
-        for value in vars(module).values():
-            if type(value) in (dict, OrderedDict, set) and not value:
-                memo[id(value)] = type(value)()
-    return copy.deepcopy(model, memo)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

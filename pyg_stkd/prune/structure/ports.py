@@ -91,6 +91,7 @@ class Ports:
         self._ignored = check_ignored(self._names, ignore)
         self.reasons: list[Reason] = []
         self.told: list[str] = []  # modules that a rule of the user's speaks for
+        self.in_training: set[str] = set()  # the axes that are kept for what train mode does alone
         if follow is None:
             check_parameters(model)
             out = self(model, None)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune import Magnitude, Pruner
 from pyg_stkd.prune.algorithm.compensate import add_means
-from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.compaction.compact import plain_copy
 
 
 class Noisy(nn.Linear):

@@ -23,7 +23,7 @@ from pyg_stkd.prune import KDIS, Magnitude, Pruner, distill_and_prune
 from pyg_stkd.prune.algorithm.adapters import narrow_adapters
 from pyg_stkd.prune.algorithm.compensate import add_means
 from pyg_stkd.prune.algorithm.steps import measure, recalibrate
-from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.compaction.compact import plain_copy
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
 

@@ -15,7 +15,7 @@ from torch_geometric.nn import GCN, GCNConv
 from pyg_stkd import Distiller
 from pyg_stkd.distill import SoftTargetLoss
 from pyg_stkd.prune import KDIS, Magnitude, Pruner, Random, start_from
-from pyg_stkd.prune.masked.compact import plain_copy
+from pyg_stkd.prune.compaction.compact import plain_copy
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2], [1, 2, 3, 4, 5, 0, 2, 0]])
 

@@ -70,7 +70,7 @@ def test_where_heads_are_pruned_channels_are_kept() -> None:
     }
 
 
-def test_a_run_is_in_eval_mode_and_leaves_neither_hooks_nor_random_numbers() -> None:
+def test_a_run_is_without_gradients_and_leaves_neither_hooks_nor_random_numbers() -> None:
     seen: list[tuple[bool, bool]] = []
 
     class Watched(Net):
@@ -80,7 +80,9 @@ def test_a_run_is_in_eval_mode_and_leaves_neither_hooks_nor_random_numbers() -> 
 
     model, state = Watched().train(), torch.get_rng_state()
     ports_of(model)
-    assert seen == [(False, False)]  # once, without gradients
+    # Once, and once more as its code asks for the mode, of which nothing comes.
+    assert seen == [(False, False), (True, False)]
+    assert not any(m.training for m in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from pyg_stkd.prune.structure.example import (
     evaluating,
     random_state,
     unwrap,
-    with_its_parameters,
 )
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
@@ -93,30 +91,6 @@ def test_call_must_be_a_function() -> None:
     with pytest.raises(TypeError, match="'call' must be a function of the model and the example"):
         Example((X,), call="encode")  # type: ignore[arg-type]
     assert Example((X,), lambda model, x: model).run(model := Echo()) is model
-
-
-def test_copies_share_parameters_and_nothing_that_a_run_changes() -> None:
-    class Counts(Net):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.seen, self.cache = nn.BatchNorm1d(3), [0], OrderedDict()
-
-        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-            self.seen[0] += 1
-            self.cache["x"] = x
-            return super().forward(self.norm(x), edge_index)
-
-    model = Counts()
-    other = with_its_parameters(model)
-    other.register_forward_hook(lambda *_: None)
-    other(X, EDGES)
-    assert all(a is b for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert model.norm.num_batches_tracked == 0
-    assert (model.seen, model.cache, len(model._forward_hooks)) == ([0], {}, 0)
-    stands_in = nn.Parameter(torch.zeros(3))
-    third = with_its_parameters(model, {model.norm.bias: stands_in})
-    assert third.norm.bias is stands_in
-    assert third.norm.weight is model.norm.weight
 
 
 def test_random_states_are_put_back() -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.compaction.compact import plain_copy
+from pyg_stkd.prune.compaction.locate import first_layer, gap_of, tolerance_of
+from pyg_stkd.prune.compaction.runs import Outputs, Runs, damped
 from pyg_stkd.prune.following.calls.call import tensors_of
-from pyg_stkd.prune.following.calls.removal import in_one_line
-from pyg_stkd.prune.masked.compact import plain_copy
-from pyg_stkd.prune.masked.locate import first_layer, gap_of, tolerance_of
 from pyg_stkd.prune.structure.example import Example, evaluating
 
 __all__ = ["Comparison", "Difference", "check_copy", "difference", "in_float64"]
 
 _MOST_OWN = 1e-4  # what a model may differ from itself, and still be compared
+_NOTICED = 1e4  # how much of a last bit is left of it in models that are compared damped
+_TRIES = 16  # of an epsilon of norms, between that of most and 1
 
 
 class Difference(NamedTuple):
@@ -35,10 +38,15 @@ class Difference(NamedTuple):
 
 
 class Comparison:
-    """Compares pairs of models in eval mode and, where that draws no random numbers, in train mode.
+    """Compares pairs of models in eval mode and in train mode.
 
     The pairs are copies of one model: where the outputs of a first pair are the same in both modes,
-    or train mode draws, the others are compared in eval mode alone.
+    the others are compared in eval mode alone. Random numbers stand still; where some are drawn
+    even so in train mode, more or fewer by one of the two, shapes are compared.
+
+    What the last bit of an input decides is no difference, as far as it is small. A model that
+    makes more of it in train mode, as by batch norms of features that are all but equal, is
+    compared with its norms damped.
 
     Args:
         example (Example): Inputs.
@@ -49,6 +57,7 @@ class Comparison:
         self.example = example
         self.tolerance = tolerance
         self._train = True  # whether train mode may tell more than eval mode
+        self._runs = Runs(example)
 
     def difference(self, masked: nn.Module, small: nn.Module) -> Difference | None:
         """Compare two models.
@@ -58,62 +67,74 @@ class Comparison:
             small (torch.nn.Module): The same without what is masked. Both are run, so they must
                 be copies.
         """
-        whole, part = self._run(masked, False), self._run(small, False)
-        found, mode = self._compare(masked, whole, part), "eval"
-        if found is None and self._train:
-            trained, mode = self._run(small, True), "train"  # the cheaper one first
-            self._train = not trained.draws and not trained.is_same(part, self.tolerance)
-            if self._train:
-                found = self._compare(masked, self._run(masked, True), trained)
+        part = self._runs.first(small, False)
+        found = self._compare(masked, self._runs.first(masked, False), part)
+        if found is not None:
+            return self._located(masked, small, found)
+        if not self._train:
+            return None
+        trained = self._runs.first(small, True)  # the cheaper one first
+        self._train = not trained.is_same(part, self.tolerance)
+        return self._in_training(masked, small, trained) if self._train else None
+
+    def _in_training(
+        self, masked: nn.Module, small: nn.Module, trained: Outputs
+    ) -> Difference | None:
+        whole = self._runs.first(masked.train(), True)
+        found = self._compare(masked, whole, trained)
         if found is None:
             return None
-        layer = first_layer(masked, small, self.example, self.tolerance)
-        return Difference(layer, f"in {mode} mode {found}")
+        own = self._runs.largest_own_gap(masked, whole) if whole.shapes == trained.shapes else 0.0
+        if own > whole.tolerance:
+            return self._in_training_damped(masked, small, found)
+        return self._located(masked, small, found)
 
-    def _run(self, model: nn.Module, training: bool) -> _Outputs:
-        state = torch.get_rng_state()
-        try:
-            with evaluating():
-                outs = tensors_of(self.example.run(model.train(training)))
-                return _Outputs(outs, not torch.equal(state, torch.get_rng_state()))
-        except Exception as error:  # whatever a model raises that does not run in this mode
-            return _Outputs([], False, in_one_line(error))
+    def _in_training_damped(
+        self, masked: nn.Module, small: nn.Module, found: str
+    ) -> Difference | None:
+        """Compare models of which a difference proves nothing, as rounding alone makes it.
 
-    def _compare(self, masked: nn.Module, whole: _Outputs, part: _Outputs) -> str | None:
+        So little is added beneath the roots of norms that the models still make much of a last bit,
+        and so of a fault, but less than is a difference.
+        """
+        low, high = 1e-5, 1.0
+        for _ in range(_TRIES):
+            eps = math.sqrt(low * high)
+            with damped(masked, eps), damped(small, eps):
+                whole = self._runs.run(masked, True)
+                own = self._runs.largest_own_gap(masked, whole)
+                if own > whole.tolerance:
+                    low = eps
+                elif own < _NOTICED * whole.last_bit:
+                    high = eps
+                else:
+                    fault = self._compare(masked, whole, self._runs.run(small, True))
+                    return None if fault is None else self._located(masked, small, fault)
+        return self._located(masked, small, found)
+
+    def _located(self, masked: nn.Module, small: nn.Module, found: str) -> Difference:
+        training = masked.training
+        with self._runs.numbers(training):
+            layer = first_layer(masked, small.train(training), self.example, self.tolerance)
+        return Difference(layer, f"in {'train' if training else 'eval'} mode {found}")
+
+    def _compare(self, masked: nn.Module, whole: Outputs, part: Outputs) -> str | None:
         """Say in what the outputs of the small model are others than those of the masked one."""
         if whole.error or part.error:
             return None if whole.error else part.error
         if len(whole.tensors) != len(part.tensors):
             return "the number of outputs differs"
+        # Random numbers of another count are others.
+        drawn = masked.training and whole.draws and not torch.equal(whole.state, part.state)
         for i, (x, y) in enumerate(zip(whole.tensors, part.tensors, strict=True)):
             if x.shape != y.shape:
                 return f"outputs of shape {list(x.shape)} become {list(y.shape)}"
             gap = gap_of(x, y)
-            if gap <= tolerance_of(x, self.tolerance):
+            if gap <= tolerance_of(x, self.tolerance) or drawn:
                 continue
-            if masked.training:  # statistics of a batch may make as much of an input's last bit
-                allowed = 10.0 * _own_gap(masked, _rounded(self.example), x, i)
-            else:  # what varies by itself, as by random iterations of a library
-                own = max(_own_gap(masked, self.example, x, i) for _ in range(3))
-                allowed = min(10.0 * own, _MOST_OWN)
-            if not gap <= allowed:
+            if not gap <= min(10.0 * self._runs.own_gap(masked, x, i), _most(x, masked.training)):
                 return f"outputs differ by {gap:.1e}"
         return None
-
-
-class _Outputs(NamedTuple):
-    """What a run returned, whether it drew random numbers, and what it raised."""
-
-    tensors: list[Tensor]
-    draws: bool
-    error: str = ""
-
-    def is_same(self, other: _Outputs, tolerance: float | None) -> bool:
-        """Tell whether all outputs are the same."""
-        return (self.error, len(self.tensors)) == (other.error, len(other.tensors)) and all(
-            x.shape == y.shape and gap_of(x, y) <= tolerance_of(x, tolerance)
-            for x, y in zip(self.tensors, other.tensors, strict=True)
-        )
 
 
 def difference(
@@ -164,14 +185,6 @@ def check_copy(model: nn.Module, example: Example) -> None:
             )
 
 
-def _rounded(example: Example) -> Example:
-    """Return an example whose floating-point numbers differ in their last bit."""
-    return example.mapped(
-        lambda x: x * (1.0 + torch.finfo(x.dtype).eps) if x.is_floating_point() else x
-    )
-
-
-def _own_gap(model: nn.Module, example: Example, x: Tensor, place: int) -> float:
-    """Return by how much an output differs in another run."""
-    with evaluating():
-        return gap_of(x, tensors_of(example.run(model))[place])
+def _most(x: Tensor, training: bool) -> float:
+    """Return the largest relative difference that may be a model's own."""
+    return _MOST_OWN if x.dtype == torch.float64 or not training else 100 * _MOST_OWN

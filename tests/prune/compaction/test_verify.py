@@ -14,7 +14,7 @@ from torch_geometric.nn import GCN, TransformerConv
 from torch_geometric.nn import Sequential as Chain
 
 from pyg_stkd.prune import Magnitude, Pruner, Random, register
-from pyg_stkd.prune.masked.verify import Comparison, difference
+from pyg_stkd.prune.compaction.verify import Comparison, difference
 from pyg_stkd.prune.structure import registry
 from pyg_stkd.prune.structure.example import Example
 
@@ -152,7 +152,7 @@ def test_train_mode_is_compared_at_the_floors_too() -> None:
     pruner = Pruner(InTrainMode(), Random(0), keep=0.6, example=(x,))
     (row,) = [row for row in pruner.explain() if not row.is_natural]
     assert row.name == "b"
-    assert row.why.startswith("the compacted model differs: in train mode outputs differ by")
+    assert row.why == "in train mode its result depends on channels that are gone"
     assert set(pruner.widths) == {"a"}
     # Where one channel is left, which no random half is: at the floors alone.
     pruner = Pruner(InTrainMode("floors"), Random(0), keep=0.6, example=(x,))
@@ -160,7 +160,7 @@ def test_train_mode_is_compared_at_the_floors_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inside", "trains"), [("none", [1, 0]), ("dropout", [1, 0]), ("centred", [2, 2])]
+    ("inside", "trains"), [("none", [0, 0]), ("dropout", [1, 0]), ("centred", [1, 2])]
 )
 def test_train_mode_is_run_again_only_where_it_tells_more(inside: str, trains: list[int]) -> None:
     torch.manual_seed(0)
@@ -172,25 +172,134 @@ def test_train_mode_is_run_again_only_where_it_tells_more(inside: str, trains: l
     assert [small.modes.count(True), masked.modes.count(True)] == trains
 
 
-def test_what_the_last_bit_decides_is_no_difference_in_train_mode() -> None:
-    class Steep(nn.Sequential):
-        """In train mode as steep as a batch norm of features that are all but equal."""
+@pytest.mark.parametrize("wrong", [False, True])
+def test_random_numbers_of_train_mode_hide_nothing(wrong: bool) -> None:
+    class Drops(Branches):
+        def forward(self, x: Tensor) -> Tensor:
+            x = nn.functional.dropout(self.a(x).relu(), 0.5, self.training)
+            x = torch.cat([self.b(x[:, :8]) * (1.0 + torch.rand_like(x)), x], dim=-1)
+            return self.out(x) * (1.5 if self.training and self.is_wrong else 1.0)
+
+    torch.manual_seed(0)
+    masked: Any = Drops()
+    masked.is_wrong = False
+    small = copy.deepcopy(masked)
+    small.is_wrong = wrong
+    found = difference(masked, small, Example((torch.randn(20, 8),)))
+    if wrong:
+        assert str(found).startswith("in train mode outputs differ by")
+    else:
+        assert found is None
+
+
+def test_what_is_drawn_even_so_is_compared_by_its_shape() -> None:
+    class Shuffles(nn.Linear):
+        cut, sign = 4, 1.0
 
         def forward(self, x: Tensor) -> Tensor:
             x = super().forward(x)
-            return (1e16 * x).sin() if self.training else x
+            if not self.training:
+                return x
+            return self.sign * x[torch.randperm(len(x) + self.cut) % len(x)]
 
+    masked = Shuffles(8, 4)
+    small = copy.deepcopy(masked)
+    example = Example((torch.randn(20, 8),))
+    assert difference(masked, small, example) is None
+    small.sign = -1.0  # as many numbers are drawn: they are the same ones
+    assert "in train mode outputs differ by" in str(difference(masked, small, example))
+    small.cut = 3  # other numbers are drawn, of which nothing can be said
+    assert str(difference(masked, small, example)) == (
+        "in train mode outputs of shape [24, 4] become [23, 4]"
+    )
+
+
+class Steep(nn.Sequential):
+    """In train mode as steep as it is told."""
+
+    slope = 1e16
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return (self.slope * x).sin() if self.training else x
+
+
+def test_what_the_last_bit_decides_is_no_difference_in_train_mode_as_far_as_it_is_small() -> None:
     torch.manual_seed(0)
     masked, example = Steep(nn.Linear(8, 4)).double(), Example((torch.randn(9, 8).double(),))
     small = copy.deepcopy(masked)
+    masked.slope = small.slope = 1e10
     with torch.no_grad():
-        small[0].bias.add_(1e-15)
+        small[0].bias.add_(2e-16)
     assert difference(masked, small, example) is None
+    with torch.no_grad():
+        small[0].bias.add_(1e-9)  # which eval mode does not tell from rounding
+    assert "in train mode" in str(difference(masked, small, example))
     with torch.no_grad():
         small[0].bias.add_(1e-3)
     assert "in eval mode" in str(difference(masked, small, example))
-    masked.train(), small.train()
     with torch.no_grad():
         small[0].bias.copy_(masked[0].bias)
+    masked.slope = small.slope = 1e16
     small.register_forward_hook(lambda module, args, out: -out if module.training else out)
-    assert difference(masked, small, example) is None  # nothing can be said of it
+    assert "in train mode" in str(difference(masked, small, example))  # nothing proves it
+
+
+class Chaotic(nn.Module):
+    """So many batch norms that train mode makes another output of another last bit."""
+
+    def __init__(self, layers: int, embeds: bool = False) -> None:
+        super().__init__()
+        self.inputs = nn.Embedding(20, 8) if embeds else nn.Identity()
+        self.lins = nn.ModuleList(nn.Linear(8, 8) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(8) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inputs(x)
+        for lin, norm in zip(self.lins, self.norms, strict=True):
+            x = norm(lin(x)).relu()
+        return x
+
+
+def rounded(model: Any) -> Any:
+    """Returns a model of other last bits."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.lins.parameters():
+            parameter.mul_(1.0 + 1e-15)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("layers", "least", "wrong"),
+    [
+        (100, 1e-9, ""),
+        (100, 1e-9, "norms.50"),
+        *(
+            pytest.param(200, 1e-2, wrong, marks=pytest.mark.full)
+            for wrong in ("", "lins.2", "norms.50", "norms.98")
+        ),
+    ],
+)
+def test_a_fault_of_train_mode_does_not_hide_where_rounding_is_blown_up(
+    layers: int, least: float, wrong: str
+) -> None:
+    torch.manual_seed(0)
+    masked, x = Chaotic(layers).double(), torch.randn(20, 8, dtype=torch.float64)
+    a, b, small = copy.deepcopy(masked), rounded(masked), rounded(masked)
+    assert float((a.train()(x) - b.train()(x)).detach().abs().max()) > least
+    if wrong:
+        layer = small.get_submodule(wrong)
+        layer.register_forward_hook(lambda m, args, out: 1.01 * out + 0.01 if m.training else out)
+    found = difference(masked, small, Example((x,)))
+    assert (found is not None) == bool(wrong)
+    if found is not None:
+        assert found.what.startswith("in train mode outputs differ by")
+    assert {norm.eps for model in (masked, small) for norm in model.norms} == {1e-5}
+
+
+@pytest.mark.full
+def test_rounding_is_blown_up_where_inputs_are_whole_numbers_too() -> None:
+    torch.manual_seed(0)
+    masked = Chaotic(200, embeds=True).double()
+    assert difference(masked, rounded(masked), Example((torch.arange(20),))) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from pyg_stkd.prune.following.find import Sharpened, find_ports
 from pyg_stkd.prune.masks.hooks import Refresh, remove_masks
 from pyg_stkd.prune.masks.skipping import stop_skipping
+from pyg_stkd.prune.structure.copies import copied
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Layout
 from pyg_stkd.prune.structure.ports import Ports
@@ -101,11 +101,11 @@ def plain_copy(model: nn.Module, skipping: bool = False) -> nn.Module:
             hooks = getattr(module, name)
             used = [(key, hook) for key, hook in hooks.items() if isinstance(hook, _PART_OF_IT)]
             memo[id(hooks)] = OrderedDict(used)
-    copied = copy.deepcopy(model, memo)
-    remove_masks(copied)
+    other: nn.Module = copied(model, memo)
+    remove_masks(other)
     if not skipping:
-        stop_skipping(copied)
-    return copied
+        stop_skipping(other)
+    return other
 
 
 def unmask(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/masked/trust.py: what was followed is tried, and kept where it fails."""
+"""Tests of pyg_stkd/prune/compaction/trust.py: what was followed is tried, or kept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.compaction.trust import Trial, keep_what_fails
 from pyg_stkd.prune.following.find import Sharpened
-from pyg_stkd.prune.masked.trust import Trial, keep_what_fails
 from pyg_stkd.prune.structure import registry
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Group

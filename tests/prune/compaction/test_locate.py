@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/masked/locate.py: gaps of tensors, and the first layer that differs."""
+"""Tests of pyg_stkd/prune/compaction/locate.py: gaps of tensors, the first layer that differs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.masked.compact import narrow, plain_copy
-from pyg_stkd.prune.masked.locate import first_layer, gap_of, tolerance_of
+from pyg_stkd.prune.compaction.compact import narrow, plain_copy
+from pyg_stkd.prune.compaction.locate import first_layer, gap_of, tolerance_of
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Layout
 from pyg_stkd.prune.structure.ports import Ports

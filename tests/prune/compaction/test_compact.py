@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/masked/compact.py: plain modules, and masks of other tools."""
+"""Tests of pyg_stkd/prune/compaction/compact.py: plain modules, and masks of other tools."""
 
 from __future__ import annotations
 
