@@ -10,10 +10,12 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyg_stkd import checks
+from pyg_stkd.graph.exporting import is_transforming
 
 __all__ = [
     "Cosine",
@@ -25,6 +27,9 @@ __all__ = [
     "RBF",
     "SquaredEuclidean",
 ]
+
+# From so many numbers on, their way to NumPy and back is nothing beside their median.
+_MANY = 1 << 12
 
 Measure = Literal["inner", "cosine", "squared_distance", "manhattan"]
 
@@ -147,11 +152,24 @@ class RBF(Kernel):
             return torch.exp(value * (-0.5 / self.sigma**2))
         if value.numel() == 0:
             return value
-        value_ = value.detach()
-        median = value_.median()
+        median, mean = _median(value.detach()), value.detach().mean()
         # Where every other edge is a self-loop the median is 0, and that width would be blind.
-        median = torch.where(median > 0, median, value_.mean())
-        return torch.exp(value * -0.5 / median.clamp(min=torch.finfo(value.dtype).tiny))
+        median = torch.where(median > 0, median, mean)
+        return torch.exp(value * (-0.5 / median.clamp(min=torch.finfo(value.dtype).tiny)))
+
+
+def _median(value: Tensor) -> Tensor:
+    """Return the median, the lower one of two, as Tensor.median does; with NaN, another one.
+
+    NumPy partitions with wide instructions, in a tenth of the time.
+    """
+    plain = type(value) is Tensor and value.dtype in (torch.float32, torch.float64)
+    if not plain or value.device.type != "cpu" or value.numel() < _MANY:
+        return value.median()
+    if torch.compiler.is_compiling() or is_transforming():
+        return value.median()
+    middle = (value.numel() - 1) // 2
+    return torch.tensor(np.partition(value.numpy(), middle, axis=None)[middle])
 
 
 class SquaredEuclidean(Kernel):

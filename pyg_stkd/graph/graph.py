@@ -64,6 +64,8 @@ class Graph:
     value: Tensor | None
     size: tuple[int, int]
     arrays: Arrays  # what is made of a graph and kept with it holds these, not the graph
+    # Whether it is used again: what helps later uses alone is not made of a graph that is not.
+    lasting: bool = True
 
     def __init__(self, edge_index: Any, num_nodes: Size = None) -> None:
         edges, value, given_size = edges_of(edge_index)

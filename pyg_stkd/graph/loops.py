@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from pyg_stkd.graph.graph import Graph
 
@@ -12,7 +13,7 @@ __all__ = ["add_loops", "drop_loops"]
 def drop_loops(graph: Graph) -> Graph:
     """Return the graph without its self-loops."""
     col, row = graph.edge_index
-    return Graph(graph.edge_index[:, col != row], graph.size)
+    return _of(graph, graph.edge_index[:, col != row])
 
 
 def add_loops(graph: Graph) -> Graph:
@@ -21,4 +22,10 @@ def add_loops(graph: Graph) -> Graph:
     bare = torch.ones(graph.num_nodes, dtype=torch.bool, device=graph.device)
     bare[row[col == row]] = False
     loops = bare.nonzero().view(-1).expand(2, -1)
-    return Graph(torch.cat([graph.edge_index, loops], dim=1), graph.size)
+    return _of(graph, torch.cat([graph.edge_index, loops], dim=1))
+
+
+def _of(graph: Graph, edge_index: Tensor) -> Graph:
+    out = Graph(edge_index, graph.size)
+    out.lasting = graph.lasting
+    return out

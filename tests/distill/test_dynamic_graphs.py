@@ -72,3 +72,39 @@ def test_known_captures_keep_no_graph_of_the_student() -> None:
         seen.add(len(known.graphs._graphs) + len(known.graphs._derived))
     assert seen == {1}
     assert not known["convs.1"][0].memo
+
+
+@pytest.mark.filterwarnings("ignore:.*is blind here")
+def test_the_teacher_is_measured_again_on_new_edges_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyg_stkd.distill.losses.structure as module
+
+    batch = torch.arange(3).repeat_interleave(torch.tensor([9, 30, 12]))
+    pos = torch.randn(51, 3)
+    student = model(k=3, width=4)
+    kernel = kernels.RBF(sigma="median")
+    loss = LSPLoss("convs.1", "convs.1", kernel, "union", normalize="l2")
+    distiller = Distiller(model(k=5, width=8), student, [loss]).eval()
+    known = distiller.capture_teacher(pos, batch)
+    made, seen = [], []
+    measured, extended = module.measured, module.extended_structure
+    monkeypatch.setattr(module, "measured", lambda *args: made.append(1) or measured(*args))
+    monkeypatch.setattr(
+        module, "extended_structure", lambda *args: seen.append(args[2]) or extended(*args)
+    )
+    for _ in range(4):
+        torch.nn.init.normal_(student.convs[0].nn.lins[0].weight)  # other neighbours each time
+        gradients = []
+        for teacher in (known, None):
+            value = distiller(pos, batch, teacher=teacher)[1]["lsp"]
+            gradients.append((value, *torch.autograd.grad(value, student.convs[1].parameters())))
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert made == [1]
+    assert len(seen) == 3  # the first time, features are looked at
+    for graph in seen:
+        assert graph.known is seen[0].known
+        assert 0 < graph.more.num_edges < 51 * 3
+        assert not graph.lasting
+        assert not [key for key in graph._derived if key[0] in ("unordered", "both ways")]
+    (memo,) = known["convs.1"][0].memo.values()
+    assert memo[2].numel() == seen[0].known.num_edges + 51

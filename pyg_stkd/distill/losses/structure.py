@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from pyg_stkd import checks
@@ -15,9 +17,16 @@ from pyg_stkd.distill.recording.reading.inputs import is_edge_index
 from pyg_stkd.distill.recording.remembered import remembered
 from pyg_stkd.distill.recording.typed_ends import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
-from pyg_stkd.functional.structures.local import structure_loss, structures
+from pyg_stkd.functional.structures.extended_structure import (
+    can_extend,
+    extended_structure,
+    measured,
+)
+from pyg_stkd.functional.structures.local import scores_and_structure, structure_loss
+from pyg_stkd.functional.structures.prepared import has_bound
 from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
+from pyg_stkd.graph.extended import ExtendedGraph, simple
 from pyg_stkd.graph.graph import OfGraph
 from pyg_stkd.graph.loops import add_loops, drop_loops
 from pyg_stkd.graph.slices import slice_blocks
@@ -189,7 +198,9 @@ class LSPLoss(DistillationLoss):
             graph = slice_blocks(base, slices)
             s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
         structure = None
-        if lasting:
+        if isinstance(graph, ExtendedGraph) and can_extend(t, self.kernel, self.normalize):
+            structure = self._extended(teacher, t, graph)
+        elif lasting:
             options = "local structure", self.normalize, t.dtype
             structure = remembered(
                 teacher,
@@ -203,9 +214,12 @@ class LSPLoss(DistillationLoss):
         self._looks[0] += 1
         if structure is None and self._looks[0] > _LOOKS and self._looks[0] % _EVERY:
             # As lsp would, but for a look at whether the kernel is blind.
-            both = structures(s, t, graph, self.kernel, self.normalize)
+            both = scores_and_structure(s, t, graph, self.kernel, self.normalize)
             inputs: dict[str, Tensor | None] = {"z_student": s, "z_teacher": t}
-            return structure_loss(graph, *both, self.direction, self.reduction, nodes, inputs)
+            bounded = has_bound(self.kernel)
+            return structure_loss(
+                graph, *both, self.direction, self.reduction, nodes, inputs, bounded=bounded
+            )
         return lsp(
             s,
             t if structure is None else None,
@@ -217,6 +231,22 @@ class LSPLoss(DistillationLoss):
             nodes=nodes,
             teacher_structure=structure,
         )
+
+    def _extended(self, teacher: Capture, t: Tensor, graph: ExtendedGraph) -> Tensor | None:
+        """Return the teacher's structure on a union, of distances on its own graph made before."""
+        made = remembered(
+            teacher,
+            (self, "distances"),
+            graph.known,
+            ("distances", t.dtype),
+            self.kernel,
+            lambda: measured(t, graph.known),
+            (graph.known, 1),
+        )
+        if made is None:
+            return None
+        with torch.no_grad():
+            return extended_structure(t, made, graph, self.kernel)
 
     def _aligned(self, student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
         s, t = align(student, teacher, rows=False)
@@ -270,13 +300,20 @@ def _common(student: Capture, teacher: Capture, cache: GraphCache, always: bool)
         return student.graph
     a = student.graph
     b = a if teacher.edge_index is student.edge_index else teacher.graph
+    unite: Callable[[Graph, Graph], Graph] = union_edges
+    if teacher.frozen and teacher.graphs.holds(b) and not teacher.graphs.holds(a):
+        unite = _extended
     if always:
-        return cache.derive("union", union_edges, a, b)
-    return a if a is b else cache.derive("shared", _shared, a, b)
+        return cache.derive("union", unite, a, b)
+    return a if a is b else cache.derive("shared", partial(_shared, unite), a, b)
 
 
-def _shared(a: Graph, b: Graph) -> Graph:
-    return a if same_edges(a, b) else union_edges(a, b)
+def _shared(unite: Callable[[Graph, Graph], Graph], a: Graph, b: Graph) -> Graph:
+    return a if same_edges(a, b) else unite(a, b)
+
+
+def _extended(a: Graph, b: Graph) -> Graph:
+    return ExtendedGraph(simple(b), a)
 
 
 def _is_word(graph: Any) -> bool:

@@ -262,10 +262,12 @@ class Capture:
                 f"({', '.join(self.context) or 'none'}) hold an edge_index or adj_t; give the loss "
                 f"one (graph=...)"
             )
+        # A graph that is built in each call is another one in the next.
         own = find_edge_index(self.inputs) is not None
+        lasting = own or edge_index is not self.built
         whole = self.restricted is None and self.centres is None
         if own and whole and is_plain(self.inputs, self.value):
-            return self._graphs.get(edge_index, self.num_nodes)
+            return self._graphs.get(edge_index, self.num_nodes, lasting)
         sources = num_sources(self.inputs)
         if self.restricted is None and (self.bipartite or sources not in (None, self.num_nodes)):
             raise ValueError(
@@ -274,7 +276,7 @@ class Capture:
             )
         if self.restricted is None and self.centres is None:
             self._check_nodes()
-        return self._graphs.get(edge_index, self.num_nodes)
+        return self._graphs.get(edge_index, self.num_nodes, lasting)
 
     @cached_property
     def bipartite(self) -> bool:

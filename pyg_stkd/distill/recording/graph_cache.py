@@ -35,13 +35,14 @@ class GraphCache:
         self._kept: list[Graph] = []
         self._derived: OrderedDict[Hashable, tuple[tuple[Graph, ...], Graph]] = OrderedDict()
 
-    def get(self, edge_index: Any, num_nodes: int) -> Graph:
-        """Return the graph of :obj:`edge_index`, built if need be."""
+    def get(self, edge_index: Any, num_nodes: int, lasting: bool = True) -> Graph:
+        """Return the graph of :obj:`edge_index`, built if need be: for one use if not lasting."""
         graph = self.find(edge_index, num_nodes)
         if graph is not None:
             return graph
         graph = Graph.of(edge_index, num_nodes)
-        self._graphs = [*self._graphs, (_Given(edge_index), num_nodes, graph)]
+        graph.lasting = lasting
+        self._graphs = [*self._graphs, (_Given(edge_index, graph), num_nodes, graph)]
         self._graphs = self._graphs[-self.size :]
         return graph
 
@@ -108,10 +109,10 @@ class LayeredCache(GraphCache):
         found = self._known.find(edge_index, num_nodes)
         return self._own.find(edge_index, num_nodes) if found is None else found
 
-    def get(self, edge_index: Any, num_nodes: int) -> Graph:
-        """Return the graph of :obj:`edge_index`, built if need be."""
+    def get(self, edge_index: Any, num_nodes: int, lasting: bool = True) -> Graph:
+        """Return the graph of :obj:`edge_index`, built if need be: for one use if not lasting."""
         found = self._known.find(edge_index, num_nodes)
-        return self._own.get(edge_index, num_nodes) if found is None else found
+        return self._own.get(edge_index, num_nodes, lasting) if found is None else found
 
     def holds(self, graph: Graph) -> bool:
         """Tell whether this very graph is in one of both."""
@@ -129,10 +130,15 @@ class LayeredCache(GraphCache):
 class _Given:
     """What a graph was built from: a copy of the edges, else the object itself."""
 
-    def __init__(self, edge_index: Any) -> None:
+    def __init__(self, edge_index: Any, graph: Graph) -> None:
         self.plain = _is_plain(edge_index)
-        # Not every write is counted in the version of a tensor: those to its memory are not.
-        self.value = edge_index.clone() if self.plain else edge_index
+        self.value = edge_index
+        if self.plain:
+            # Not every write is counted in the version of a tensor: those to its memory are not.
+            # The graph has a copy of what came in its order.
+            kept = graph.edge_index
+            same = kept.dtype == edge_index.dtype and torch.equal(kept, edge_index)
+            self.value = kept if same else edge_index.clone()
         self.version = _version(edge_index)
 
     def equals(self, edge_index: Any) -> bool:

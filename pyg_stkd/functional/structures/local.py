@@ -8,25 +8,24 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
-from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
 from pyg_stkd.functional.sparse.sparse_ops import compute_dtype, reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
 from pyg_stkd.functional.structures.divergence import (
     Direction,
     check_finite,
     common_dtype,
-    divergence,
     given_structure,
 )
-from pyg_stkd.functional.structures.prepared import Normalize, for_softmax
+from pyg_stkd.functional.structures.local_divergence import (
+    local_divergence,
+    structure_of_scores,
+)
+from pyg_stkd.functional.structures.prepared import Normalize, for_softmax, has_bound
 from pyg_stkd.functional.structures.similarity import checked_similarity, graph_of
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 
-__all__ = ["local_structure", "lsp", "structure_loss", "structures"]
-
-# Up to so many edges, both structures are made at once: there, what counts is the number of calls.
-_FEW = 1 << 12
+__all__ = ["local_structure", "lsp", "scores_and_structure", "structure_loss"]
 
 _DEFAULT_KERNEL = RBF()
 
@@ -142,40 +141,36 @@ def lsp(
         raise ValueError("Exactly one of 'z_teacher' and 'teacher_structure' must be given")
     if z_teacher is not None:
         _check_teacher(z_student, z_teacher)
-        student, teacher = structures(z_student, z_teacher, graph, kernel, normalize)
+        student, teacher = scores_and_structure(z_student, z_teacher, graph, kernel, normalize)
         with torch.no_grad():
             _warn_if_blind(graph, teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
         shape = [graph.num_edges]
         teacher = given_structure(teacher_structure, shape, "a value for each edge")
-        student = _structure(z_student, graph, kernel, normalize)
+        student = _scores(z_student, graph, kernel, normalize)
     inputs = {"z_student": z_student, "z_teacher": z_teacher}
     inputs["teacher_structure"] = teacher_structure
-    return structure_loss(graph, student, teacher, direction, reduction, nodes, inputs)
+    return structure_loss(
+        graph, student, teacher, direction, reduction, nodes, inputs, bounded=has_bound(kernel)
+    )
 
 
-def structures(
+def scores_and_structure(
     z_student: Tensor, z_teacher: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the structures of both, as logarithms; that of the teacher is a constant.
+    """Return the scores of the student, and the structure of the teacher as logarithms, a constant.
 
     They have the precision in which they were computed, so that small differences keep it.
 
     Example:
         >>> z, graph = torch.tensor([[0.0], [0.0], [9.0]]), Graph(torch.tensor([[1, 2], [0, 0]]))
-        >>> [x.exp() for x in structures(z, 2 * z, graph, RBF())]
-        [tensor([0.7311, 0.2689]), tensor([0.7311, 0.2689])]
+        >>> [x.exp() for x in scores_and_structure(z, z, graph, RBF())]
+        [tensor([2.7183, 1.0000]), tensor([0.7311, 0.2689])]
     """
-    s = _scores(z_student, graph, kernel, normalize)
     with torch.no_grad():
-        t = _scores(z_teacher, graph, kernel, normalize)
-    # A compiler would compile once more for the graphs on the other side of the limit.
-    few = not torch.compiler.is_compiling() and graph.num_edges <= _FEW
-    if few and s.dtype == t.dtype:
-        student, teacher = segment_log_softmax(graph, torch.stack([s, t], dim=1)).unbind(dim=1)
-        return student, teacher.detach()
-    return segment_log_softmax(graph, s), segment_log_softmax(graph, t)
+        teacher = _structure(z_teacher, graph, kernel, normalize)
+    return _scores(z_student, graph, kernel, normalize), teacher
 
 
 def structure_loss(
@@ -186,18 +181,33 @@ def structure_loss(
     reduction: str = "node",
     nodes: Tensor | None = None,
     inputs: dict[str, Tensor | None] | None = None,
+    *,
+    bounded: bool = False,
 ) -> Tensor:
-    """Return the loss of two structures; :obj:`inputs` are what they came from.
+    """Return the loss of the student's scores and the teacher's structure.
 
-    Errors name them, and the loss has their dtype.
+    Args:
+        graph (Graph): The edges.
+        student (Tensor): The scores, of which the softmax is taken.
+        teacher (Tensor): The structure, as logarithms.
+        direction (str): As in :func:`lsp`. (default: :obj:`"student"`)
+        reduction (str): As in :func:`lsp`. (default: :obj:`"node"`)
+        nodes (Tensor, optional): As in :func:`lsp`. (default: all)
+        inputs (dict, optional): What both came from: errors name it, and the loss has its dtype.
+            (default: both themselves)
+        bounded (bool): Whether the scores are known to lie in :math:`[0, 1]`.
+            (default: :obj:`False`)
 
     Example:
         >>> graph = Graph(torch.tensor([[1, 2], [0, 0]]))
-        >>> s, t = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
+        >>> s, t = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75]).log()
         >>> round(structure_loss(graph, s, t).item(), 4)
         0.0479
     """
-    loss = _mean(graph, divergence(student, teacher, direction), nodes, reduction)
+    per_node = local_divergence(
+        graph, student, teacher, direction, bounded=bounded, total=nodes is None
+    )
+    loss = _mean(graph, per_node, nodes, reduction)
     inputs = inputs or {"student": student, "teacher": teacher}
     loss = loss.to(common_dtype(*inputs.values()))
     check_finite(loss, "local", **inputs)
@@ -205,18 +215,19 @@ def structure_loss(
 
 
 def _structure(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
-    return segment_log_softmax(graph, _scores(z, graph, kernel, normalize))
+    return structure_of_scores(graph, _scores(z, graph, kernel, normalize), has_bound(kernel))
 
 
 def _scores(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
     return for_softmax(z, kernel, lambda z: checked_similarity(z, graph, kernel, normalize))
 
 
-def _mean(graph: Graph, term: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:
+def _mean(graph: Graph, per_node: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:
+    """Return the mean of the divergences of nodes, of which without nodes the sum is given."""
     if nodes is None:
         count = graph.num_nodes if reduction == "node" else graph.num_edges
-        return term.sum() / max(1, count)
-    per_node, degree = segment_sum(graph, term), graph.degree
+        return per_node / max(1, count)
+    degree = graph.degree
     if nodes.dtype == torch.bool:  # no shape depends on the mask: torch.compile takes it
         total = per_node.masked_fill(~nodes, 0).sum()
         counted = nodes if reduction == "node" else degree.masked_fill(~nodes, 0)

@@ -16,6 +16,7 @@ from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index,
 from pyg_stkd.functional.structures.prepared import lost_digits
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.both_ways import both_ways
+from pyg_stkd.graph.unordered import unordered
 
 __all__ = ["square_distance"]
 
@@ -31,8 +32,12 @@ def square_distance(graph: Graph, z: Tensor) -> Tensor:
         col, row = graph.edge_index if is_transforming() else graph.csr()[1:]
         return (z.index_select(0, row) - z.index_select(0, col)).square().sum(dim=-1)
     # A compiler traces tensors only; it does the sums of the backward pass by itself.
-    reused = None if torch.compiler.is_compiling() else graph
-    return _SquareDistance.apply(z, reused, *graph_index(graph, z)).clamp(min=0)
+    if torch.compiler.is_compiling():
+        return _SquareDistance.apply(z, None, None, *graph_index(graph, z)).clamp(min=0)
+    pairs, place = unordered(graph) if graph.lasting else (None, None)
+    if pairs is None:
+        return _SquareDistance.apply(z, graph, None, *graph_index(graph, z))
+    return _SquareDistance.apply(z, pairs, place, *graph_index(pairs, z))
 
 
 _library = torch.library.Library("pyg_stkd", "FRAGMENT")
@@ -98,23 +103,30 @@ def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
 
 
 class _SquareDistance(torch.autograd.Function):
-    """The distance from norms and products, in place on few arrays."""
+    """The distance from norms and products, in place on few arrays.
+
+    With :obj:`place`, the graph is one of pairs of nodes, and the distances those at these places.
+    """
 
     @staticmethod
-    def forward(ctx, z, graph, *index):  # type: ignore[no-untyped-def]
-        ctx.graph = graph
+    def forward(ctx, z, graph, place, *index):  # type: ignore[no-untyped-def]
+        ctx.graph, ctx.place = graph, place
         if graph is None:
             out, lost = torch.ops.pyg_stkd.square_distance(list(index), z)
             ctx.save_for_backward(z, lost, *index)
-        else:
-            moved = _centre(z)
-            out, ctx.lost = _measure(index, z, moved)
-            ctx.save_for_backward(z, moved, *index)
-        return out
+            return out
+        moved = _centre(z)
+        out, ctx.lost = _measure(index, z, moved)
+        ctx.save_for_backward(z, moved, *index)
+        out.clamp_(min=0)
+        return out if place is None else out.index_select(0, place)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         z, other, *index = ctx.saved_tensors
+        if ctx.place is not None:
+            of_pair = grad.new_zeros(ctx.graph.num_edges)
+            grad = of_pair.index_add(0, ctx.place, grad)
         if ctx.graph is None:
             out = torch.ops.pyg_stkd.square_distance_backward(index, grad, z, other)
         elif torch.is_grad_enabled():
@@ -124,7 +136,7 @@ class _SquareDistance(torch.autograd.Function):
             out = _pull(ctx.graph, -2 * grad.to(wide.dtype), wide - wide.mean(dim=0)).to(z.dtype)
         else:
             out = _pull(ctx.graph, -2 * grad, other)
-        return out, *[None] * (1 + len(index))
+        return out, *[None] * (2 + len(index))
 
 
 def _wide(z: Tensor) -> Tensor:
@@ -145,8 +157,20 @@ def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
     """Return sum_e w_e (z_j - z_i) over the edges at each node, in and out, in one sweep."""
     if z.numel() == 0 or weight.numel() == 0:
         return torch.zeros_like(z)
+    if not graph.lasting:
+        return _pull_once(graph, weight, z.contiguous())
     pointer, node, place = both_ways(graph)
     col = graph.csr()[1]
     total = torch.ops.pyg_stkd.segment_sum(graph.csr()[0], weight).index_add_(0, col, weight)
     weight = torch.cat([weight, total.neg_()]).index_select(0, place)
     return weighted_sum(pointer, node, weight, z.contiguous())
+
+
+def _pull_once(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
+    """Do the same in two sweeps, for which less is made of the graph."""
+    (pointer, col, _), (pointer_t, row, perm) = graph.csr(), graph.csc()
+    back = weight.index_select(0, perm)
+    total = torch.ops.pyg_stkd.segment_sum(pointer, weight)
+    total += torch.ops.pyg_stkd.segment_sum(pointer_t, back)
+    out = weighted_sum(pointer, col, weight, z).add_(weighted_sum(pointer_t, row, back, z))
+    return out.addcmul_(total[:, None], z, value=-1)

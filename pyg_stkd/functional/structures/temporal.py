@@ -18,8 +18,9 @@ from pyg_stkd.functional.structures.divergence import (
     given_structure,
 )
 from pyg_stkd.functional.structures.pairwise import pairwise
-from pyg_stkd.functional.structures.prepared import Normalize, for_softmax, mapped
+from pyg_stkd.functional.structures.prepared import Normalize, for_softmax, mapped, prepared
 from pyg_stkd.functional.structures.sequences import check_pair
+from pyg_stkd.functional.structures.step_distance import few_steps, step_distances
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 
@@ -146,12 +147,16 @@ def temporal_correlation(
 def _structure(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
     """Temporal structures in the precision in which they are computed."""
     scores = for_softmax(h, kernel, lambda h: _similarity(h, kernel, normalize))
+    if scores.stride(1) == 1:  # nodes are innermost
+        return scores.permute(0, 2, 3, 1).log_softmax(dim=2).permute(0, 3, 1, 2)
     # Along the second to last axis a softmax of few elements costs a quarter.
     return scores.mT.contiguous().log_softmax(dim=-2).mT
 
 
 def _similarity(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:
     """Similarity of each step to the others, [B, N, T, T - 1]."""
+    if few_steps(h) and getattr(kernel, "measure", None) == "squared_distance":
+        return mapped(kernel, step_distances(prepared(h, kernel, normalize)))
     batch, steps, num_nodes, width = h.shape
     z = h.transpose(1, 2).reshape(batch * num_nodes, steps, width)  # [B * N, T, C]
     value = pairwise(z, kernel, normalize)  # [B * N, T, T]

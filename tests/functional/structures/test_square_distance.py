@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,14 +9,24 @@ from torch import Tensor
 from pyg_stkd.functional.structures import square_distance as module
 from pyg_stkd.functional.structures.square_distance import square_distance
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.unordered import unordered
 
-EDGES = torch.cat([torch.randint(30, (2, 100)), torch.arange(5).expand(2, -1)], dim=1)
-GRAPH = Graph(EDGES, 30)
+LOOPS = torch.arange(5).expand(2, -1)
+ONE_WAY = torch.combinations(torch.arange(30)).t()[:, torch.randperm(435)[:100]]
+GRAPHS = {
+    "one way": Graph(torch.cat([ONE_WAY, LOOPS], dim=1), 30),
+    "both ways": Graph(torch.cat([ONE_WAY, ONE_WAY.flip(0)[:, :80], ONE_WAY[:, :3], LOOPS], 1), 30),
+}
 
 
-def naive(z: Tensor) -> Tensor:
-    source, target = GRAPH.edge_index
+def naive(graph: Graph, z: Tensor) -> Tensor:
+    source, target = graph.edge_index
     return (z[target] - z[source]).square().sum(-1)
+
+
+@pytest.fixture(params=GRAPHS)
+def graph(request: pytest.FixtureRequest) -> Graph:
+    return GRAPHS[request.param]
 
 
 @pytest.fixture(params=[0, 1 << 20], ids=["many edges", "few edges"], autouse=True)
@@ -23,16 +35,23 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(request.param)
 
 
+def test_which_graph_has_pairs() -> None:
+    assert unordered(GRAPHS["one way"])[0] is None
+    pairs = unordered(GRAPHS["both ways"])[0]
+    assert pairs is not None
+    assert pairs.num_edges == 105
+
+
 @pytest.mark.parametrize("far", [0.0, 1e3, 1e5])
-def test_values_and_gradients_of_far_groups(far: float) -> None:
+def test_values_and_gradients_of_far_groups(far: float, graph: Graph) -> None:
     z = torch.randn(30, 7)
     z[::2] += far
     x, wide = z.clone().requires_grad_(), z.double().requires_grad_()
-    near = naive(wide) < 1e3  # where products alone would have nothing left
-    for value in (square_distance(GRAPH, x), naive(wide)):
+    near = naive(graph, wide) < 1e3  # where products alone would have nothing left
+    for value in (square_distance(graph, x), naive(graph, wide)):
         value[near].exp().neg().exp().sum().backward()
     torch.testing.assert_close(
-        square_distance(GRAPH, x).double(), naive(wide), rtol=1e-4, atol=1e-6
+        square_distance(graph, x).double(), naive(graph, wide), rtol=1e-4, atol=1e-6
     )
     assert x.grad is not None
     assert wide.grad is not None
@@ -46,10 +65,10 @@ def test_equal_nodes_are_at_distance_zero() -> None:
     assert square_distance(graph, z).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_derivatives_of_any_order() -> None:
+def test_derivatives_of_any_order(graph: Graph) -> None:
     z = torch.randn(30, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: square_distance(GRAPH, z), z)
-    assert torch.autograd.gradgradcheck(lambda z: square_distance(GRAPH, z), z)
+    assert torch.autograd.gradcheck(lambda z: square_distance(graph, z), z)
+    assert torch.autograd.gradgradcheck(lambda z: square_distance(graph, z), z)
 
 
 def test_only_what_lost_digits_is_measured_again(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +83,28 @@ def test_only_what_lost_digits_is_measured_again(few: int, monkeypatch: pytest.M
 
     monkeypatch.setattr(module, "difference", count)
     z = torch.randn(30, 7)
-    square_distance(GRAPH, z)
+    square_distance(GRAPHS["one way"], z)
     assert sum(measured) == 0
     z[0] = z[1] + 1e-4
     square_distance(Graph(torch.tensor([[0, 2], [1, 3]]), 30), z)
     assert sum(measured) == 1
+
+
+def test_pairs_are_measured_once_and_to_the_bit_as_their_edges(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if few:
+        pytest.skip("all are measured by differences")
+    measured, graph = [], GRAPHS["both ways"]
+    measure = module._measure
+
+    def count(index: Any, *args: Tensor) -> Any:
+        measured.append(index[1].numel())
+        return measure(index, *args)
+
+    monkeypatch.setattr(module, "_measure", count)
+    z = torch.randn(30, 7)
+    ours = square_distance(graph, z)
+    monkeypatch.setattr(module, "unordered", lambda graph: (None, None))
+    assert ours.equal(square_distance(graph, z))
+    assert measured == [105, graph.num_edges]
