@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))  # what 
 from experiment import Run
 from presentation import spread
 
-from pyg_stkd.report import gap, holm, p_value
+from pyg_stkd.report import gap, holm, interval, p_value
 
 TUNING = (1000, 1001)  # seeds that no table reports
 ALONE = "alone"
@@ -191,3 +191,29 @@ def rows(
         row["trials"] = str(chosen["trials"])
         table.append(row)
     return table
+
+
+def differences(
+    found: Mapping[str, Any],
+    pairs: Sequence[tuple[str, str]],
+    names: Mapping[str, str],
+    score: str,
+    *,
+    scale: float = 100.0,
+) -> list[dict[str, str]]:
+    """Return a table of how far a method is above another one, paired by seed."""
+    final: dict[str, dict[int, float]] = {}
+    for run in found["runs"]:
+        if "trial" not in run:
+            final.setdefault(run["method"], {})[run["seed"]] = scale * run[score]
+    leads = [[final[a][seed] - final[b][seed] for seed in sorted(final[a])] for a, b in pairs]
+    corrected = holm([p_value(lead) for lead in leads])
+    return [
+        {
+            "model": names[a],
+            "above": names[b],
+            "by": f"{interval(lead):.2f}",
+            "p (Holm)": f"{p:.3f}" if p < 0.05 else f"{p:.2f}, not sure",
+        }
+        for (a, b), lead, p in zip(pairs, leads, corrected, strict=True)
+    ]

@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "reproduce"))
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
-from protocol import ALONE, TUNING, Axis, Method, collect, rows, tune
+from protocol import ALONE, TUNING, Axis, Method, collect, differences, rows, tune
 
 
 def test_a_grid_whose_best_is_at_an_edge_is_extended() -> None:
@@ -92,3 +92,16 @@ def test_errors_that_fall_are_gains() -> None:
     teachers = [{"f1": 0.7, "val": 0.7}] * 3
     table = rows(found, teachers, {ALONE: "alone", "better": "A"}, "f1", larger=False)
     assert table[-1]["gain over alone"].startswith("-10.")
+
+
+def test_differences_are_paired_by_seed() -> None:
+    runs = [{"method": m, "seed": s, "f1": f1} for m, s, f1 in (
+        ("a", 0, 0.5), ("a", 1, 0.7), ("a", 2, 0.9), ("b", 2, 0.8), ("b", 0, 0.4), ("b", 1, 0.61),
+    )]  # fmt: skip
+    tried = {"method": "a", "seed": 0, "trial": 1, "f1": 9.0}
+    names = {"a": "A", "b": "B"}
+    (row, back) = differences({"runs": [tried, *runs]}, [("a", "b"), ("b", "a")], names, "f1")
+    assert (row["model"], row["above"]) == ("A", "B")
+    assert row["by"].startswith("9.67 (")
+    assert back["by"].startswith("-9.67 (")
+    assert "not sure" not in row["p (Holm)"]
