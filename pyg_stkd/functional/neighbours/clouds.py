@@ -31,9 +31,10 @@ def cloud_sizes(num_points: int, batch: Tensor | None) -> list[int]:
     """Return the sizes of the clouds that have points; refuse clouds in several pieces."""
     if batch is None or num_points == 0:
         return [num_points] * (num_points > 0)
-    if not bool((batch[1:] >= batch[:-1]).all()):
+    cloud, size = batch.unique_consecutive(return_counts=True)
+    if not bool((cloud[1:] > cloud[:-1]).all()):
         raise ValueError("'batch' must be sorted, so that each cloud is in one piece (got not)")
-    return batch.unique_consecutive(return_counts=True)[1].tolist()
+    return size.tolist()
 
 
 def like_clouds(sizes: Sequence[int], limit: int) -> list[list[int]]:
@@ -111,14 +112,14 @@ def centred(x: Tensor, starts: Sequence[int], move: bool, more: int) -> Tensor:
     if not move or num_points == 0:
         out[:num_points] = x
         return out
-    start = torch.tensor(starts, device=x.device)
-    every = torch.arange(num_points, device=x.device)
-    mean = embedding_bag(every, x, start, mode="mean", include_last_offset=True)
     size = starts[1]
     if starts == [*range(0, num_points + 1, size)]:  # clouds of one size: no copies of means
         given, moved = (part.unflatten(0, (-1, size)) for part in (x, out[:num_points]))
-        torch.sub(given, mean.unsqueeze(1), out=moved)
+        torch.sub(given, given.mean(dim=1, keepdim=True), out=moved)
     else:
+        start = torch.tensor(starts, device=x.device)
+        every = torch.arange(num_points, device=x.device)
+        mean = embedding_bag(every, x, start, mode="mean", include_last_offset=True)
         mean = mean.repeat_interleave(start.diff(), dim=0, output_size=num_points)
         torch.sub(x, mean, out=out[:num_points])
     return out

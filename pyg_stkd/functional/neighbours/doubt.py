@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["MORE", "Found", "Rounding", "settle"]
 
-# How many more than the best are found: the last of them is seldom in doubt.
+# How many more than the best are found: the last of them is seldom in doubt. As seldom do errors
+# reach as many of the nearest and one more, from the last on.
 MORE = 2
 # Elements of the blocks that are alive at once when distances are measured: those of the few in
 # doubt stay in the cache of a core, those between all points of a cloud are many.
@@ -53,61 +55,70 @@ class Rounding(NamedTuple):
         factor = 2 * unit * (8 + min(width, 2 * math.sqrt(width)))
         return cls(factor, 2 * width * info.tiny if vanish else 0.0)
 
-    def gap(self, norm: Tensor, last: Tensor, largest: Tensor | None = None) -> Tensor:
+    def gap(self, norm: Any, last: Any, largest: Any = None) -> Any:
         """Return by how much two scores must differ at least to be in the right order.
 
         Both are :obj:`last` or better: such points are within the distance of that score, and
         their norms at most larger by that than the centre's, whose square is given. Where there is
         no last one, nothing is known but the :obj:`largest` squared norm of all.
+
+        Tensors or arrays: NumPy takes a part of torch's time for few numbers.
         """
-        root = norm.sqrt()
-        reach = (norm - last).clamp_(min=0).sqrt_().add_(root)
+        root = norm**0.5
+        reach = (norm - last).clip(0) ** 0.5
         if largest is not None:
-            reach = torch.where(last == -torch.inf, largest.sqrt(), reach)
-        return reach.add_(root).square_().mul_(self.factor).add_(self.floor)
+            reach[last == -math.inf] = largest**0.5 - root[last == -math.inf]
+        return (reach + 2 * root) ** 2 * self.factor + self.floor
 
 
 class Found(NamedTuple):
     """The best of each point, best first; where asked, a few more than the nearest, and scores."""
 
-    near: Tensor  # [N, k]
-    more: Tensor | None = None  # [N, m - k]
-    score: Tensor | None = None  # [N, 4], see `places`
+    near: Any  # [N, k]
+    more: Any = None  # [N, m - k]
+    score: Any = None  # [N, 5], see `places`
 
     @classmethod
     def of(cls, near: Tensor, dtype: torch.dtype) -> Found:
         """Make room for more than :obj:`near`."""
         num_points = near.size(0)
-        score = torch.empty(4, num_points, dtype=dtype, device=near.device)  # column by column
+        score = torch.empty(5, num_points, dtype=dtype, device=near.device)  # column by column
         return cls(near, near.new_empty(num_points, MORE), score.t())
 
     @property
     def wanted(self) -> int:
-        return self.near.size(-1) + (0 if self.more is None else MORE)
+        return self.near.shape[-1] + (0 if self.more is None else MORE)
 
     def places(self, wanted: int, loop: bool) -> list[int]:
-        """Return which scores are kept: of the first, the k-th, the next, and the last found."""
+        """Return which scores are kept: of the first, of the last but some and the last of the
+        nearest, of the next, and of the last found.
+        """
         if self.score is None:
             return []
-        k = self.near.size(-1)
-        return [min(place, wanted - 1) for place in (int(loop), k - 1, k, k + MORE - 1)]
+        k, first = self.near.shape[-1], int(loop)
+        places = first, max(first, k - 2 - MORE), k - 1, k, k + MORE - 1
+        return [min(place, wanted - 1) for place in places]
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Found:
+    def map(self, function: Callable[[Any], Any]) -> Found:
         """Return the same of all parts."""
         more, score = (None if part is None else function(part) for part in self[1:])
         return Found(function(self.near), more, score)
 
-    def write(self, column: Tensor, score: Tensor, start: int | Tensor) -> None:
-        """Write the columns of the best, counted from :obj:`start`, and the scores kept."""
-        k, wanted = self.near.size(-1), column.size(-1)
-        torch.add(column[..., :k], start, out=self.near[..., :wanted])
+    def write(self, column: Any, score: Any, start: Any) -> None:
+        """Write the columns of the best, which are counted on from :obj:`start`, and scores kept.
+
+        All are tensors, or arrays.
+        """
+        k, wanted = self.near.shape[-1], column.shape[-1]
+        column += start
+        self.near[..., :wanted] = column[..., :k]
         if self.more is None or self.score is None:
             return
-        self.score.copy_(score)
+        self.score[...] = score
         if wanted > k:
-            torch.add(column[..., k:], start, out=self.more[..., : wanted - k])
+            self.more[..., : wanted - k] = column[..., k:]
         if wanted < k + MORE:  # there is no more
-            self.score[..., wanted - k - MORE :] = -torch.inf
+            self.score[..., wanted - k - MORE :] = -math.inf
 
 
 def settle(
@@ -125,19 +136,23 @@ def settle(
     """
     if found.score is None:
         return
-    row = _close(found.score, norm, rounding)
-    if row.numel() == 0:
+    score, norm = _few(found.score), _few(norm)
+    row = _close(score, norm, rounding)
+    if len(row) == 0:
         return
-    first, kth, after, last = found.score[row].unbind(1)
+    first, inner, kth, after, last = score[row].T
     fewest = min((b - a for a, b in pairwise(starts)), default=0) - int(not loop)
     whole = fewest >= found.wanted  # each cloud has a last one
-    known = last if whole else torch.where(last > -torch.inf, last, torch.minimum(kth, after))
-    own = norm[row]
-    least = rounding.gap(own, known, None if whole else norm.amax())
-    hard = kth - last < least  # one that was not found may be among the nearest
-    easy = ((kth - after < least) | ((own - first) * _SMALL < least)) & ~hard
-    _order(found, x, row[easy], None if whole else starts, loop)
-    row = row[hard]
+    least = rounding.gap(norm[row], last, None if whole else norm.max())
+    hard = last > kth - least  # one that was not found may be among the nearest
+    order = (norm[row] - first) * _SMALL < least  # of all that was found
+    edge = (after > kth - least) & ~order & ~hard
+    far = edge & (after > inner - least)
+    edge, order = edge & ~far, (order | far) & ~hard
+    row, some, all_found = (torch.as_tensor(row[part]) for part in (hard, edge, order))
+    absent = None if whole else starts
+    _order(found, x, some, absent, loop, max(int(loop), found.near.size(1) - 1 - MORE))
+    _order(found, x, all_found, absent, loop, int(loop))
     if row.numel() == 0:
         return
     for i, rows in _runs(_cloud(starts, row), row):
@@ -147,39 +162,47 @@ def settle(
         found.near[rows, int(loop) : degree] = near + starts[i]
 
 
+def _few(x: Tensor) -> Any:
+    """Return a tensor as what is quick for one number a point: on CPU an array of NumPy's."""
+    return x.numpy() if x.device.type == "cpu" else x
+
+
 def _cloud(starts: Sequence[int], row: Tensor) -> Tensor:
     """Return the cloud of each point."""
     return torch.bucketize(row, torch.tensor(starts[1:], device=row.device), right=True)
 
 
-def _close(score: Tensor, norm: Tensor, rounding: Rounding) -> Tensor:
+def _close(score: Any, norm: Any, rounding: Rounding) -> Any:
     """Return the points that may be in doubt: a quick bound, at most twice too large."""
-    first, kth, after, last = score.unbind(1)
+    first, _, kth, after, last = score.T
     # (2 |x| + d)^2 <= 10 |x|^2 - 2 s, of a squared distance d^2 = |x|^2 - s
-    most = torch.add(norm, last, alpha=-0.2).mul_(10 * rounding.factor).add_(rounding.floor)
-    least = torch.minimum(kth - after, (norm - first).mul_(_SMALL))
-    return (~(least > most)).nonzero().view(-1)  # NaN, of two that are not there, is no bound
+    most = (norm - last * 0.2) * (10 * rounding.factor) + rounding.floor
+    close = (after >= kth - most) | ((norm - first) * _SMALL <= most)
+    return close.nonzero()[0] if isinstance(close, np.ndarray) else close.nonzero()[:, 0]
 
 
-def _order(found: Found, x: Tensor, row: Tensor, starts: Sequence[int] | None, loop: bool) -> None:
-    """Sort what is found of some points; the starts of clouds are given if some are too small."""
-    if row.numel() == 0 or found.more is None:
+def _order(
+    found: Found, x: Tensor, row: Tensor, starts: Sequence[int] | None, loop: bool, begin: int
+) -> None:
+    """Sort what is found of some points, from a column on that is not the point itself.
+
+    The starts of clouds are given if some are too small.
+    """
+    if row.numel() == 0:
         return
-    column = torch.cat([found.near[row], found.more[row]], dim=1)
-    absent = None
-    if starts is not None:
+    column = torch.cat([found.near[row, begin:], found.more[row]], dim=1)
+    if starts is None:
+        column = column.sort(dim=1).values
+        distance = _distance(x, row, column)
+    else:
         sizes = torch.tensor(starts, device=x.device).diff()[_cloud(starts, row)]
-        others = (sizes - int(not loop)).unsqueeze(1)
+        others = (sizes - int(not loop) - begin).unsqueeze(1)
         absent = torch.arange(column.size(1), device=x.device) >= others
-        column = torch.where(absent, row.unsqueeze(1), column)
-    distance = _distance(x, row, column)
-    if absent is not None:
-        distance.masked_fill_(absent, torch.inf)
-    if loop:
-        distance[:, 0] = -1
-    order = column.argsort(dim=1)
-    order = order.gather(1, distance.gather(1, order).argsort(dim=1, stable=True))
-    found.near[row] = column.gather(1, order[:, : found.near.size(1)])
+        column = column.masked_fill_(absent, x.size(0)).sort(dim=1).values  # none, behind all
+        distance = _distance(x, row, column.clamp(max=x.size(0) - 1))
+        distance.masked_fill_(column == x.size(0), torch.inf)
+    order = distance.argsort(dim=1, stable=True)[:, : found.near.size(1) - begin]
+    found.near[row, begin:] = column.gather(1, order)
 
 
 def _sorted(group: Tensor, distance: Tensor, index: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.neighbours.doubt import MORE, Found
+from pyg_stkd.functional.neighbours.doubt import Found
 from pyg_stkd.functional.neighbours.largest import largest, largest_by_groups, num_groups
 
 __all__ = [
@@ -53,24 +53,43 @@ class Plan(NamedTuple):
     norm: Tensor  # squared, or 0 where differences are summed
 
 
+class Block(NamedTuple):
+    """Room for the scores of some rows, those behind the last point too, and a flag of each."""
+
+    whole: Tensor
+    score: Tensor
+    array: Array  # the whole
+    left: Array
+
+
 class Space(NamedTuple):
     """Memory that one block after the other is worked on in."""
 
     score: Tensor
     gap: Tensor
     left: Array
+    blocks: dict[tuple[int, int, int], Block]
+
+    def block(self, rows: int, known: int, wide: int) -> Block:
+        """Return room for rows of so many scores each, made once: clouds are often of one size."""
+        shape = rows, known, wide
+        if shape not in self.blocks:
+            whole = self.score[: rows * wide].view(rows, wide)
+            left = self.left[: rows * wide].reshape(rows, wide)
+            self.blocks[shape] = Block(whole, whole[:, :known], whole.numpy(), left)
+        return self.blocks[shape]
 
     @classmethod
     def of(cls, x: Tensor, clouds: list[Cloud], limit: int) -> Space:
         most = max((rows_at_once(cloud.size, limit) * _wide(cloud) for cloud in clouds), default=0)
         gap = x.new_empty(most if x.size(1) <= DIRECT else 0)
-        return cls(x.new_empty(most), gap, np.empty(most, dtype=bool))
+        return cls(x.new_empty(most), gap, np.empty(most, dtype=bool), {})
 
 
 def search_cloud(
     x: Tensor, cloud: Cloud, plan: Plan, limit: int, space: Space, found: Found
 ) -> None:
-    """Write what is found of each point of a cloud into its rows.
+    """Write what is found of each point of a cloud into its rows, which are arrays.
 
     At most about :obj:`limit` scores exist at a time. Their rows are aligned, for which :obj:`x`
     goes on behind the last point; what is behind is masked.
@@ -82,18 +101,14 @@ def search_cloud(
     direct = x.size(1) <= DIRECT
     # Whole numbers stay whole, so that equal distances are equal: no roots.
     columns = x.t().contiguous() if direct else plan.norm[first : first + known].unsqueeze(0)
-    centres = (x[:n].t().unsqueeze(-1) if direct else x[:n]).split(rows_at_once(n, limit), -2)
-    arrays = [None if part is None else part[first : first + n].numpy() for part in found]
-    start = rows = 0
-    for centre in centres:
-        if centre.size(-2) != rows:  # all but the last have as many
-            rows = centre.size(-2)
-            whole = space.score[: rows * wide].view(rows, wide)
-            score, array = whole[:, :known], whole.numpy()
-            gap = space.gap[: rows * known].view(rows, known) if direct else whole
-            left = space.left[: rows * wide].reshape(rows, wide)
+    most = rows_at_once(n, limit)
+    for start in range(0, n, most):
+        rows = min(most, n - start)
+        whole, score, array, left = space.block(rows, known, wide)
+        centre = x[start : start + rows]
         if direct:
-            sum_squares(centre.unbind(), columns.unbind(), gap, score)
+            gap = space.gap[: rows * known].view(rows, known)
+            sum_squares(centre.t().unsqueeze(-1).unbind(), columns.unbind(), gap, score)
         else:
             torch.addmm(columns, centre, x.t(), beta=-1, alpha=2, out=score)
         array[:, n:] = -math.inf
@@ -103,26 +118,8 @@ def search_cloud(
             column, value = largest_by_groups(whole, wanted, groups, at, left)
         else:
             column, value = largest(whole, wanted, at)
-        part = slice(start, start + rows)
-        _write(arrays, part, column.numpy(), value.numpy(), first)
-        start += rows
-
-
-def _write(
-    found: Sequence[Array | None], rows: slice, column: Array, score: Array, first: int
-) -> None:
-    """Do what :meth:`Found.write` does to some rows."""
-    near, more, kept = found
-    assert near is not None
-    k, wanted = near.shape[1], column.shape[1]
-    np.add(column[:, :k], first, out=near[rows, :wanted])
-    if more is None or kept is None:
-        return
-    kept[rows] = score
-    if wanted > k:
-        np.add(column[:, k:], first, out=more[rows, : wanted - k])
-    if wanted < k + MORE:  # there is no more
-        kept[rows, wanted - k - MORE :] = -np.inf
+        part = slice(first + start, first + start + rows)
+        found.map(lambda each: each[part]).write(column.numpy(), value.numpy(), first)  # noqa: B023
 
 
 def sum_squares(

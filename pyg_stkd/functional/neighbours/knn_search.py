@@ -90,7 +90,8 @@ def _fill(x: Tensor, starts: list[int], others: list[int], loop: bool, near: Ten
     elif scaled is not x:
         tiny = has_tiny(scaled)
     vanish = tiny or have_vanished(scaled, x)
-    found = Found.of(near, moved.dtype) if move or vanish else Found(near)
+    rounds = (move or vanish) and near.size(1) > loop  # else it is its own neighbour alone
+    found = Found.of(near, moved.dtype) if rounds else Found(near)
     _search_clouds(moved, Plan(starts, others, loop, norm), found)
     norm, rounding = norm[: x.size(0)], Rounding.of(moved.dtype, x.size(1), vanish)
     settle(found, x if x.dtype == torch.float32 else scaled, norm, rounding, starts, loop)
@@ -115,9 +116,9 @@ def _search_clouds(x: Tensor, plan: Plan, found: Found) -> None:
     if large:
         clouds = [Cloud(starts[i], sizes[i], wanted[i]) for i in large]
         limit <<= x.size(1) > DIRECT  # differences of a coordinate need no memory there
-        space = Space.of(x, clouds, limit)
+        space, arrays = Space.of(x, clouds, limit), found.map(Tensor.numpy)
         for cloud in clouds:
-            search_cloud(x, cloud, plan, limit, space, found)
+            search_cloud(x, cloud, plan, limit, space, arrays)
         limit = _limit(x)
     groups = like_clouds(sizes, limit)
     groups = [part for part in groups if not _is_large(x, sizes[part[0]], limit, found)]

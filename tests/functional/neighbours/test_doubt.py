@@ -44,16 +44,19 @@ def test_rounding_covers_the_errors_of_the_hardest_sums() -> None:
 def test_the_quick_bound_leaves_nobody_out() -> None:
     rounding = doubt.Rounding.of(torch.float32, 64)
     norm = torch.rand(5000) * 100
-    steps = torch.rand(5000, 4) * torch.logspace(-9, 1, 5000).view(-1, 1)
+    steps = torch.rand(5000, 5) * torch.logspace(-9, 1, 5000).view(-1, 1)
     score = norm.view(-1, 1) - steps.cumsum(1)  # from the nearest to the last
-    score[::7, 3] = -torch.inf
+    score[::7, 4] = -torch.inf
     score[::21, 1:] = -torch.inf
-    first, kth, after, last = score.unbind(1)
-    known = torch.where(last > -torch.inf, last, torch.minimum(kth, after))
-    least = rounding.gap(norm, known, norm.amax())
+    first, _, kth, after, last = score.unbind(1)
+    least = rounding.gap(norm, last, norm.amax())
     exact = (kth - after < least) | ((norm - first) * doubt._SMALL < least)
     close = torch.zeros(5000, dtype=torch.bool)
     close[doubt._close(score, norm, rounding)] = True
+    assert (
+        doubt._close(score.numpy(), norm.numpy(), rounding).tolist()
+        == close.nonzero()[:, 0].tolist()
+    )
     assert 100 < int(exact.sum()) < 4900
     assert bool((close | ~exact).all())
 
@@ -65,3 +68,32 @@ def test_the_search_among_all_of_a_cloud() -> None:
     distance[torch.arange(3), row] = torch.inf
     expected = distance.argsort(dim=1, stable=True)[:, :9]
     assert torch.equal(doubt._search(x, row, 9), expected)
+
+
+@pytest.mark.parametrize("loop", [True, False])
+@pytest.mark.parametrize("first", [1, 2, 3, 4, 5, 6, 7])
+def test_as_many_as_are_in_doubt_are_put_right(
+    first: int, loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    k = 7
+    x = torch.randn(60, 6)
+    distance = (x.double()[:, None] - x.double()).square().sum(-1)
+    order = distance.fill_diagonal_(-1 if loop else torch.inf).argsort(dim=1)[:, : k + 2]
+    # The scores cannot tell those from the first in doubt to the k+1-th from each other.
+    mixed = torch.cat([order[:, :first], order[:, first : k + 1].flip(1), order[:, k + 1 :]], dim=1)
+    score = -torch.arange(k + 2.0).clamp(max=first)
+    score[-1] = -k - 1
+    found = doubt.Found.of(torch.empty(60, k, dtype=torch.int64), torch.float32)
+    found.write(mixed, score[found.places(k + 2, loop)], 0)
+    widths = []
+    measure = doubt._distance
+
+    def note(x: Tensor, row: Tensor, index: Tensor) -> Tensor:
+        widths.append(index.size(1))
+        return measure(x, row, index)
+
+    monkeypatch.setattr(doubt, "_distance", note)
+    rounding = doubt.Rounding(factor=1e-4, floor=0.0)
+    doubt.settle(found, x, torch.ones(60), rounding, [0, 60], loop)
+    assert torch.equal(found.near, order[:, :k])
+    assert widths == ([] if first == k else [5] if first > 3 else [k + 2 - loop])

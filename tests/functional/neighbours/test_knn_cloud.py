@@ -43,7 +43,7 @@ def test_one_cloud_among_others(width: int, loop: bool, limit: int) -> None:
     cloud = Cloud(first, n, k)
     near = torch.full((200, k), -1)
     plan = Plan([0, first, first + n, 200], [first, n, 18], loop, norm)
-    search_cloud(x, cloud, plan, limit, Space.of(x, [cloud], limit), Found(near))
+    search_cloud(x, cloud, plan, limit, Space.of(x, [cloud], limit), Found(near.numpy()))
     own = x[first : first + n]
     distance = (own[:, None] - own).square().sum(-1).fill_diagonal_(-1 if loop else torch.inf)
     expected = distance.argsort(dim=1)[:, :k] + first
