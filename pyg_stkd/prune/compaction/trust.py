@@ -53,13 +53,15 @@ class Trial:
         others: dict[Tensor, nn.Parameter] = {}
         for name, module, key in named_originals(self.model):
             weight = original_of(module, key)
-            dims = self.layout.slices.get(name, {})
-            for dim, channels in dims.items():
-                gone = (~kept[channels]).nonzero().view(-1).to(weight.device)
-                if gone.numel() and (name, dim) not in self.layout.unmasked:
-                    if weight not in others:
-                        others[weight] = nn.Parameter(weight.detach().clone())
-                    others[weight].index_fill_(dim, gone, 0)
+            for dim, channels in self.layout.slices.get(name, {}).items():
+                flags = kept[channels]
+                if bool(flags.all()) or (name, dim) in self.layout.unmasked:
+                    continue
+                flags = flags.to(weight).view([-1 if i == dim else 1 for i in range(weight.dim())])
+                if weight in others:
+                    others[weight].mul_(flags)
+                else:
+                    others[weight] = nn.Parameter(weight * flags)
         masked = with_its_parameters(self.model, others)
         for name, channels in self.layout.skips.items():
             skip_channels(masked.get_submodule(name), kept[channels])

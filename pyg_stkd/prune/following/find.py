@@ -19,6 +19,8 @@ from pyg_stkd.prune.structure.registry import find_rule
 
 __all__ = ["Sharpened", "find_ports"]
 
+_NOISE = 65521  # random numbers, over and over: a prime, so that no two rows get the same ones
+
 
 class Sharpened:
     """A model and inputs that tell more: float64, and weights that are not 0 or alike.
@@ -114,12 +116,14 @@ def _sharpened(plain: Callable[[], nn.Module], example: Example) -> tuple[nn.Mod
 
 @torch.no_grad()
 def _shaken(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
+    start = 0
     for parameter in model.parameters():
         if parameter.is_floating_point():
-            size = _size(parameter)
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(noise.to(parameter), alpha=0.3 * size)
+            size, count = _size(parameter), parameter.numel()
+            more = noise.roll(-start).repeat(-(-count // _NOISE))[:count].view(parameter.shape)
+            parameter.add_(more.to(parameter), alpha=0.3 * size)
+            start = (start + count + 1) % _NOISE
 
 
 def _size(parameter: Tensor) -> float:

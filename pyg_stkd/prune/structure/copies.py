@@ -13,8 +13,7 @@ from torch_geometric.nn import MessagePassing
 
 __all__ = ["copied", "with_its_parameters"]
 
-_ATOMS = (int, float, bool, str, bytes, type(None), type)
-_EMPTY = (dict, OrderedDict, set)
+_ATOMS = {int, float, bool, str, bytes, type(None), type}
 # By which a class says that it is copied in another way.
 _OWN_WAYS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 
@@ -36,17 +35,12 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> Any:
         (True, False)
     """
     for module in reversed(list(model.modules())):  # those inside first
+        if isinstance(module, MessagePassing):
+            memo.setdefault(id(module.inspector), _copied_inspector(module.inspector))
         if id(module) in memo or not _is_plain(module):
             continue
         other = memo[id(module)] = object.__new__(type(module))
-        for key, value in vars(module).items():
-            if id(value) in memo:
-                value = memo[id(value)]
-            elif type(value) in _EMPTY and not value:
-                value = memo[id(value)] = type(value)()
-            elif not isinstance(value, _ATOMS):
-                value = copy.deepcopy(value, memo)
-            vars(other)[key] = value
+        vars(other).update({key: _copied(value, memo) for key, value in vars(module).items()})
     return copy.deepcopy(model, memo)
 
 
@@ -68,15 +62,39 @@ def with_its_parameters(
     memo: dict[int, Any] = {id(p): p for p in model.parameters()}
     for parameter, other in (others or {}).items():
         memo[id(parameter)] = other
-    for module in model.modules():
-        if isinstance(module, MessagePassing):  # whose signatures no run changes
-            memo[id(module.inspector)] = module.inspector
     return copied(model, memo)
 
 
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """Return a deep copy of what a module holds."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind in (dict, OrderedDict):
+        other = memo[id(value)] = kind()
+        if value:
+            other.update({key: _copied(item, memo) for key, item in value.items()})
+        return other
+    return copy.deepcopy(value, memo)
+
+
+def _copied_inspector(inspector: Any) -> Any:
+    """Return a copy of what PyG knows of the signatures of a layer, which it replaces as wholes."""
+    other = copy.copy(inspector)
+    tables = {key: dict(value) for key, value in vars(other).items() if isinstance(value, dict)}
+    vars(other).update(tables)
+    return other
+
+
 def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a module is copied attribute by attribute."""
+    """Tell whether a module is copied attribute by attribute.
+
+    PyG's message passing looks beside that whether the code of its class is written, as it is.
+    """
     cls = type(module)
+    base = MessagePassing if issubclass(cls, MessagePassing) else nn.Module
     return not isinstance(module, torch.jit.ScriptModule) and all(
-        getattr(cls, way, None) is getattr(nn.Module, way, None) for way in _OWN_WAYS
+        getattr(cls, way, None) is getattr(base, way, None) for way in _OWN_WAYS
     )

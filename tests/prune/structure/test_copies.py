@@ -154,7 +154,10 @@ def test_copies_share_parameters_and_nothing_that_a_run_changes() -> None:
     other.register_forward_hook(lambda *_: None)
     other(X, EDGES)
     assert all(a is b for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert other.conv.inspector is model.conv.inspector
+    assert other.conv.inspector is not model.conv.inspector
+    other.conv.inspector.remove_signature("message")  # as where messages are explained
+    assert model.conv.inspector.implements("message")
+    assert model.conv.inspector.get_signature("message").param_dict
     assert model.norm.module.num_batches_tracked == 0
     assert (model.seen, model.cache, len(model._forward_hooks)) == ([0], {}, 0)
     stands_in = nn.Parameter(torch.zeros(3))
