@@ -55,7 +55,11 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests marked ``full`` unless ``FULL_TEST=1``."""
+    """Skips tests marked ``full`` unless ``FULL_TEST=1``, and an example that needs torch 2.7."""
+    if not hasattr(torch.compiler, "is_exporting"):
+        for item in items:
+            if item.name == "pyg_stkd.testing.assert_exports":
+                item.add_marker(pytest.mark.skip(reason="needs torch 2.7"))
     if FULL_TEST:
         return
     skip = pytest.mark.skip(reason="a long test: set FULL_TEST=1")

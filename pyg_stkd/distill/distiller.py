@@ -361,7 +361,8 @@ class Distiller(nn.Module):
     def _run_teachers(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], given: TeacherArgs, call: How
     ) -> list[Run]:
-        named = dict(zip(self._teachers.names, self._teachers, strict=True))
+        names = self._teachers.names  # not zipped, which torch 2.6 does not compile
+        named = {names[i]: teacher for i, teacher in enumerate(self._teachers)}
         return run_teachers(named, self._teacher_recorders, args, kwargs, given, call)
 
     def _teacher_output(self, known: Any) -> Any:

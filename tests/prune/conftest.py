@@ -132,6 +132,7 @@ def in_processes(
         for process in processes:
             process.join(120)
             process.kill()  # where it hangs
+            process.join()
         failures = []
         while not errors.empty():
             failures.append(errors.get())

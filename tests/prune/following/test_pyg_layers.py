@@ -86,6 +86,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return self.conv(x, edge_index).relu() + self.lin(x)
 
+    forward.__annotations__.clear()  # which torch.fx of torch 2.6 does not write as strings
+
 
 class Scales(nn.Module):
     """Raw parameters in a list."""

@@ -175,7 +175,7 @@ def _children(output: Any) -> list[tuple[Hashable, Any]] | None:
     if isinstance(output, Mapping):
         return list(output.items())
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return list(zip(output._fields, output, strict=True))
+        return [(name, getattr(output, name)) for name in output._fields]
     if isinstance(output, (tuple, list)):
         return list(enumerate(output))
     if dataclasses.is_dataclass(output) and not isinstance(output, type):

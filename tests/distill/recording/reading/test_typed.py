@@ -107,6 +107,8 @@ class Plain(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return self.lin(self.conv(x, edge_index).relu())
 
+    forward.__annotations__.clear()  # which torch.fx of torch 2.6 does not write as strings
+
 
 def transformed(width: int, data: HeteroData) -> nn.Module:
     model = to_hetero(Plain(width), data.metadata(), aggr="sum")
