@@ -250,6 +250,7 @@ def main() -> None:
         busy = " --busy" if args.busy else ""
         command = f"python benchmarks/large_graph.py --millions {sizes}{busy} --write"
         note = "An epoch of LSP and the task, forward and backward, every edge once."
+        note += " Other work shared the machine." if args.busy else ""
         kept = [{k: v for k, v in found.items() if not args.busy or k != "cpu"} for found in raw]
         store("edges", rows, command, note, kept)
 

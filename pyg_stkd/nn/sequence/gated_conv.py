@@ -14,16 +14,19 @@ from torch.nn import functional as F
 
 from pyg_stkd.nn.sequence.gates import apply_gate
 
-__all__ = ["PARTS", "GatedConv", "convolve"]
+__all__ = ["PARTS", "GatedConv", "convolve", "windows"]
 
 # Maps of each gate for each output channel.
 PARTS = {"linear": 1, "glu": 2, "pgt": 3}
+# Up to so many inputs in a window, windows are copied: thin products are slow.
+_FEW = 16
 
-# A compiler sees an operator, not its products, for two reasons. It would keep windows of the input
-# for the backward pass, copied one by one, and Inductor takes the strides of such copies for
-# constants: the next number of nodes fails. And under torch 2.6 the products gave wrong
-# gradients, as if a generator ran to its end before what it yielded first, a buffer that is
-# written again, was used.
+# A compiler sees an operator, not its products, for three reasons. It would keep windows of the
+# input for the backward pass, copied one by one, and Inductor takes the strides of such copies for
+# constants: the next number of nodes fails. What it fuses with such copies, an activation and its
+# mask, it computes once for each tap: a sixth of a step of the small STGCN. And under torch 2.6 the
+# products gave wrong gradients, as if a generator ran to its end before what it yielded first, a
+# buffer that is written again, was used.
 _library = torch.library.Library("pyg_stkd", "FRAGMENT")
 _library.define("gated_conv(Tensor x, Tensor weight, Tensor bias, str gate) -> Tensor[]")
 _library.define(
@@ -42,6 +45,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, gate: str) -> list[Tensor]:
     """Return the output, and what else the gradients follow from: sigmoid(Q), P * sigmoid(Q)."""
     num_parts = PARTS[gate]
+    x, weight = windows(x, weight)
     rows = x.contiguous().flatten(1, 2)  # [B, T * N, C]
     taps = weight[..., 0].permute(2, 1, 0)  # [k, C, C']
     num_nodes, num_steps = x.size(2), x.size(1) - weight.size(2) + 1
@@ -73,6 +77,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the input, the weight and the bias: empty where not needed."""
     needs_x, needs_weight, needs_bias = needed
+    given = x.shape, weight.shape
+    x, weight = windows(x, weight)
     num_taps, num_nodes, size = weight.size(2), x.size(2), grad.size(1) * grad.size(2)
     rows = x.contiguous().flatten(1, 2)
     grad_x = torch.zeros_like(rows) if needs_x else x.new_empty(0)
@@ -95,8 +101,8 @@ def _backward(
         if needs_bias:
             grad_bias.append(part.sum(1).sum(0))
     return (
-        grad_x.view(x.shape) if needs_x else grad_x,
-        torch.cat(grad_taps) if needs_weight else x.new_empty(0),
+        _folded(grad_x.view(x.shape), given[0], given[1][2]) if needs_x else grad_x,
+        torch.cat(grad_taps).view(given[1]) if needs_weight else x.new_empty(0),
         torch.cat(grad_bias) if needs_bias else x.new_empty(0),
     )
 
@@ -108,6 +114,21 @@ def _(
     shapes = (x.shape, weight.shape, weight.shape[:1])
     grads = [x.new_empty(shape if need else 0) for shape, need in zip(shapes, needed, strict=True)]
     return grads[0], grads[1], grads[2]
+
+
+def windows(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return windows [B, T', N, C * k] and weights of one tap, where that pays."""
+    num_taps = weight.size(2)
+    if num_taps == 1 or weight.size(1) * num_taps > _FEW:
+        return x, weight
+    return x.unfold(1, num_taps, 1).flatten(-2), weight.flatten(1)[..., None, None]
+
+
+def _folded(grad: Tensor, shape: torch.Size, num_taps: int) -> Tensor:
+    """Return the gradient of an input of some shape from that of its windows, if these it is."""
+    if grad.shape == shape:
+        return grad
+    return torch.ops.aten.unfold_backward(grad.unflatten(-1, (-1, num_taps)), shape, 1, num_taps, 1)
 
 
 def _part_grads(grad: Tensor, gate: str, kept: list[Tensor]) -> Iterator[Tensor]:

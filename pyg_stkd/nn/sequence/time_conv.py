@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyg_stkd.graph import wants_plain
-from pyg_stkd.nn.sequence.gated_conv import PARTS, GatedConv, convolve
+from pyg_stkd.nn.sequence.gated_conv import PARTS, GatedConv, convolve, windows
 from pyg_stkd.nn.sequence.gates import apply_gate
 from pyg_stkd.nn.sequence.thin import Role, conv_rows, from_rows, pays, to_rows
 
@@ -52,10 +52,8 @@ class TimeConv(nn.Conv2d):
             return apply_gate(convolve(x, weight, bias), gate)
         if bias is None:
             bias = weight.new_zeros(weight.size(0))
-        if weight.size(1) * weight.size(2) <= 16:
-            # Few inputs: thin products are slow, and the windows themselves are small.
-            x = x.unfold(1, weight.size(2), 1).flatten(-2)  # [B, T', N, C * k]
-            weight = weight.flatten(1)[..., None, None]
+        if not torch.compiler.is_compiling():  # there the operator makes them, see gated_conv.py
+            x, weight = windows(x, weight)
         return GatedConv.apply(x, weight, bias, gate)
 
     def before_gate(self, x: Tensor) -> Tensor:
