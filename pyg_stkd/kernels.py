@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # From so many numbers on, their way to NumPy and back is nothing beside their median.
-_MANY = 1 << 12
+_MANY, _SAMPLE = 1 << 14, 1 << 12
 
 Measure = Literal["inner", "cosine", "squared_distance", "manhattan"]
 
@@ -159,17 +159,25 @@ class RBF(Kernel):
 
 
 def _median(value: Tensor) -> Tensor:
-    """Return the median, the lower one of two, as Tensor.median does; with NaN, another one.
+    """Return the median, the lower one of two, as Tensor.median does; with NaN, any number.
 
-    NumPy partitions with wide instructions, in a tenth of the time.
+    Of many numbers, those below and within the middle of a sample are counted, and the few within
+    are partitioned: in a quarter of the time.
     """
     plain = type(value) is Tensor and value.dtype in (torch.float32, torch.float64)
     if not plain or value.device.type != "cpu" or value.numel() < _MANY:
         return value.median()
     if torch.compiler.is_compiling() or is_transforming():
         return value.median()
-    middle = (value.numel() - 1) // 2
-    return torch.tensor(np.partition(value.numpy(), middle, axis=None)[middle])
+    every: np.ndarray[Any, Any] = value.reshape(-1).numpy()
+    place = (every.size - 1) // 2
+    sample = np.sort(every[:: -(-every.size // _SAMPLE)])
+    middle, spread = sample.size // 2, sample.size // 16
+    low, high = sample[middle - spread], sample[middle + spread]
+    below, within = np.count_nonzero(every < low), every[(every >= low) & (every <= high)]
+    if below <= place < below + within.size:
+        every, place = within, place - below
+    return torch.tensor(np.partition(every, place)[place])
 
 
 class SquaredEuclidean(Kernel):

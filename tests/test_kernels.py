@@ -146,3 +146,20 @@ def test_extreme_widths_give_numbers(kernel: kernels.Kernel) -> None:
     value = kernel(torch.tensor([0.0, 1e-38, 1.0, 3e38]))
     assert value[0] == 1
     assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4097, 1 << 14, 40_001])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", ["even", "sorted", "steps", "one", "tails", "few"])
+def test_median_of_many_is_that_of_all(size: int, dtype: torch.dtype, kind: str) -> None:
+    value = torch.rand(size, dtype=dtype)
+    value = {
+        "even": value,
+        "sorted": value.sort().values,
+        "steps": value.mul(3).floor() + 1,
+        "one": torch.ones_like(value),
+        "tails": torch.where(value > 0.5, value * 1e9, value * 1e-9),
+        "few": torch.where(torch.arange(size) % 97 == 0, value, value + 5),
+    }[kind]
+    out = kernels.RBF(sigma="median")(value)
+    torch.testing.assert_close(out, torch.exp(value * -0.5 / value.median()))

@@ -6,12 +6,12 @@ import hashlib
 import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
@@ -164,17 +164,27 @@ class TeacherCache:
 
     def _hash(self) -> str:
         state = self._weights()
-        self._teacher = Seen(*state), fingerprint(*state)
+        self._teacher = Seen(*self._held()), fingerprint(*state)
         return self._teacher[1]
 
     def _weights(self) -> list[Tensor]:
         teachers = self._distiller._teachers
         return [*teachers.parameters(), *teachers.buffers()]
 
+    def _held(self) -> list[Tensor]:
+        """Return the same tensors, some more than once, without a look at names: at each call."""
+        found: list[Tensor] = []
+        for module in _with_children(self._distiller._teachers, set()):
+            if isinstance(module, torch.jit.ScriptModule):
+                return self._weights()
+            for tensors in (module._parameters, module._buffers):
+                found += [x for x in tensors.values() if x is not None]
+        return found
+
     def _check_teacher(self) -> None:
         if self._teacher is None:
             self._hash()
-        elif not self._teacher[0].same(*self._weights()):
+        elif not self._teacher[0].same(*self._held()):
             before = self._teacher[1]
             if self._hash() != before:
                 self._teacher = None
@@ -238,6 +248,14 @@ class TeacherCache:
             self._path
             / f"{hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()}.safetensors"
         )
+
+
+def _with_children(module: nn.Module, seen: set[int]) -> Iterator[nn.Module]:
+    seen.add(id(module))
+    yield module
+    for child in module._modules.values():
+        if child is not None and id(child) not in seen:
+            yield from _with_children(child, seen)
 
 
 def _is_lasting(key: Any) -> bool:

@@ -190,3 +190,25 @@ def test_the_structure_on_a_graph_that_was_given_is_kept(monkeypatch: pytest.Mon
                 distiller(x, graph, teacher=cache(0, x, graph))[1]["lsp"], expected
             )
         assert made == [1]
+
+
+def test_known_inputs_and_teachers_are_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyg_stkd.distill.cache as module
+
+    hashed: list[int] = []
+    plain = module.fingerprint
+    monkeypatch.setattr(module, "fingerprint", lambda *args: hashed.append(1) or plain(*args))
+    x, graph = torch.randn(6, 3), Graph(torch.randint(6, (2, 20)), 6)
+    teacher = GAT(3, 8, 2, 2)
+    distiller = Distiller(teacher, GAT(3, 4, 2, 2), [LSPLoss("convs.0", "convs.0")])
+    cache = TeacherCache(distiller)
+    for _ in range(4):
+        cache("a", x, graph)
+    assert hashed == [1, 1]  # the teacher, and the input
+    teacher.convs[1].lin.weight = torch.nn.Parameter(teacher.convs[1].lin.weight.clone())
+    cache("a", x, graph)
+    assert hashed == [1, 1, 1]  # another tensor of the same numbers
+    with torch.no_grad():
+        teacher.convs[1].lin.weight.add_(1)
+    with pytest.raises(ValueError, match="other weights"):
+        cache("a", x, graph)

@@ -55,15 +55,24 @@ class Seen:
     """
 
     def __init__(self, *values: Any) -> None:
-        self._known = [(weakref.ref(x), _version(x)) for x in _tensors(values)]
+        self._known = [(weakref.ref(x), _version(x)) for x in _held(values)]
 
     def same(self, *values: Any) -> bool:
         """Return whether the tensors of these values are those, and no one has written to them."""
-        given = list(_tensors(values))
+        given = list(_held(values))
         return len(given) == len(self._known) and all(
             ref() is x and version is not None and version == _version(x)
             for x, (ref, version) in zip(given, self._known, strict=True)
         )
+
+
+def _held(values: Iterable[Any]) -> Iterable[Tensor]:
+    """Yield tensors that live as long as the values do: a graph makes its sources when asked."""
+    for value in values:
+        if isinstance(value, Graph):
+            yield from value.csr()
+        else:
+            yield from tensors_of(value)
 
 
 def _version(tensor: Tensor) -> int | None:

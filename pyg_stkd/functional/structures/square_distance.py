@@ -81,9 +81,9 @@ def _centre(z: Tensor) -> Tensor:
 
 
 def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
-    """Return distances from norms and products, and whether these have lost digits of some.
+    """Return distances from norms and products, and whether differences lose digits of some.
 
-    Those are measured by differences.
+    Of which distances norms and products have lost digits, those are measured by differences.
     """
     _, col, row = index[:3]
     # Norms by the kernel of the products, so that equal nodes are at distance 0 exactly.
@@ -97,9 +97,18 @@ def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
     if edge.numel() == 0:
         return out, False
     row, col = row.index_select(0, edge), col.index_select(0, edge)
-    exact = [difference(z, *ends).square_().sum(-1) for _, *ends in chunks(z, col, row)]
-    out.index_copy_(0, edge, torch.cat(exact))
-    return out, True
+    exact = torch.cat([difference(z, *ends).square_().sum(-1) for _, *ends in chunks(z, col, row)])
+    out.index_copy_(0, edge, exact)
+    return out, bool(_loses_gradient(exact, norms.index_select(0, edge)).any())
+
+
+def _loses_gradient(exact: Tensor, norms: Tensor) -> Tensor:
+    """Tell which differences of nodes have lost the digits that their squares had lost before.
+
+    As a part of the nodes these are the root of the squares. Of equal nodes they are 0 but for
+    the last digits of the nodes, and nothing is pulled anywhere by them.
+    """
+    return lost_digits(exact.sqrt(), norms.sqrt()) & (exact > 0)
 
 
 class _SquareDistance(torch.autograd.Function):

@@ -52,3 +52,12 @@ def test_what_was_seen_is_the_same_tensor_unwritten() -> None:
 def test_another_tensor_in_the_place_of_a_dead_one() -> None:
     seen = Seen(torch.ones(2))
     assert not seen.same(torch.ones(2))
+
+
+def test_a_graph_is_seen_without_a_look() -> None:
+    """Its sources are a new tensor each time that they are asked for."""
+    graph, x = Graph(torch.tensor([[0, 1], [1, 0]])), torch.ones(2)
+    seen = Seen(x, graph)
+    assert seen.same(x, graph)
+    assert not seen.same(x, Graph(torch.tensor([[0, 1], [1, 0]])))
+    assert not seen.same(graph, x)

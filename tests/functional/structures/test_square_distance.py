@@ -108,3 +108,26 @@ def test_pairs_are_measured_once_and_to_the_bit_as_their_edges(
     monkeypatch.setattr(module, "unordered", lambda graph: (None, None))
     assert ours.equal(square_distance(graph, z))
     assert measured == [105, graph.num_edges]
+
+
+@pytest.mark.parametrize(("gap", "wide"), [(1e-2, 0), (1e-4, 1), (0.0, 0)])
+def test_only_differences_that_lost_digits_are_pulled_in_double(
+    gap: float, wide: int, graph: Graph, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Squares lose twice the digits: where they are measured again, differences may have enough."""
+    if few:
+        pytest.skip("all are measured by differences")
+    calls = []
+    double = module._wide
+    monkeypatch.setattr(module, "_wide", lambda z: calls.append(1) or double(z))
+    z = torch.randn(30, 7)
+    source, target = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
+    z[source[0]] = z[target[0]] + gap
+    x, exact = z.clone().requires_grad_(), z.double().requires_grad_()
+    weight = torch.rand(graph.num_edges)
+    (square_distance(graph, x) * weight).sum().backward()
+    (naive(graph, exact) * weight).sum().backward()
+    assert len(calls) == wide
+    assert x.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(x.grad, exact.grad.float(), rtol=1e-4, atol=1e-5)
