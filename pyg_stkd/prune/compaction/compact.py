@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -117,10 +117,13 @@ def unmask(model: nn.Module) -> None:
 def narrow(model: nn.Module, ports: Ports, layout: Layout, kept: Tensor) -> None:
     """Drop all units but these from a plain model, in place."""
     modules = dict(model.named_modules())
+    held = Counter(id(p) for module in modules.values() for p in module._parameters.values())
     for name, dims in layout.slices.items():
         prefix, _, key = name.rpartition(".")
         module = modules[prefix]
         tensor = getattr(module, key)
+        if held[id(tensor)] > 1 and all(bool(kept[channels].all()) for channels in dims.values()):
+            continue  # tied weights stay one
         value = tensor.detach()
         for dim, channels in dims.items():
             index = kept[channels].nonzero().view(-1).to(value.device)

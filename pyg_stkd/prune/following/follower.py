@@ -147,10 +147,10 @@ class Follower(TorchFunctionMode):
         self.reasons.append(Reason(module, name, where, tuple(channels), why, kind))
 
     def mark_natural(self) -> None:
-        """Say nothing of the inputs' and other dimensions of parameters that shrink in another."""
+        """Say nothing of dimensions that are no channels, as of inputs, buffers and tables."""
         ports = self.ports
         outputs = {ports.find(unit) for _, channels in ports.axes for unit in channels}
-        natural: set[int] = set()
+        natural = self._of_no_parameter()
         for dims in ports.owned.values():
             if any(ports.is_free(channels) for channels in dims.values()):
                 for channels in dims.values():
@@ -169,6 +169,17 @@ class Follower(TorchFunctionMode):
                 self.keep(axis.channels, "the model returns them", kind="natural")
             for i in self._made_of.get(id(tensor), ()):
                 self.reasons[i] = replace(self.reasons[i], kind="natural")
+
+    def _of_no_parameter(self) -> set[int]:
+        """Return the units of buffers alone, as of the mean of the inputs."""
+        ports = self.ports
+        of_buffers: set[int] = set()
+        of_parameters: set[int] = set()
+        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        for name, dims in ports.owned.items():
+            units = {ports.find(unit) for channels in dims.values() for unit in channels}
+            (of_parameters if name in parameters else of_buffers).update(units)
+        return of_buffers - of_parameters
 
     def free(self, returned: list[Tensor]) -> set[str]:
         """Return the names of the axes that may lose channels, if no more than this is returned."""

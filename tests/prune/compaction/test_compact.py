@@ -6,6 +6,7 @@ import threading
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -148,3 +149,33 @@ def test_hooks_need_no_copy_but_those_that_compute_stay() -> None:
     torch.testing.assert_close(small(x), model(x))
     small.train()(x).sum().backward()
     assert small[1].weight_orig.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:These channels are kept")
+def test_tied_weights_stay_one() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.hidden, self.back = (
+                nn.Embedding(9, 6),
+                nn.Linear(6, 12),
+                nn.Linear(12, 6),
+            )
+            self.out = nn.Linear(6, 9)
+            self.out.weight = self.table.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.back(self.hidden(self.table(x)).relu()))
+
+    torch.manual_seed(0)
+    model, x = Tied(), torch.arange(9)
+    pruner = Pruner(model, Random(0), keep=0.8, example=(x,))
+    assert set(pruner.widths) == {"hidden"}
+    pruner.step()
+    small = pruner.compact()
+    assert small.out.weight is small.table.weight
+    assert small.out.weight is not model.out.weight
+    assert small.hidden.out_features < 12
+    torch.testing.assert_close(small(x), model(x))
+    pruner.shrink()
+    assert model.out.weight is model.table.weight

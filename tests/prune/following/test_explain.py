@@ -105,3 +105,18 @@ def test_a_refusal_names_modules_places_reasons_and_remedies() -> None:
     assert "following/test_explain.py:" in second
     assert second.endswith(f"; what would free it: {FREED_BY['width']}")
     assert third == "  out: the model returns them"
+
+
+def test_buffers_of_inputs_are_kept_by_nature() -> None:
+    class Standardised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(3))
+            self.a, self.b = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x - self.mean).relu())
+
+    pruner = Pruner(Standardised(), Random(0), keep=0.8, example=(torch.randn(5, 3),), strict=True)
+    assert set(pruner.widths) == {"a"}
+    assert all(row.is_natural for row in pruner.explain())

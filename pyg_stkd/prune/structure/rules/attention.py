@@ -14,7 +14,7 @@ from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.convolutions import pair
 from pyg_stkd.prune.structure.rules.dense import linear
 
-__all__ = ["gat_conv", "gatv2_conv", "transformer_conv"]
+__all__ = ["dna_conv", "gat_conv", "gatv2_conv", "transformer_conv"]
 
 
 def _heads(ports: Ports, conv: Any) -> tuple[Channels, Channels, Channels, Channels]:
@@ -102,6 +102,35 @@ def _scale_queries(conv: Any, share: float) -> None:
     conv.lin_query.weight.mul_(math.sqrt(share))
     if conv.lin_query.bias is not None:
         conv.lin_query.bias.mul_(math.sqrt(share))
+
+
+@register(torch_geometric.nn.DNAConv)
+def dna_conv(ports: Ports, conv: torch_geometric.nn.DNAConv, x: Any) -> Channels:
+    """Queries, keys and values of the layers before: the same channels of each head and group."""
+    attention = conv.multi_head
+    width, groups = attention.in_channels, attention.groups
+    part = width // groups
+    x = ports.sized(x, width)
+    ports.tie(x, x[:part] * groups)
+    one = ports.fresh(width // max(groups, attention.heads))
+    out = one * (width // len(one))
+    for lin in (attention.lin_q, attention.lin_k, attention.lin_v):
+        ports.own(lin, "weight", 1, x[:part])
+        ports.own(lin, "weight", 2, out[:part])
+        ports.own(lin, "bias", 0, out)
+        ports.attribute(lin, "in_channels", x)
+        ports.attribute(lin, "out_channels", out)
+    ports.attribute(attention, "in_channels", x)
+    ports.attribute(attention, "out_channels", out)
+    ports.rescale(attention, one, _scale_dna_queries)
+    return out
+
+
+@torch.no_grad()
+def _scale_dna_queries(attention: Any, share: float) -> None:
+    attention.lin_q.weight.mul_(math.sqrt(share))
+    if attention.lin_q.bias is not None:
+        attention.lin_q.bias.mul_(math.sqrt(share))
 
 
 def _finish(ports: Ports, conv: Any, x: Any, y: Any) -> None:

@@ -183,3 +183,53 @@ def test_masked_equals_compacted(check_rule: Any, granularity: Any) -> None:
 
     pruner = check_rule(build, lambda m: m(X, EDGES), 0, 0.5, granularity=granularity)
     assert len(pruner.widths) == 3
+
+
+@pytest.mark.parametrize(
+    ("heads", "groups", "units"), [(1, 1, 24), (2, 1, 12), (4, 2, 6), (2, 4, 6), (4, 4, 6)]
+)
+def test_layers_that_see_all_layers_before_lose_channels_of_each_head_and_group(
+    said: Any, heads: int, groups: int, units: int
+) -> None:
+    found = said(pyg.DNAConv(24, heads, groups), 24)
+    assert found.out == found.out[:units] * (24 // units)
+    assert len(set(found.out)) == units
+    part = 24 // groups
+    assert found.same(found.x[:part] * groups, found.x)
+    for name in ("lin_q", "lin_k", "lin_v"):
+        weight = found.owned[f"multi_head.{name}.weight"]
+        assert weight == {1: found.x[:part], 2: found.out[:part]}
+        assert found.owned[f"multi_head.{name}.bias"] == {0: found.out}
+    assert all(found.free(found.out))
+
+
+class Jumping(torch.nn.Module):
+    """The net of PyG's example: each layer is given the outputs of all before it."""
+
+    def __init__(self, heads: int, groups: int, bias: bool) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(3, 24), torch.nn.Linear(24, 2)
+        layers = (pyg.DNAConv(24, heads, groups, 0.2, bias=bias) for _ in range(2))
+        self.convs = torch.nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        found = self.first(x).relu().view(x.size(0), 1, -1)
+        for conv in self.convs:
+            found = torch.cat([found, conv(found, edge_index).relu().unsqueeze(1)], dim=1)
+        return self.last(found[:, -1])
+
+
+@pytest.mark.parametrize(("heads", "groups", "bias"), [(1, 1, True), (4, 2, False), (2, 4, True)])
+def test_nets_of_layers_that_see_all_before_shrink_and_keep_their_scale(
+    heads: int, groups: int, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Jumping(heads, groups, bias).double()
+    pruner = Pruner(model, Random(0), keep=0.5, example=(X, EDGES))
+    assert set(pruner.widths) == {"first+convs.0+convs.1"}
+    assert all(row.is_natural for row in pruner.explain())
+    pruner.step()
+    small = pruner.compact()
+    attention = small.convs[0].multi_head
+    assert attention.in_channels == attention.lin_q.out_channels == small.first.out_features < 24
+    torch.testing.assert_close(small.eval()(X, EDGES), model.eval()(X, EDGES))
