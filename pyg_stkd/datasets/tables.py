@@ -17,6 +17,8 @@ MISSING = ("", "-", "na", "nan", "null")
 _ABSENT = re.compile(r"(?<![^,])\s*(?:-|na|nan|null)?\s*(?![^,])", re.IGNORECASE | re.ASCII)
 # A name of a column begins like a word: `5o.0` and `#61` are damaged numbers.
 _NAME = re.compile(r"[^\W\d_][ \w:()/-]*")
+# Words for a missing number that are not taken for one, but are no name of a column either.
+_NO_NAME = (*MISSING, "inf", "infinity", "missing", "n/a", "nil", "none", "undefined", "unknown")
 _LEAST_ID = 200  # no speed in mph is higher
 
 
@@ -37,10 +39,10 @@ def read_table(
 ) -> Table:
     r"""Return a comma-separated table of numbers in UTF-8.
 
-    The first line is a header if each of its fields is a name: a word, and none that stands for
-    a missing number. No line is passed over: a comment or an empty line, but for those at the
-    end, would shift all that follows, and is refused. A comma at the end of every line is no
-    column.
+    The first line is a header if each of its fields is a name: a word that no other field has, and
+    none that stands for a missing number. No line is passed over: a comment or an empty line, but
+    for those at the end, would shift all that follows, and is refused. A comma at the end of every
+    line is no column.
 
     Args:
         path (Path): The file.
@@ -94,7 +96,8 @@ def _fields(line: str) -> list[str]:
 
 def _header(line: str, id_header: bool) -> list[str] | None:
     fields = _fields(line)
-    if all(_NAME.fullmatch(f) and f.lower() not in (*MISSING, "inf", "infinity") for f in fields):
+    named = all(_NAME.fullmatch(f) and f.lower() not in _NO_NAME for f in fields)
+    if named and len(set(fields)) == len(fields):
         return fields
     if not id_header or not all(f.isascii() and f.isdigit() and len(f) < 19 for f in fields):
         return None

@@ -75,6 +75,18 @@ def test_a_first_row_without_any_reading_is_a_row(tmp_path: Path, word: str) -> 
     np.testing.assert_array_equal(table.values, [[np.nan, np.nan], [60, 61]])
 
 
+@pytest.mark.parametrize("word", ["N/A", "None", "missing", "nil", "UNKNOWN", "Speed"])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_a_first_row_of_one_word_is_no_header(tmp_path: Path, word: str, columns: int) -> None:
+    lines = [",".join([field] * columns) for field in (word, "60.5", "61")]
+    path = write(tmp_path / "t.csv", "\n".join(lines) + "\n")
+    if (word, columns) == ("Speed", 1):
+        assert read_table(path).names == ["Speed"]
+        return
+    with pytest.raises(ValueError, match=rf"got '{word}' in line 1, column 1"):
+        read_table(path, missing=True)
+
+
 def test_a_last_column_without_readings_stays_where_its_number_is_known(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "60,\n61,\n")
     assert read_table(path, missing=True).values.tolist() == [[60], [61]]

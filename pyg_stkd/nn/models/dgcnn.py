@@ -149,7 +149,7 @@ class DGCNN(torch.nn.Module):
             batch_size (int, optional): The number of clouds, which :func:`torch.export.export`
                 cannot read from :obj:`batch`.
         """
-        checks.floating("x", x)
+        checks.features("x", x)
         if batch is not None:
             checks.instance("batch", batch, Tensor)
         sizes = _cloud_sizes(x, batch, batch_size)

@@ -154,6 +154,9 @@ class GAT(torch.nn.Module):
                 layers.
             edge_attr (Tensor, optional): Edge features, in the order of the given edges.
         """
+        checks.instance("x", x, Tensor)
+        if x.dim() < 2:
+            raise ValueError(f"'x' must have shape [N, F] (got {list(x.shape)})")
         graph = Graph.of(edge_index, x.size(-2))
         for conv in self.convs[:-1]:
             x = self.act(conv(x, graph, edge_attr))

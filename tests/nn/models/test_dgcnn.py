@@ -110,6 +110,9 @@ def test_bad_clouds() -> None:
         model(x, torch.tensor([0, 0, 2, 2]))
     with pytest.raises(ValueError, match=r"'batch' must number the clouds .* \(got \[0, 1, 0\]\)"):
         model(x, torch.tensor([0, 1, 1, 0]))
+    for shape in ((), (5,), (2, 5, 3)):
+        with pytest.raises(ValueError, match=r"'x' must have shape \[N, F\] \(got \["):
+            model(torch.ones(shape))
     with pytest.raises(ValueError, match="'x' must hold at least one point"):
         model(torch.empty(0, 3))
     with pytest.raises(ValueError, match="'x' must be finite"):

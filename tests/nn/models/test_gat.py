@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -110,3 +111,15 @@ def test_bad_arguments(kwargs: dict[str, Any], match: str) -> None:
         GAT(
             **{"in_channels": 5, "hidden_channels": 4, "out_channels": 3, "num_layers": 2, **kwargs}
         )
+
+
+@pytest.mark.parametrize("x", [None, [[1.0] * 5], "x", np.ones((3, 5), dtype=np.float32)], ids=type)
+def test_what_is_no_tensor_is_refused_by_name(x: Any) -> None:
+    with pytest.raises(TypeError, match=r"'x' must be a Tensor \(got "):
+        GAT(5, 4, 3, num_layers=2)(x, torch.tensor([[0], [1]]))
+
+
+@pytest.mark.parametrize("x", [torch.tensor(1.0), torch.ones(5)], ids=["one number", "one node"])
+def test_a_tensor_without_nodes_is_refused_by_name(x: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"'x' must have shape \[N, F\] \(got \["):
+        GAT(5, 4, 3, num_layers=2)(x, torch.tensor([[0], [1]]))
