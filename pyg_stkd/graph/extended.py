@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyg_stkd.graph.arrays import Arrays
 from pyg_stkd.graph.graph import Graph
-from pyg_stkd.graph.order import fits_int32, pointers, usable_in_training
+from pyg_stkd.graph.order import fits_int32, places, pointers, usable_in_training
 from pyg_stkd.graph.union import union_edges
 
 __all__ = ["ExtendedGraph", "simple"]
@@ -48,15 +49,16 @@ class ExtendedGraph(Graph):
         num_src, num_dst = known.size
         ours = _keys(other).sort().values.unique_consecutive()
         theirs = known.derived("keys", lambda: _keys(known))
-        before = torch.searchsorted(theirs, ours)  # of the known ones
+        before = _before(theirs, ours)
         if theirs.numel() > 0:
-            new = theirs.index_select(0, before.clamp(max=theirs.numel() - 1)) != ours
-            ours, before = ours[new], before[new]
+            same = theirs.index_select(0, before.clamp(max=theirs.numel() - 1)) == ours
+            new = places(~same)
+            ours, before = ours.index_select(0, new), before.index_select(0, new)
         self.known = known
         self.of_more = before + torch.arange(ours.numel(), device=ours.device)
         is_known = torch.ones(theirs.numel() + ours.numel(), dtype=torch.bool, device=ours.device)
         is_known[self.of_more] = False
-        self.of_known = is_known.nonzero().view(-1)
+        self.of_known = places(is_known)
         row = torch.div(ours, max(num_src, 1), rounding_mode="floor")
         self.more = Graph.__new__(Graph)
         more = (pointers(row, num_dst), ours - row * max(num_src, 1), row)
@@ -119,3 +121,13 @@ def _keys(graph: Graph) -> Tensor:
     if not fits_int32(num_src * num_dst):
         col, row = col.long(), row.long()
     return row * max(num_src, 1) + col
+
+
+def _before(known: Tensor, other: Tensor) -> Tensor:
+    """Return how many of some sorted numbers are below each of others, which are sorted too.
+
+    Of which NumPy makes use: on CPU it takes half the time.
+    """
+    if known.device.type != "cpu":
+        return torch.searchsorted(known, other)
+    return torch.from_numpy(np.searchsorted(known.numpy(), other.numpy()))

@@ -48,3 +48,10 @@ def test_what_an_evaluation_builds_serves_training() -> None:
             built = torch.ones(2)
         assert not built.is_inference()
         assert torch.ones(2).is_inference()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_places_of_a_mask(size: int) -> None:
+    mask = torch.rand(size) < 0.3
+    assert order.places(mask).equal(mask.nonzero().view(-1))
+    assert order.places(mask[::2]).equal(mask[::2].nonzero().view(-1))

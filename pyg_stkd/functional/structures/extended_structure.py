@@ -11,6 +11,7 @@ from pyg_stkd.functional.structures.prepared import has_bound, lost_digits, mapp
 from pyg_stkd.functional.structures.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.extended import ExtendedGraph
+from pyg_stkd.graph.order import places
 from pyg_stkd.kernels import Kernel, SquaredEuclidean
 
 __all__ = ["can_extend", "extended_structure", "measured"]
@@ -75,7 +76,7 @@ def _distances(z: Tensor, length: Tensor, graph: Graph) -> Tensor:
     dot = torch.ops.pyg_stkd.sddmm([pointer, col, row], z, z)
     dot.mul_(scale.index_select(0, row)).mul_(scale.index_select(0, col))
     out = torch.full_like(dot, 2.0).sub_(dot, alpha=2)
-    edge = lost_digits(out, torch.full_like(dot[:1], 2.0)).nonzero().view(-1)
+    edge = places(lost_digits(out, torch.full_like(dot[:1], 2.0)))
     if edge.numel() > 0:
         row, col = row.index_select(0, edge), col.index_select(0, edge)
         exact = []

@@ -16,6 +16,7 @@ from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index,
 from pyg_stkd.functional.structures.prepared import lost_digits
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.both_ways import both_ways
+from pyg_stkd.graph.order import places
 from pyg_stkd.graph.unordered import unordered
 
 __all__ = ["square_distance"]
@@ -92,7 +93,7 @@ def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
     out = torch.ops.pyg_stkd.sddmm(list(index), moved, moved).mul_(-2)
     norms = norm.index_select(0, row).add_(norm.index_select(0, col))
     out.add_(norms)
-    edge = lost_digits(out, norms).nonzero().view(-1)
+    edge = places(lost_digits(out, norms))
     edge = edge[row.index_select(0, edge) != col.index_select(0, edge)]  # loops are exact
     if edge.numel() == 0:
         return out, False
