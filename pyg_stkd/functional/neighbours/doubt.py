@@ -82,7 +82,8 @@ class Found(NamedTuple):
     def of(cls, near: Tensor, dtype: torch.dtype) -> Found:
         """Make room for more than :obj:`near`."""
         num_points = near.size(0)
-        score = torch.empty(5, num_points, dtype=dtype, device=near.device)  # column by column
+        # Column by column; a point alone in its cloud has none.
+        score = torch.full((5, num_points), -math.inf, dtype=dtype, device=near.device)
         return cls(near, near.new_empty(num_points, MORE), score.t())
 
     @property

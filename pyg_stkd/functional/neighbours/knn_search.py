@@ -120,7 +120,7 @@ def _search_clouds(x: Tensor, plan: Plan, found: Found) -> None:
         for cloud in clouds:
             search_cloud(x, cloud, plan, limit, space, arrays)
         limit = _limit(x)
-    groups = like_clouds(sizes, limit)
+    groups = [part for part in like_clouds(sizes, limit) if plan.others[part[0]] > 0]
     groups = [part for part in groups if not _is_large(x, sizes[part[0]], limit, found)]
     most = [_shares(len(part), sizes[part[0]], limit)[2] for part in groups]
     buffer = x.new_empty(2, max(most, default=0))
