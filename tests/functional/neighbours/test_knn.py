@@ -11,7 +11,8 @@ from pyg_stkd.functional.neighbours import knn_search
 from pyg_stkd.functional.neighbours.clouds import like_clouds
 from pyg_stkd.functional.neighbours.knn import knn_graph
 
-SIZES = [[1], [1, 300], [600, 1, 1], [1, 1, 300, 5], [2, 2, 2], [300, 5, 1], [260, 260], [40] * 6, [0], [3, 1, 400]]
+SIZES = [[1], [2, 2, 2], [300, 5, 1], [260, 260], [40] * 6, [0], [3, 1, 400]]
+SIZES += [[1, 300], [600, 1, 1], [1, 1, 300, 5]]
 
 
 def batch_of(sizes: list[int]) -> Tensor:
