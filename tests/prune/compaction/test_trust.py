@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune import Pruner, Random
 from pyg_stkd.prune.compaction.trust import Trial, keep_what_fails
 from pyg_stkd.prune.following.find import Sharpened
 from pyg_stkd.prune.structure import registry
@@ -168,3 +169,45 @@ def test_attributes_follow_where_models_are_the_same_then() -> None:
     ports.attributes = told
     keep_what_fails(trial, nobody, [factor])
     assert ports.attributes == told
+
+
+def test_a_group_that_fails_in_train_mode_is_kept_though_others_draw_random_numbers() -> None:
+    class Drops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.drop = Turned("in training"), nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.drop(self.body(x))
+
+    def rule(ports: Ports, model: Any, x: Any) -> Any:
+        return ports(model.body, x)
+
+    model = Drops()
+    registry._RULES[Drops] = rule
+    try:
+        sharp = Sharpened(lambda: copy.deepcopy(model), Example((torch.randn(7, 4),)))
+        trial = Trial(sharp, Ports(model))
+    finally:
+        del registry._RULES[Drops]
+    keep_what_fails(trial, nobody)
+    assert [group.name for group in trial.layout.groups] == ["body.first"]
+    (reason,) = trial.ports.reasons
+    assert reason.why.startswith("the compacted model differs: in train mode outputs differ by ")
+
+
+def test_models_that_draw_in_eval_mode_too_are_compared() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.out = nn.Linear(4, 12), nn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            return self.out(x + 0.1 * torch.randn_like(x))  # others for another width
+
+    torch.manual_seed(0)
+    pruner = Pruner(Noisy(), Random(0), keep=0.6, example=(torch.randn(7, 4),))
+    assert set(pruner.widths) == {"first"}
+    pruner.step()
+    assert pruner.compact().first.out_features < 12
