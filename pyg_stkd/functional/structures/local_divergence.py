@@ -30,8 +30,11 @@ def structure_of_scores(graph: Graph, score: Tensor, bounded: bool = False) -> T
     if not bounded or _composes():
         return segment_log_softmax(graph, score)
     pointer, _, row = graph.csr()
-    total = SegmentSum.apply(score.exp(), pointer, row)
-    return score - _log(total).index_select(0, row)
+    if not (score.requires_grad and torch.is_grad_enabled()):
+        return _bounded(score, pointer.long(), row)
+    # Nodes without edges have no sum, whose logarithm no edge reads, but a derivative would.
+    total = SegmentSum.apply(score.exp(), pointer, row).clamp(min=1)
+    return score - total.log().index_select(0, row)
 
 
 def local_divergence(
@@ -91,9 +94,9 @@ def _composed(
     return term.sum() if total else segment_sum(graph, term)
 
 
-def _log(total: Tensor) -> Tensor:
-    """Return the logarithm of sums of numbers of at least 1; of none, which no edge reads, 0."""
-    return total.clamp(min=1).log()
+def _bounded(score: Tensor, pointer: Tensor, row: Tensor) -> Tensor:
+    """Return the same without derivatives, in the fewest calls."""
+    return score - _sums(pointer, score.exp()).log_().index_select(0, row)
 
 
 class _LocalDivergence(torch.autograd.Function):
@@ -102,8 +105,7 @@ class _LocalDivergence(torch.autograd.Function):
         pointer, _, row = graph.csr()
         pointer = pointer.long()  # once for all sums
         if bounded:
-            scale = _log(_sums(pointer, score.exp()))
-            log_p = score - scale.index_select(0, row)
+            log_p = _bounded(score, pointer, row)
         else:
             log_p = torch.ops.pyg_stkd.segment_log_softmax(pointer, row, score)
         if direction == "student":
