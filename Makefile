@@ -1,5 +1,5 @@
 # Every target sets up what it needs, on any machine with Python >= 3.10 and pip, and is quick the
-# second time: packages are installed again only when TORCH or pyproject.toml changes.
+# second time: packages are installed again only when TORCH, pyproject.toml or the version changes.
 #
 #   make demo          distil a GAT on few labelled protein graphs and many without; writes runs/
 #   make test          the test suite, without a compiler and without torch-scatter / torch-sparse
@@ -181,7 +181,7 @@ $(ENVS:%=%/.torch-$(TORCH)): %/.torch-$(TORCH): %/.python
 	@$*/bin/python $(PIP) "$(KEEP)" numpy
 	@touch $@
 
-$(ENVS:%=%/.package): %/.package: %/.torch-$(TORCH) pyproject.toml
+$(ENVS:%=%/.package): %/.package: %/.torch-$(TORCH) pyproject.toml pyg_stkd/__init__.py
 	@echo "==> Installing pyg_stkd (editable) with what tests and examples need in $*"
 	@$*/bin/python $(PIP) --editable ".[test,examples]" "$(KEEP)" $(addprefix torch-geometric==,$(PYG))
 	@touch $@
