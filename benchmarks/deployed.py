@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["export", "measure"], help="stop before the next part")
     parser.add_argument("--write", action="store_true", help="store the results")
     args = parser.parse_args()
-    if not (args.out / "pruned.eager.pt").exists():  # the last that is written
+    if not (args.out / "pruned.int8.onnx").exists():  # the last that is written
         print(run("export", args.out, *(["--aoti"] if args.aoti else [])))
     if args.only == "export":
         return
@@ -57,10 +57,7 @@ def main() -> None:
             raw["http"][f"{model} {path}"] = [float(p50), float(p99), int(count)]
             rows.append({"model": f"{model}, HTTP /{path}", "p50 ms": p50, "p99 ms": p99})
     if args.write:
-        note = (
-            "A row of 64 sensors in, an hour of forecasts out; medians of the rounds, wall time. "
-            "*eager*: the model in Python; *pt2*: a program of torch.export, *aoti* compiled."
-        )
+        note = "A row of 64 sensors in, an hour of forecasts out; medians of the rounds, wall time."
         command = f"python benchmarks/deployed.py{' --aoti' if args.aoti else ''} --write"
         store("served", rows, command, note, raw)
 

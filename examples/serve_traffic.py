@@ -100,7 +100,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def write(model: nn.Module, roads: Any, args: argparse.Namespace, name: str) -> None:
-    """Write one model: ONNX, the same with 8-bit weights, what torch runs, and itself."""
+    """Export one model: ONNX, the same with 8-bit weights, and what torch runs."""
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxscript import optimizer
@@ -128,7 +128,6 @@ def write(model: nn.Module, roads: Any, args: argparse.Namespace, name: str) -> 
     path.write_bytes(made.SerializeToString())
     quantize_dynamic(path, args.out / f"{name}.int8.onnx", weight_type=QuantType.QUInt8)
     torch.export.save(program, args.out / f"{name}.pt2")
-    torch.save((model, roads), args.out / f"{name}.eager.pt")  # only to compare with
     if args.aoti:
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(args.out / f"{name}.aoti.pt2")
@@ -142,7 +141,7 @@ def measure(args: argparse.Namespace) -> None:
     models = [
         args.out / f"{name}{end}"
         for name in ("teacher", "student", "pruned")
-        for end in (".eager.pt", ".pt2", ".aoti.pt2", ".onnx", ".int8.onnx")
+        for end in (".pt2", ".aoti.pt2", ".onnx", ".int8.onnx")
         if (args.out / f"{name}{end}").exists()
     ]
     runs: dict[str, list[dict[str, float]]] = {path.name: [] for path in models}

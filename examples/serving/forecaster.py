@@ -55,9 +55,7 @@ def read_meta(folder: str | Path) -> Meta:
 def load_model(path: str | Path) -> Model:
     """Open an exported model, for one thread: ONNX in onnxruntime, others in torch.
 
-    ``*.aoti.pt2`` is a compiled package of AOTInductor, ``*.pt2`` a program of ``torch.export``,
-    and ``*.eager.pt`` the model itself, to compare with: it needs pyg_stkd, and a pickle runs what
-    it says, so load only what you wrote.
+    ``*.aoti.pt2`` is a compiled package of AOTInductor, ``*.pt2`` a program of ``torch.export``.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,9 +73,6 @@ def load_model(path: str | Path) -> Model:
     torch.set_num_threads(1)
     if path.name.endswith(".aoti.pt2"):
         program: Any = torch._inductor.aoti_load_package(str(path))
-    elif path.suffix == ".pt":
-        model, roads = torch.load(path, weights_only=False)
-        program = lambda x: model(x, roads)  # noqa: E731
     else:
         program = torch.export.load(path).module()
 

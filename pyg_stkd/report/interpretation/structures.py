@@ -63,8 +63,9 @@ def local_agreement(teacher: Tensor, student: Tensor, graph: Graph, kernel: Kern
     )  # [B, T, E]
     target = graph.edge_index[1]
     degree = torch.bincount(target, minlength=num_nodes).to(t)
+    several = degree > 1  # a lone neighbour's structure is 1, and the rest of it rounding
     lost, whole = (
-        t.new_zeros(batch, steps, num_nodes).index_add(2, target, t.exp() * (t - other))
+        t.new_zeros(batch, steps, num_nodes).index_add(2, target, t.exp() * (t - other)) * several
         for other in (s, -degree.log()[target])
     )  # [B, T, N]
     weights = (h.exp().mean((0, 1)) * degree[target] for h in (t, s))

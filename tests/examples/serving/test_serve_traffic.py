@@ -27,11 +27,7 @@ def test_exports_and_measures_every_form(tmp_path: Path) -> None:
     rows = {
         row["model"]: row for row in json.loads((tmp_path / "serving.json").read_text())["rows"]
     }
-    names = [
-        f"{m}{end}"
-        for m in ("teacher", "student", "pruned")
-        for end in (".eager.pt", ".pt2", ".onnx")
-    ]
+    names = [f"{m}{end}" for m in ("teacher", "student", "pruned") for end in (".pt2", ".onnx")]
     assert set(rows) == {*names, *(n.replace(".onnx", ".int8.onnx") for n in names if "onnx" in n)}
     for name in names:
         model = name.partition(".")[0]
