@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -19,9 +19,11 @@ from pyg_stkd.prune.structure.example import unwrap
 
 __all__ = ["start_from"]
 
+M = TypeVar("M", bound=nn.Module)  # the teacher's class, which a wrapper around it is not
+
 
 def start_from(
-    teacher: nn.Module,
+    teacher: M,
     keep: float | Iterable[float] = 0.05,
     *,
     example: Any = None,
@@ -31,7 +33,7 @@ def start_from(
     unpack: Unpack = unpack,
     call: Callable[..., Any] | None = None,
     **options: Any,
-) -> nn.Module:
+) -> M:
     r"""Return a student that starts as the pruned teacher, in place of random weights.
 
     The channels of the teacher that matter least go, by :obj:`importance`, until a share of the
@@ -108,4 +110,4 @@ def start_from(
         pruner.step(criterion and (task_loss(criterion, out, y) for out, y in outputs(student)))
         add_means(student, whole, run)
         recalibrate(student, lambda: run(student))
-    return pruner.compact().train()
+    return cast("M", pruner.compact().train())
