@@ -37,7 +37,14 @@ class HeadBlocks(Arrays):
         head = row % heads
         col = col.index_select(0, edge) * heads + head
         self.order = edge.mul_(heads).add_(head)
-        super().__init__((num_src * heads, num_dst * heads), (pointer, col, row))
+        self._csr, self._csc = (pointer, col, row), None
+
+    # A product that is kept is an output of a compiled graph, where Inductor loses its symbol.
+    @property
+    def size(self) -> tuple[int, int]:  # type: ignore[override]
+        """The numbers of source and target rows."""
+        num_src, num_dst = self._base.size
+        return num_src * self.heads, num_dst * self.heads
 
     def _transpose(self) -> Index:
         heads, dtype = self.heads, self.csr()[1].dtype
