@@ -140,6 +140,20 @@ class TestDistillationModule:
         with pytest.raises(ValueError, match="'unpack' must be given to validate or test on Data"):
             trainer.test(module, loader, verbose=False)
 
+    @pytest.mark.parametrize("seeds", [False, True])
+    def test_refuses_nodes_without_labels(self, parts, graphs, tmp_path, seeds) -> None:
+        from pyg_stkd.lightning import DistillationModule
+
+        data = graphs[0].clone()
+        data.y = data.y[:1]
+        data.train_mask = torch.ones(6, dtype=torch.bool)
+        if seeds:
+            data.input_id, data.batch_size = torch.tensor([4, 2]), 2
+        module = DistillationModule(parts, cross_entropy, torch.optim.Adam)
+        loader = torch.utils.data.DataLoader([data], batch_size=None)
+        with pytest.raises(ValueError, match="a y of one row for each of the"):
+            self.trainer(tmp_path, 1).fit(module, loader)
+
     def test_refuses_another_module(self, parts) -> None:
         from pyg_stkd.lightning import DistillationModule
 

@@ -84,7 +84,8 @@ def of_data(name: str, batch: Data, labelled: bool = True, needs_labels: bool = 
         needs_labels (bool): Whether a graph without is refused. (default: :obj:`False`)
 
     Raises:
-        ValueError: If something is missing, or there is more that counts, or a mask is none.
+        ValueError: If something is missing, or there is more that counts, or a mask is none, or
+            nodes that count have no label.
 
     Example:
         >>> data = Data(x=torch.ones(2, 3), edge_index=torch.tensor([[0], [1]]),
@@ -107,17 +108,31 @@ def of_data(name: str, batch: Data, labelled: bool = True, needs_labels: bool = 
     if getattr(batch, "input_id", None) is not None:
         rows = kwargs["nodes"] = torch.arange(batch.batch_size, device=batch.x.device)
     elif labelled and getattr(batch, "train_mask", None) is not None:
-        rows = batch.train_mask
-        if rows.dtype != torch.bool or rows.shape != (batch.num_nodes,) or not bool(rows.any()):
+        rows, num_nodes = batch.train_mask, batch.x.size(0)
+        if rows.dtype != torch.bool or rows.shape != (num_nodes,) or not bool(rows.any()):
             raise ValueError(
                 f"'{name}' must give Data with a train_mask [N] of at least one node (got "
                 f"{int(rows.sum())} of shape {list(rows.shape)} and {rows.dtype} for "
-                f"{batch.num_nodes} nodes)"
+                f"{num_nodes} nodes)"
             )
     target = getattr(batch, "y", None) if labelled else None
     if rows is not None and target is not None:
+        if not _has_rows(target, rows):
+            shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
+            raise ValueError(f"'{name}' must give Data with a y of {_rule(rows)} (got {shape})")
         target = OnRows(target, rows)
     return (batch.x, batch.edge_index), kwargs, target
+
+
+def _has_rows(value: Any, rows: Tensor) -> bool:
+    """Tell whether there is a row for each entry of a mask, or for each of the first rows."""
+    count = value.size(0) if isinstance(value, Tensor) and value.dim() > 0 else -1
+    return count == rows.numel() if rows.dtype == torch.bool else count >= rows.numel()
+
+
+def _rule(rows: Tensor) -> str:
+    of = "nodes, as its train_mask has" if rows.dtype == torch.bool else "sampled seeds"
+    return f"one row for each of the {rows.numel()} {of}"
 
 
 def task_loss(criterion: Criterion, out: Any, target: Any) -> Tensor:
@@ -125,6 +140,7 @@ def task_loss(criterion: Criterion, out: Any, target: Any) -> Tensor:
 
     Raises:
         TypeError: If some rows count and the output is no tensor, or no tensor is returned.
+        ValueError: If rows count that the output has not.
 
     Example:
         >>> target = OnRows(torch.zeros(3), torch.tensor([1]))
@@ -136,6 +152,11 @@ def task_loss(criterion: Criterion, out: Any, target: Any) -> Tensor:
             raise TypeError(
                 "'distiller' must have a student that returns a tensor, or unpack=batch -> "
                 f"(args, kwargs, target) must be given (got {type(out).__name__})"
+            )
+        if not _has_rows(out, target.rows):
+            raise ValueError(
+                f"'distiller' must have a student that returns {_rule(target.rows)}, or unpack="
+                f"batch -> (args, kwargs, target) must be given (got {list(out.shape)})"
             )
         out, target = out[target.rows], target.target[target.rows]
     task = criterion(out, target)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from pyg_stkd.graph.arrays import Arrays
 from pyg_stkd.graph.graph import Graph
+from pyg_stkd.graph.lazy import LazyGraph
 from pyg_stkd.graph.order import fits_int32, places, pointers, usable_in_training
 from pyg_stkd.graph.union import union_edges
 
 __all__ = ["ExtendedGraph", "simple"]
 
 
-class ExtendedGraph(Graph):
+class ExtendedGraph(LazyGraph):
     r"""The union of two graphs on the same nodes, as :func:`~pyg_stkd.graph.union_edges` makes it.
 
     The edges of the first are not sorted again, and it is known where they are: what was computed
@@ -78,30 +79,10 @@ class ExtendedGraph(Graph):
         return out.index_copy_(0, self.of_more, of_more.to(out.dtype))
 
     @cached_property
-    def edge_index(self) -> Tensor:  # type: ignore[override]
-        """Edges, sorted by target and source; built only where someone asks for them."""
-        with usable_in_training():
-            return torch.stack(self.csr()[1:]).long()
-
-    @cached_property
-    def rowptr(self) -> Tensor:  # type: ignore[override]
-        """Pointers as 64-bit integers."""
-        with usable_in_training():
-            return self.csr()[0].long()
-
-    @cached_property
     def perm(self) -> Tensor:  # type: ignore[override]
         """The identity."""
         with usable_in_training():
             return torch.arange(self.num_edges, device=self.device)
-
-    @property
-    def num_edges(self) -> int:
-        return self.csr()[1].numel()
-
-    @property
-    def device(self) -> torch.device:
-        return self.csr()[1].device
 
 
 def simple(graph: Graph) -> Graph:

@@ -62,7 +62,6 @@ class Graph:
     perm: Tensor
     rowptr: Tensor
     value: Tensor | None
-    size: tuple[int, int]
     arrays: Arrays  # what is made of a graph and kept with it holds these, not the graph
     # Whether it is used again: what helps later uses alone is not made of a graph that is not.
     lasting: bool = True
@@ -112,7 +111,7 @@ class Graph:
 
         A sub-class that makes :attr:`perm` and :attr:`edge_index` when asked for leaves them out.
         """
-        self.size, self.value, self.arrays = arrays.size, value, arrays
+        self.value, self.arrays = value, arrays
         self._derived: dict[tuple[Hashable, ...], Any] = {}
         if perm is not None:
             self.perm = perm
@@ -135,6 +134,11 @@ class Graph:
                 f"the number of rows of the features (got {edge_index.size})"
             )
         return edge_index
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers of source and target nodes."""
+        return self.arrays.size
 
     @property
     def col(self) -> Tensor:

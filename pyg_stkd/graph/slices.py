@@ -9,12 +9,13 @@ from torch import Tensor
 
 from pyg_stkd.graph.arrays import Arrays, Index
 from pyg_stkd.graph.graph import Graph
+from pyg_stkd.graph.lazy import LazyGraph
 from pyg_stkd.graph.order import fits_int32, usable_in_training
 
 __all__ = ["SliceBlocks", "slice_blocks"]
 
 
-class SliceBlocks(Graph):
+class SliceBlocks(LazyGraph):
     r"""Disjoint copies of a graph, one for each of :math:`S` slices, made without a sort.
 
     Features :math:`(S, N, F)` are :math:`(S \cdot N, F)` rows to it, and edge values
@@ -32,34 +33,10 @@ class SliceBlocks(Graph):
         self._base, self._num_slices = base.without_derived(), num_slices
 
     @cached_property
-    def edge_index(self) -> Tensor:  # type: ignore[override]
-        """Edges, sorted by target; built only where someone asks for them."""
-        with usable_in_training():
-            return torch.stack(self.csr()[1:]).long()
-
-    @cached_property
-    def rowptr(self) -> Tensor:  # type: ignore[override]
-        """Pointers as 64-bit integers."""
-        with usable_in_training():
-            return self.csr()[0].long()
-
-    @cached_property
     def perm(self) -> Tensor:  # type: ignore[override]
         """Places of the edges in the given ones, slice after slice."""
         with usable_in_training():
             return _tile(self._base.perm, self._base.num_edges, self._num_slices)
-
-    @property
-    def num_edges(self) -> int:
-        return self.csr()[1].numel()
-
-    @property
-    def device(self) -> torch.device:
-        return self.csr()[1].device
-
-    @property
-    def degree(self) -> Tensor:
-        return self.csr()[0].diff().long()
 
     def to(self, device: torch.device | str) -> Graph:
         base = self._base.to(device)
@@ -79,8 +56,15 @@ class SlicedArrays(Arrays):
             _tile(col, num_src, num_slices),
             _tile(row, num_dst, num_slices),
         )
-        super().__init__((num_src * num_slices, num_dst * num_slices), csr)
         self._base, self._num_slices = base, num_slices
+        self._csr, self._csc = csr, None
+
+    # A product that is kept is an output of a compiled graph, where Inductor loses its symbol.
+    @property
+    def size(self) -> tuple[int, int]:  # type: ignore[override]
+        """The numbers of sources and targets in all slices."""
+        num_src, num_dst = self._base.size
+        return num_src * self._num_slices, num_dst * self._num_slices
 
     def _transpose(self) -> Index:
         pointer, row, perm = self._base.csc()

@@ -450,6 +450,8 @@ def test_loaders_that_do_not_fit():
     short, pairs = torch.ones(5, dtype=torch.bool), torch.ones(6, 2, dtype=torch.bool)
     for mask in (short, pairs, torch.ones(6)):
         refused(ValueError, "train_mask", [Data(**data.to_dict(), train_mask=mask)])
+    short = Data(x=x, edge_index=edge_index, y=y[:5], train_mask=torch.ones(6, dtype=torch.bool))
+    refused(ValueError, "a y of one row for each of the 6 nodes, as its train_mask", [short])
     links = Data(**data.to_dict(), input_id=torch.arange(2), edge_label_index=edge_index)
     refused(ValueError, "got edge_label_index too", [links])  # rows are pairs, no nodes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from pyg_stkd.distill import Distiller, SoftTargetLoss
-from pyg_stkd.distill.training import OnRows, batches_of, of_models, task_loss, total_loss, unpack
+from pyg_stkd.distill.training import (
+    OnRows,
+    batches_of,
+    of_data,
+    of_models,
+    task_loss,
+    total_loss,
+    unpack,
+)
 
 
 def test_batches_of_tuples_and_data() -> None:
@@ -87,6 +96,59 @@ def test_rows_of_a_task_need_a_tensor() -> None:
         task_loss(lambda out, y: out.sum(), (torch.ones(2),), target)
     with pytest.raises(TypeError, match=r"'criterion' must return a tensor \(got float\)"):
         task_loss(lambda out, y: 1.0, torch.ones(2), target)
+
+
+MASK = torch.tensor([True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("y", "got"),
+    [
+        (torch.zeros(2), r"\[2\]"),
+        (torch.zeros(4, 1), r"\[4, 1\]"),
+        (torch.tensor(1), r"\[\]"),
+        ([0, 1, 2], "list"),
+    ],
+    ids=["short", "long", "scalar", "list"],
+)
+def test_every_node_of_a_mask_has_its_label(y: object, got: str) -> None:
+    data = Data(x=torch.rand(3, 2), edge_index=torch.tensor([[0], [1]]), y=y, train_mask=MASK)
+    rule = "'loader' must give Data with a y of one row for each of the 3 nodes, as its train_mask"
+    with pytest.raises(ValueError, match=rf"^{rule} has \(got {got}\)$"):
+        unpack(data)
+    args, _, target = of_data("x", data, labelled=False)  # no label is looked at
+    assert (args[0] is data.x, target) == (True, None)
+
+
+def test_a_mask_has_the_rows_of_the_features() -> None:
+    data = Data(x=torch.rand(3, 2), edge_index=torch.tensor([[0], [1]]), y=torch.zeros(4))
+    data.num_nodes, data.train_mask = 4, torch.ones(4, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"train_mask \[N\] .*\(got 4 of shape \[4\] .* 3 nodes"):
+        unpack(data)
+
+
+def test_every_seed_has_its_label() -> None:
+    data = Data(x=torch.rand(5, 2), edge_index=torch.tensor([[4], [1]]), y=torch.zeros(2))
+    data.input_id, data.batch_size = torch.tensor([8, 3]), 2
+    assert unpack(data)[-1].target is data.y  # cut to the seeds already
+    data.y = data.y[:1]
+    rule = "'loader' must give Data with a y of one row for each of the 2 sampled seeds"
+    with pytest.raises(ValueError, match=rf"^{rule} \(got \[1\]\)$"):
+        unpack(data)
+
+
+@pytest.mark.parametrize(
+    ("rows", "of"),
+    [(MASK, "3 nodes, as its train_mask has"), (torch.arange(3), "3 sampled seeds")],
+    ids=["mask", "seeds"],
+)
+def test_the_output_has_the_rows_that_count(rows: torch.Tensor, of: str) -> None:
+    rule = f"'distiller' must have a student that returns one row for each of the {of}, or"
+    for out in (torch.zeros(1, 3), torch.zeros(2, 3), torch.tensor(0.0)):  # of a graph, say
+        got = re.escape(f"(got {list(out.shape)})")
+        with pytest.raises(ValueError, match=f"^{rule} unpack=.*{got}$"):
+            task_loss(F.mse_loss, out, OnRows(torch.zeros(3, 3), rows))
+    assert task_loss(F.mse_loss, torch.ones(3), OnRows(torch.zeros(3), rows)) == 1
 
 
 def test_batches_are_counted() -> None:

@@ -23,7 +23,7 @@ from pyg_stkd.functional.structures.extended_structure import (
     measured,
 )
 from pyg_stkd.functional.structures.local import scores_and_structure, structure_loss
-from pyg_stkd.functional.structures.prepared import has_bound
+from pyg_stkd.functional.structures.similarities.prepared import has_bound
 from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
 from pyg_stkd.graph.extended import ExtendedGraph, simple

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.structures.prepared import Normalize
+from pyg_stkd.functional.structures.similarities.prepared import Normalize
 from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian, Polynomial
 
 __all__ = ["SAMPLE", "warn_if_blind"]

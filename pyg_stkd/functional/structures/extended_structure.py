@@ -7,8 +7,13 @@ from torch import Tensor
 
 from pyg_stkd.functional.sparse.manhattan import chunks
 from pyg_stkd.functional.structures.local_divergence import structure_of_scores
-from pyg_stkd.functional.structures.prepared import has_bound, lost_digits, mapped, prepared
-from pyg_stkd.functional.structures.square_distance import square_distance
+from pyg_stkd.functional.structures.similarities.prepared import (
+    has_bound,
+    lost_digits,
+    mapped,
+    prepared,
+)
+from pyg_stkd.functional.structures.similarities.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.extended import ExtendedGraph
 from pyg_stkd.graph.order import places

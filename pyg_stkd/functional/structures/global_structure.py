@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from pyg_stkd import checks
 from pyg_stkd.functional.structures.divergence import check_finite
-from pyg_stkd.functional.structures.pairwise import pairwise
-from pyg_stkd.functional.structures.prepared import has_bound, mapped, prepared
+from pyg_stkd.functional.structures.similarities.pairwise import pairwise
+from pyg_stkd.functional.structures.similarities.prepared import has_bound, mapped, prepared
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import Cosine, Kernel, Linear
 

@@ -20,8 +20,8 @@ from pyg_stkd.functional.structures.local_divergence import (
     local_divergence,
     structure_of_scores,
 )
-from pyg_stkd.functional.structures.prepared import Normalize, for_softmax, has_bound
-from pyg_stkd.functional.structures.similarity import checked_similarity, graph_of
+from pyg_stkd.functional.structures.similarities.prepared import Normalize, for_softmax, has_bound
+from pyg_stkd.functional.structures.similarities.similarity import checked_similarity, graph_of
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.functional.structures.divergence import Direction
 from pyg_stkd.functional.structures.local import lsp
-from pyg_stkd.functional.structures.prepared import Normalize
 from pyg_stkd.functional.structures.sequences import check_pair
+from pyg_stkd.functional.structures.similarities.prepared import Normalize
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.slices import slice_blocks
 from pyg_stkd.kernels import RBF, Kernel

@@ -17,10 +17,15 @@ from pyg_stkd.functional.structures.divergence import (
     divergence,
     given_structure,
 )
-from pyg_stkd.functional.structures.pairwise import pairwise
-from pyg_stkd.functional.structures.prepared import Normalize, for_softmax, mapped, prepared
 from pyg_stkd.functional.structures.sequences import check_pair
-from pyg_stkd.functional.structures.step_distance import few_steps, step_distances
+from pyg_stkd.functional.structures.similarities.pairwise import pairwise
+from pyg_stkd.functional.structures.similarities.prepared import (
+    Normalize,
+    for_softmax,
+    mapped,
+    prepared,
+)
+from pyg_stkd.functional.structures.similarities.step_distance import few_steps, step_distances
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 

@@ -127,6 +127,15 @@ def test_other_nodes_of_a_graph_are_its_unlabelled_part(unlabelled: bool) -> Non
     assert losses[0] == losses[1]
 
 
+def test_nodes_of_a_mask_without_labels_are_refused() -> None:
+    x, edge_index, y = batches()[0]
+    data = Data(x=x, edge_index=edge_index, y=y[:5], train_mask=torch.ones(6, dtype=torch.bool))
+    rule = r"must give Data with a y of one row for each of the 6 nodes.*\(got \[5\]\)"
+    for more in ({}, {"unlabelled": [data]}):
+        with pytest.raises(ValueError, match=rule):
+            list(distill_and_prune(*make(), [data], F.cross_entropy, optimizer=adam, **more))
+
+
 @pytest.mark.parametrize("granularity", ["channel", "weight"])
 def test_resumes_after_each_stage(tmp_path: Path, granularity: Any) -> None:
     options = {"granularity": granularity, "keep": (0.6, 0.4)}

@@ -100,6 +100,15 @@ def test_nodes_of_a_mask_are_scored_alone() -> None:
     assert torch.equal(student(x, edge_index), by_hand(x, edge_index))
 
 
+def test_nodes_of_a_mask_without_labels_are_refused_before_anything_is_pruned() -> None:
+    (x, edge_index, y), *_ = batches()
+    data = Data(x=x, edge_index=edge_index, y=y[:5], train_mask=torch.ones(6, dtype=torch.bool))
+    criterion = lambda out, y: pytest.fail("it was scored")  # noqa: E731
+    rule = r"'loader' must give Data with a y of one row for each of the 6 nodes.*\(got \[5\]\)"
+    with pytest.raises(ValueError, match=rule):
+        start_from(gcn(), 0.4, calibration=[data], criterion=criterion)
+
+
 def test_means_and_statistics_are_those_of_the_calibration_batches() -> None:
     torch.manual_seed(0)
     teacher = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).double()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.structures import square_distance as module
-from pyg_stkd.functional.structures.square_distance import square_distance
+from pyg_stkd.functional.structures.similarities import square_distance as module
+from pyg_stkd.functional.structures.similarities.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.unordered import unordered
 

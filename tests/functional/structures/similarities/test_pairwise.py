@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pyg_stkd import kernels
 from pyg_stkd.functional import contrast, gsp, lsp, temporal_correlation
-from pyg_stkd.functional.structures import pairwise as module
-from pyg_stkd.functional.structures.pairwise import pairwise
+from pyg_stkd.functional.structures.similarities import pairwise as module
+from pyg_stkd.functional.structures.similarities.pairwise import pairwise
 
 KERNELS = [kernels.RBF(), kernels.Cosine(), kernels.Linear(), kernels.Laplacian(2.0)]
 NAIVE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.structures.prepared import Normalize, lost_digits, prepared
+from pyg_stkd.functional.structures.similarities.prepared import Normalize, lost_digits, prepared
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import Kernel
 

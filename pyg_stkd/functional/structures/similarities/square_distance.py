@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyg_stkd.functional.sparse.manhattan import chunks, difference
 from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, SpMM, graph_index, weighted_sum
-from pyg_stkd.functional.structures.prepared import lost_digits
+from pyg_stkd.functional.structures.similarities.prepared import lost_digits
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.graph.order import places

@@ -42,7 +42,7 @@ DISTANCES = [k for k in KERNELS if k.measure in ("squared_distance", "manhattan"
 def distances(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes both ways to squared distances: that of few edges, and that of many."""
     if request.param == "products":
-        monkeypatch.setattr("pyg_stkd.functional.structures.square_distance._FEW", 0)
+        monkeypatch.setattr("pyg_stkd.functional.structures.similarities.square_distance._FEW", 0)
 
 
 def naive(z: Tensor, graph: Graph, kernel: kernels.Kernel, normalize: str | None = None) -> Tensor:

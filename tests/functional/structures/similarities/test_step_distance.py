@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from pyg_stkd.functional.structures.step_distance import few_steps, step_distances
+from pyg_stkd.functional.structures.similarities.step_distance import few_steps, step_distances
 
 
 def naive(h: Tensor) -> Tensor:

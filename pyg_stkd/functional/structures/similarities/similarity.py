@@ -10,8 +10,8 @@ from pyg_stkd import checks
 from pyg_stkd.functional.sparse.manhattan import manhattan
 from pyg_stkd.functional.sparse.primitives import sddmm
 from pyg_stkd.functional.sparse.sparse_ops import compute_dtype
-from pyg_stkd.functional.structures.prepared import Normalize, mapped, prepared
-from pyg_stkd.functional.structures.square_distance import square_distance
+from pyg_stkd.functional.structures.similarities.prepared import Normalize, mapped, prepared
+from pyg_stkd.functional.structures.similarities.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyg_stkd import kernels
 from pyg_stkd.functional import gsp, lsp, similarity, temporal_correlation
-from pyg_stkd.functional.structures.prepared import prepared
+from pyg_stkd.functional.structures.similarities.prepared import prepared
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1e-3, 1.0, 1e8, 1e20, 1e37])
