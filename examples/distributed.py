@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 2 examples/distributed.py --resume            # goes on where it was
     torchrun --nproc-per-node 4 examples/distributed.py --device cuda       # GPUs, NCCL
 
-Each process samples around its own share of the labelled nodes; the whole distiller is in
-DistributedDataParallel. One process writes the checkpoint; a run that was killed and resumed ends
-bit for bit as one that was not (on CPUs). Sampling needs pyg-lib or torch-sparse.
+Each process samples around its own labelled nodes; DistributedDataParallel holds the distiller.
+One process writes the checkpoint; a run that was killed and resumed ends bit for bit as one that
+was not (on CPUs). Sampling needs pyg-lib or torch-sparse.
 """
 
 from __future__ import annotations
@@ -54,8 +54,7 @@ def train_teacher(data: Data, steps: int) -> GraphSAGE:
     optimizer = torch.optim.Adam(teacher.parameters(), lr=0.01)
     for _ in range(steps):
         optimizer.zero_grad()
-        out = teacher(data.x, data.edge_index)[data.train]
-        F.cross_entropy(out, data.y[data.train]).backward()
+        F.cross_entropy(teacher(data.x, data.edge_index)[data.train], data.y[data.train]).backward()
         optimizer.step()
     return teacher.eval()
 
@@ -71,6 +70,11 @@ def main() -> None:
     parser.add_argument("--die-at", type=int, help="kill the last process in this epoch (a drill)")
     args = parser.parse_args()
     dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
+    distil(args)  # the model is gone before its group: gloo may hang for ever otherwise
+    dist.destroy_process_group()
+
+
+def distil(args: argparse.Namespace) -> None:
     rank, world = dist.get_rank(), dist.get_world_size()
     device = torch.device("cpu" if args.device == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}")
     data = make_graph(args.nodes)
@@ -87,7 +91,6 @@ def main() -> None:
         first = kept["epoch"]
         for name, of in own.items():
             of.load_state_dict(kept[name])
-
     mine = data.train[: len(data.train) // world * world][rank::world]  # as many steps everywhere
     loader = NeighborLoader(data, [10, 5], input_nodes=mine, batch_size=128, shuffle=True)
     for epoch in tqdm(range(first, args.epochs), disable=rank != 0):
@@ -106,14 +109,11 @@ def main() -> None:
         if rank == 0:  # the others wait in the next epoch's first step
             kept = {name: of.state_dict() for name, of in own.items()} | {"epoch": epoch + 1}
             write_atomic(path, lambda file, kept=kept: torch.save(kept, file))
-
     data = data.to(device)
     for name, model in (("teacher", teacher), ("student", student.eval())) if rank == 0 else ():
         right = model(data.x, data.edge_index).argmax(-1) == data.y
         size, score = sum(p.numel() for p in model.parameters()), right[data.test].float().mean()
         print(f"{name}: {size:,} parameters, accuracy {100 * score:.1f} %")
-    dist.barrier()  # gloo may wait for ever for a process that left
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ def test_the_page_has_its_files() -> None:
 def run(folder: Path, *command: str) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, env=env, check=False
-    )
+        [sys.executable, *command],
+        cwd=folder, capture_output=True, text=True, env=env, check=False, timeout=600,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 

@@ -176,7 +176,7 @@ def prune(
     steps, last = config["stage_steps"], len(config["keep"]) - 1
     stages = list(
         distill_and_prune(
-            distiller, pruner, Turns(batches, steps), criterion, optimizer=optimizer,
+            distiller, pruner, Turns(batches, max(steps, 1)), criterion, optimizer=optimizer,
             epochs=[1 if steps else 0] * last + [0], calibration=batches[:CALIBRATION],
         )
     )  # fmt: skip

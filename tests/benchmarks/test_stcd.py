@@ -87,9 +87,10 @@ def test_the_odds_of_the_teacher_are_a_share() -> None:
     assert len(stcd_task.losses_of({"odds": 1.0, "temporal": 0.0}, ("a", "b"))) == 2
 
 
+@pytest.mark.parametrize("stage_steps", [2, 0])
 @pytest.mark.parametrize("odds", [None, 1.0], ids=["labels alone", "distilled"])
 def test_pruned_students_have_as_many_steps_as_others(
-    task: Task, teacher: STGCN, tmp_path: Path, odds: float | None,
+    task: Task, teacher: STGCN, tmp_path: Path, odds: float | None, stage_steps: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     count = 0
@@ -101,7 +102,8 @@ def test_pruned_students_have_as_many_steps_as_others(
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.Adam, "step", counted)
-    config: dict[str, Any] = SMALL | {"keep": [0.5, 0.3], "min_width": 2, "stage_steps": 2}
+    config: dict[str, Any] = SMALL | {"keep": [0.5, 0.3], "min_width": 2}
+    config |= {"stage_steps": stage_steps}
     config |= {} if odds is None else {"odds": odds}
     store = Store(tmp_path)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}

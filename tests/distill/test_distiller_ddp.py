@@ -50,19 +50,23 @@ def work(rank, size, port):
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=size)
     try:
-        distiller, alone = build(), build()
-        model = DistributedDataParallel(distiller)
-        for epoch in range(3):  # the adapter's loss rests from epoch 1 on
-            distiller.set_epoch(epoch)
-            alone.set_epoch(epoch)
-            grads = gradients(distiller, model, inputs(rank))
-            each = [gradients(alone, alone, inputs(r)) for r in range(size)]
-            for grad, *parts in zip(grads, *each, strict=True):
-                torch.testing.assert_close(grad, sum(parts) / size)
-        own = {id(p) for p in distiller.teacher.parameters()}
-        assert not own & {id(p) for p in model.parameters()}
+        compare(rank, size)
     finally:
-        dist.destroy_process_group()
+        dist.destroy_process_group()  # after the model: gloo may hang for ever otherwise
+
+
+def compare(rank, size):
+    distiller, alone = build(), build()
+    model = DistributedDataParallel(distiller)
+    for epoch in range(3):  # the adapter's loss rests from epoch 1 on
+        distiller.set_epoch(epoch)
+        alone.set_epoch(epoch)
+        grads = gradients(distiller, model, inputs(rank))
+        each = [gradients(alone, alone, inputs(r)) for r in range(size)]
+        for grad, *parts in zip(grads, *each, strict=True):
+            torch.testing.assert_close(grad, sum(parts) / size)
+    own = {id(p) for p in distiller.teacher.parameters()}
+    assert not own & {id(p) for p in model.parameters()}
 
 
 def free_port():

@@ -99,8 +99,8 @@ def work() -> None:
         distiller.reduction = "process"
         found = gradients(distiller, distiller, *parts[0], torch.zeros(4, dtype=torch.long))
         assert not all(torch.allclose(found[name], expected[name]) for name in expected)
-        del model
-        dist.barrier()  # gloo may wait for ever for a process that left
+        del model  # before its group: gloo may hang for ever otherwise
+        dist.barrier()  # no process leaves before the others have ended
     finally:
         dist.destroy_process_group()
 

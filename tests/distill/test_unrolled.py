@@ -87,6 +87,7 @@ def work(rank: int, size: int, port: int) -> None:
         distiller = build(Unrolled(step))
         model = DistributedDataParallel(distiller)
         grads = gradients(distiller, model, sequence(rank))
+        del model  # before its group: gloo may hang for ever otherwise
     finally:
         dist.destroy_process_group()
     alone = build(Unrolled(step))

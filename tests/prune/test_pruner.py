@@ -153,6 +153,7 @@ def test_survives_ddp(tmp_path: Path) -> None:
             optimizer.step()
         small = pruner.compact().eval()
         torch.testing.assert_close(small(X, EDGES), parallel.eval()(X, EDGES))
+        del parallel  # before its group: gloo may hang for ever otherwise
     finally:
         dist.destroy_process_group()
 
