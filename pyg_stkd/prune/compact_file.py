@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pyg_stkd.files import safetensors, write_atomic
 from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.following.attributes import remembered
-from pyg_stkd.prune.following.find import Sharpened, find_ports
+from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.following.sharpened import Sharpened
 from pyg_stkd.prune.masks.hooks import masked_names
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.ports import Ports

@@ -11,7 +11,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from pyg_stkd.prune.following.find import Sharpened, find_ports
+from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.following.sharpened import Sharpened
 from pyg_stkd.prune.masks.hooks import Refresh, remove_masks
 from pyg_stkd.prune.masks.skipping import stop_skipping
 from pyg_stkd.prune.structure.copies import copied

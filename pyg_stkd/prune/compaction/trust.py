@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.compaction.compact import narrow
 from pyg_stkd.prune.compaction.verify import Comparison, Difference
-from pyg_stkd.prune.following.find import Sharpened
+from pyg_stkd.prune.following.sharpened import Sharpened
 from pyg_stkd.prune.masks.hooks import original_of
 from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.copies import with_its_parameters

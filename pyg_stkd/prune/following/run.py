@@ -13,6 +13,7 @@ from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.following.calls.trial import differs
 from pyg_stkd.prune.following.draws import Still
 from pyg_stkd.prune.following.follower import Follower
+from pyg_stkd.prune.following.sharpened import check_finite
 from pyg_stkd.prune.following.training import asks_for_training, in_training
 from pyg_stkd.prune.structure.example import Example, evaluating
 from pyg_stkd.prune.structure.ports import Ports
@@ -21,7 +22,7 @@ from pyg_stkd.prune.structure.reasons import Reason
 __all__ = ["follow"]
 
 
-def follow(ports: Ports, model: nn.Module, example: Example) -> list[Reason]:
+def follow(ports: Ports, model: nn.Module, example: Example, finite: bool = False) -> list[Reason]:
     """Follow channels through one run of a model in eval mode.
 
     Where its own code does something else in train mode, they are followed there too, and what is
@@ -31,13 +32,19 @@ def follow(ports: Ports, model: nn.Module, example: Example) -> list[Reason]:
         ports (Ports): Where to write what belongs to what.
         model (torch.nn.Module): A copy of the model, whose attributes are changed.
         example (Example): Inputs.
+        finite (bool): Whether its outputs must be finite. (default: :obj:`False`)
 
     Returns:
         list of Reason: Why channels are kept.
+
+    Raises:
+        Exception: What the model raises, or a :class:`ValueError` for outputs that are not finite.
     """
     model.eval()
     follower = Follower(ports, model)
     out = _run(follower, example)
+    if finite:
+        check_finite(out)
     free = follower.free(tensors_of(out))
     trained = None
     if asks_for_training(model, example.call) and _is_other(model, example, out):

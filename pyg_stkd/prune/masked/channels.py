@@ -13,7 +13,8 @@ from pyg_stkd.prune.compaction.trust import Trial, keep_what_fails
 from pyg_stkd.prune.compaction.verify import check_copy, in_float64
 from pyg_stkd.prune.following.attributes import remembered
 from pyg_stkd.prune.following.explain import Explanation, explain, refusal
-from pyg_stkd.prune.following.find import Sharpened, find_ports
+from pyg_stkd.prune.following.find import find_ports
+from pyg_stkd.prune.following.sharpened import Sharpened
 from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import (

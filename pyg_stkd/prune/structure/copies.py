@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch_geometric.nn import MessagePassing
 
 __all__ = ["copied", "with_its_parameters"]
@@ -16,6 +17,8 @@ __all__ = ["copied", "with_its_parameters"]
 _ATOMS = {int, float, bool, str, bytes, type(None), type}
 # By which a class says that it is copied in another way.
 _OWN_WAYS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+# The bases whose own way changes nothing in a module that is there; the last one has none.
+_PLAIN = (MessagePassing, _ConvNd, nn.Module)
 
 
 def copied(model: nn.Module, memo: dict[int, Any]) -> Any:
@@ -34,13 +37,17 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> Any:
         >>> other[0].bias is model[0].bias, other[0].weight is model[0].weight
         (True, False)
     """
+    plain: dict[type, bool] = {}
     for module in reversed(list(model.modules())):  # those inside first
+        cls = type(module)
+        if cls not in plain:
+            plain[cls] = _is_plain(cls)
         if isinstance(module, MessagePassing):
             memo.setdefault(id(module.inspector), _copied_inspector(module.inspector))
-        if id(module) in memo or not _is_plain(module):
+        if id(module) in memo or not plain[cls]:
             continue
-        other = memo[id(module)] = object.__new__(type(module))
-        vars(other).update({key: _copied(value, memo) for key, value in vars(module).items()})
+        other = memo[id(module)] = object.__new__(cls)
+        vars(other).update(_copies(vars(module), memo))
     return copy.deepcopy(model, memo)
 
 
@@ -68,16 +75,22 @@ def with_its_parameters(
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """Return a deep copy of what a module holds."""
     kind = type(value)
-    if kind in _ATOMS:
-        return value
     if id(value) in memo:
         return memo[id(value)]
+    if kind in (list, set, tuple) and all(type(item) in _ATOMS for item in value):
+        return value if kind is tuple else memo.setdefault(id(value), kind(value))
     if kind in (dict, OrderedDict):
         other = memo[id(value)] = kind()
-        if value:
-            other.update({key: _copied(item, memo) for key, item in value.items()})
+        other.update(_copies(value, memo))
         return other
     return copy.deepcopy(value, memo)
+
+
+def _copies(values: Mapping[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
+    return {
+        key: value if type(value) in _ATOMS else _copied(value, memo)
+        for key, value in values.items()
+    }
 
 
 def _copied_inspector(inspector: Any) -> Any:
@@ -88,13 +101,13 @@ def _copied_inspector(inspector: Any) -> Any:
     return other
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a module is copied attribute by attribute.
+def _is_plain(cls: type[nn.Module]) -> bool:
+    """Tell whether modules of a class are copied attribute by attribute.
 
-    PyG's message passing looks beside that whether the code of its class is written, as it is.
+    PyG's message passing looks beside that whether the code of its class is written, and torch's
+    convolutions whether they know of their padding, as they do.
     """
-    cls = type(module)
-    base = MessagePassing if issubclass(cls, MessagePassing) else nn.Module
-    return not isinstance(module, torch.jit.ScriptModule) and all(
+    base = next(base for base in _PLAIN if issubclass(cls, base))
+    return not issubclass(cls, torch.jit.ScriptModule) and all(
         getattr(cls, way, None) is getattr(base, way, None) for way in _OWN_WAYS
     )

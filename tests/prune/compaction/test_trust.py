@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune import Pruner, Random
 from pyg_stkd.prune.compaction.trust import Trial, keep_what_fails
-from pyg_stkd.prune.following.find import Sharpened
+from pyg_stkd.prune.following.sharpened import Sharpened
 from pyg_stkd.prune.structure import registry
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -26,8 +25,6 @@ from torch_geometric.nn import (
 from torch_geometric.nn import Sequential as Chain
 
 from pyg_stkd.prune import Pruner, Random
-from pyg_stkd.prune.following.find import Sharpened
-from pyg_stkd.prune.structure.example import Example
 
 N, E = 14, 40
 
@@ -293,24 +290,3 @@ def test_where_rules_keep_channels_following_frees_them(prune_followed: Any) -> 
     assert set(prune_followed(model, graph()).widths) == {"convs.0", "convs.1"}
     held = nn.Sequential(nn.Linear(6, 8), nn.Flatten(), nn.Linear(8, 3))
     assert set(prune_followed(held, (graph()[0],)).widths) == {"0"}
-
-
-def test_weights_of_a_sharpened_model_are_neither_0_nor_alike() -> None:
-    class Twins(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.c = (nn.Linear(400, 400) for _ in range(3))
-            for parameter in self.parameters():
-                nn.init.zeros_(parameter)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.c(self.a(x) + self.b(x))
-
-    model = Twins()
-    sharp = Sharpened(lambda: copy.deepcopy(model), Example((torch.ones(2, 400),)))
-    found = torch.cat([lin.weight for lin in sharp.model.children()])
-    assert found.dtype == torch.float64
-    assert bool((found != 0).all())
-    assert len(found.unique(dim=0)) == 1200  # rows
-    assert len(found.unique(dim=1)[0]) == 400  # columns
-    assert not any(bool(parameter.any()) for parameter in model.parameters())

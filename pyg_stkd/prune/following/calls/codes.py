@@ -27,10 +27,8 @@ def channel_codes(count: int) -> Tensor:
     bits = 2
     while math.comb(bits, bits // 2) < count:
         bits += 1
-    codes = torch.zeros(count, bits, dtype=torch.bool)
-    for i, chosen in enumerate(islice(combinations(range(bits), bits // 2), count)):
-        codes[i, list(chosen)] = True
-    return codes
+    chosen = torch.tensor(list(islice(combinations(range(bits), bits // 2), count)))
+    return torch.zeros(count, bits, dtype=torch.bool).scatter_(1, chosen, True)
 
 
 def decode(codes: Tensor, seen: Tensor) -> Tensor:

@@ -39,9 +39,12 @@ _ENTRYWISE: dict[str, bool] = {
     "clone": True,
     "contiguous": True,
     "detach": True,
+    "dropout": True,
     "float": True,
     "double": True,
 }
+# Of one tensor, whose dimensions come in another order.
+_PERMUTES = ("movedim", "permute", "swapaxes", "t", "transpose")
 # Of one tensor added to another at places along a dimension; zeros stay zeros.
 _SCATTER = (
     "index_add",
@@ -70,6 +73,8 @@ def follow_known(func: Callable[..., Any], args: Any, kwargs: Any, labels: Label
         return _scatter(func, args, kwargs, labels)
     if func in _FUNCTIONS and name == "index_select":
         return _index_select(func, args, kwargs, labels)
+    if func in _FUNCTIONS and name in _PERMUTES:
+        return _permute(func, args, kwargs, labels)
     zero = _ENTRYWISE.get(name)
     if zero is None or func not in _FUNCTIONS:
         return None
@@ -132,6 +137,18 @@ def _index_select(func: Callable[..., Any], args: Any, kwargs: Any, labels: Labe
     return Known(out)
 
 
+def _permute(func: Callable[..., Any], args: Any, kwargs: Any, labels: Labels) -> Known | None:
+    """Dimensions move; where to, a tensor tells whose sizes are their numbers."""
+    if not args or not isinstance(args[0], Tensor):
+        return None
+    x, *rest = args
+    out = func(x, *rest, **kwargs)
+    places = func(torch.empty(tuple(range(x.dim()))), *rest, **kwargs).shape
+    axes = labels.of(x)
+    labels.put(out, {new: axes[old] for new, old in enumerate(places) if old in axes})
+    return Known(out)
+
+
 def _scatter(func: Callable[..., Any], args: Any, kwargs: Any, labels: Labels) -> Known | None:
     """Channels beside the dimension are added to the same ones."""
     if len(args) < 4 or not isinstance(args[3], Tensor):
@@ -173,7 +190,7 @@ def _embedding(args: Any, kwargs: Any, labels: Labels) -> Known | None:
 
 _FUNCTIONS = {
     function
-    for name in (*_ENTRYWISE, *_SCATTER, "index_select")
+    for name in (*_ENTRYWISE, *_SCATTER, *_PERMUTES, "index_select")
     # PyG puts functions of its own over some of torch: what they call is asked too.
     for place in (F, torch, torch._C._VariableFunctions, Tensor)
     if (function := getattr(place, name, None)) is not None

@@ -125,7 +125,8 @@ class Noticed:
         if dim not in self._lines:
             rest = [d for d in range(len(self.shape)) if d != dim]
             bits = [bit.view(torch.uint8).amax(rest) if rest else bit for bit in self._changed]
-            self._lines[dim] = self._decoded(bits)
+            values = 1 << torch.arange(len(bits))
+            self._lines[dim] = self._decoded(values @ torch.stack(bits).cpu().long())
         return self._lines[dim]
 
     @property
@@ -136,12 +137,12 @@ class Noticed:
 
     def entries(self) -> Tensor | None:
         """Return the unit of each entry; :obj:`None` if one notices several."""
-        return self._decoded(self._changed)
-
-    def _decoded(self, bits: Sequence[Tensor]) -> Tensor | None:
-        seen = torch.zeros(bits[0].shape, dtype=torch.long)
-        for i, bit in enumerate(bits):
+        seen = torch.zeros(self.shape, dtype=torch.long)
+        for i, bit in enumerate(self._changed):
             seen |= bit.cpu().long() << i
+        return self._decoded(seen)
+
+    def _decoded(self, seen: Tensor) -> Tensor | None:
         found = decode(self._codes, seen)
         return None if bool((found == -2).any()) else self._lookup[found]
 

@@ -70,3 +70,46 @@ def test_rows_that_are_picked_keep_their_channels() -> None:
     assert torch.equal(known.out, x[INDEX])
     assert labels.of(known.out) == labels.of(x)
     assert follow_known(Tensor.index_select, (x, 1, INDEX), {}, labels) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("transpose", (1, -1)),
+        ("swapaxes", (0, 1)),
+        ("permute", (2, 0, 1)),
+        ("permute", ((1, 2, 0),)),
+        ("movedim", (1, 0)),
+    ],
+)
+@pytest.mark.parametrize("of", [Tensor, torch])
+def test_dimensions_that_move_take_their_channels_along(name: str, args: Any, of: Any) -> None:
+    if of is torch and name == "permute":
+        args = args if isinstance(args[0], tuple) else (args,)
+    labels, (x,) = labelled((3, 5, 4))
+    channels = labels.of(x)[1].channels
+    labels.put(x, {1: Axis(channels, True), 2: Axis(labels.ports.new(4), False)})
+    known = follow_known(getattr(of, name), (x, *args), {}, labels)
+    assert known is not None
+    assert torch.equal(known.out, getattr(of, name)(x, *args))
+    found = labels.of(known.out)
+    assert {known.out.size(dim) for dim in found} == {4, 5}
+    assert found[known.out.shape.index(5)] == Axis(channels, True)
+    assert not found[known.out.shape.index(4)].zero
+
+
+def test_a_matrix_is_turned() -> None:
+    labels, (x,) = labelled((3, 5))
+    known = follow_known(Tensor.t, (x,), {}, labels)
+    assert known is not None
+    assert labels.of(known.out)[0] == labels.of(x)[1]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_leaves_channels_as_they_are(training: bool) -> None:
+    labels, (x,) = labelled((3, 5))
+    known = follow_known(nn.functional.dropout, (x, 0.5, training), {}, labels)
+    assert known is not None
+    assert bool(((known.out == 0) | (known.out == x) | (known.out == 2 * x)).all())
+    assert labels.of(known.out) == labels.of(x)
+    assert follow_known(nn.functional.alpha_dropout, (x, 0.5, training), {}, labels) is None
