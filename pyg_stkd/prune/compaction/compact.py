@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
@@ -19,6 +19,7 @@ from pyg_stkd.prune.structure.copies import copied
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Layout
 from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.prunable import shared_names
 
 __all__ = ["compact", "narrow", "plain_copy", "unmask"]
 
@@ -118,21 +119,23 @@ def unmask(model: nn.Module) -> None:
 def narrow(model: nn.Module, ports: Ports, layout: Layout, kept: Tensor) -> None:
     """Drop all units but these from a plain model, in place."""
     modules = dict(model.named_modules())
-    held = Counter(id(p) for module in modules.values() for p in module._parameters.values())
+    same = shared_names(model)
+    made: dict[Tensor, Tensor] = {}
     for name, dims in layout.slices.items():
         prefix, _, key = name.rpartition(".")
         module = modules[prefix]
         tensor = getattr(module, key)
-        if held[id(tensor)] > 1 and all(bool(kept[channels].all()) for channels in dims.values()):
+        if name in same and all(bool(kept[channels].all()) for channels in dims.values()):
             continue  # tied weights stay one
         value = tensor.detach()
         for dim, channels in dims.items():
             index = kept[channels].nonzero().view(-1).to(value.device)
             value = value.index_select(dim, index)
         if isinstance(tensor, nn.Parameter):
-            module._parameters[key] = nn.Parameter(value, tensor.requires_grad)
+            new = nn.Parameter(value, tensor.requires_grad)
+            module._parameters[key] = cast("nn.Parameter", made.setdefault(tensor, new))
         else:
-            module._buffers[key] = value
+            module._buffers[key] = made.setdefault(tensor, value)
     for prefix, name, shape in ports.attributes:
         module = modules[prefix]
         setattr(module, name, _count(layout, kept, shape, getattr(module, name)))

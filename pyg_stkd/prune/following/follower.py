@@ -62,8 +62,8 @@ class Follower(TorchFunctionMode):
         self.names: dict[int, str] = {id(m): name for name, m in model.named_modules()}
         self.watches: dict[nn.Module, Watch] = {}
         self._owners: dict[int, tuple[str, str]] = {}
-        self._shared: set[int] = set()
         self._buffers: set[int] = set()
+        self._used_in: dict[int, set[str]] = {}  # of tensors of several names, the modules
         self.modules: list[str] = []  # that are running
         self.quiet = 0  # inside a module with a rule
         self._scaled: dict[tuple[str, str], str] = {}  # of what numbers are made, and where
@@ -76,7 +76,7 @@ class Follower(TorchFunctionMode):
             for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:
                     if id(tensor) in self._owners:
-                        self._shared.add(id(tensor))
+                        self._used_in[id(tensor)] = set()
                     self._owners.setdefault(id(tensor), (prefix, key))
                     if key in module._buffers:
                         self._buffers.add(id(tensor))
@@ -100,6 +100,9 @@ class Follower(TorchFunctionMode):
         given = tensors_of([args, kwargs])
         self.meet(given)
         self.used.update(id(tensor) for tensor in given)
+        for tensor in given:
+            if id(tensor) in self._used_in:
+                self._used_in[id(tensor)].add(self.modules[-1] if self.modules else "")
         known = follow_known(func, args, kwargs, self.labels)
         if known is not None:
             return known.out
@@ -270,11 +273,14 @@ class Follower(TorchFunctionMode):
             if self.labels.knows(tensor):
                 continue
             owner = self._owners.get(id(tensor))
-            if owner is None or id(tensor) in self._shared or not tensor.is_floating_point():
+            if owner is None or not tensor.is_floating_point():
                 self.labels.put(tensor, {})
                 continue
             prefix, key = owner
             name = f"{prefix}.{key}" if prefix else key
+            for other in self.ports.same.get(name, ()):
+                if self.modules and other.rpartition(".")[0] == self.modules[-1]:
+                    name = other  # by which it is used here
             axes = {}
             for dim in range(tensor.dim()):
                 if tensor.size(dim) < 2:
@@ -351,6 +357,7 @@ class Follower(TorchFunctionMode):
     def finish(self) -> None:
         """Write down attributes, and name the outputs of layers."""
         ports = self.ports
+        self._join_names()
         for key, (prefix, name) in self._owners.items():  # whose sizes alone were asked for
             dims = ports.owned.get(f"{prefix}.{name}" if prefix else name, {})
             if key not in self.used and key in self._asked:
@@ -369,6 +376,24 @@ class Follower(TorchFunctionMode):
         for name, channels in ports.axes:
             if len(channels) > 1 and len(ports.classes(channels)[0]) == 1:
                 self.keep(channels, f"all channels of {name} are tied to one another")
+
+    def _join_names(self) -> None:
+        """A tensor of several names loses the same by all of them, if all are used."""
+        owned = self.ports.owned
+        for key, modules in self._used_in.items():
+            prefix, name = self._owners[key]
+            names = self.ports.same[f"{prefix}.{name}" if prefix else name]
+            known = [name for name in names if name in owned]
+            holders = {name: name.rpartition(".")[0] for name in names}
+            used = modules if modules <= set(holders.values()) else set(holders.values())
+            unused = [name for name in names if name not in owned and holders[name] not in used]
+            dims = {dim: of_dim for name in known for dim, of_dim in owned[name].items()}
+            for dim, channels in dims.items():
+                if unused or any(dim not in owned[name] for name in known):
+                    also = " and ".join(unused or names)
+                    self.keep(channels, f"their weights are {also} too", kind="shared")
+            for name in names if known and not unused else ():
+                owned[name] = dict(dims)
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -132,7 +132,7 @@ class MaskedChannels(MaskedModel):
         return {
             name: original_of(module, key)
             for name, module, key in named_originals(self.model)
-            if name in self.layout.slices
+            if name in self.layout.slices and name in self.layout.sizes
         }
 
     def left(self) -> Left:

@@ -70,7 +70,8 @@ class Layout:
         prunable: Which units may be dropped.
         axes: For each output of a layer that has prunable units, the positions of its units.
         groups: The groups.
-        sizes: The shape of each parameter.
+        shapes: The shape of each parameter, by all its names.
+        sizes: The same, by the first name of each: what is counted and scored.
         slices: For each parameter and dimension, the position of the unit of each index.
 
     Example:
@@ -94,9 +95,11 @@ class Layout:
         }
         self.skips = {name: self.places(channels) for name, channels in ports.skips.items()}
         self.unmasked = unmasked_dims(model)
+        tensors = {name: original_of(mod, key) for name, mod, key in named_originals(model)}
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        first = {tensor: name for name, tensor in reversed(tensors.items())}
         self.sizes = {
-            name: tuple(original_of(module, key).shape)
-            for name, module, key in named_originals(model)
+            name: shape for name, shape in self.shapes.items() if first[tensors[name]] == name
         }
         owned = {i for dims in self.slices.values() for p in dims.values() for i in p.tolist()}
         frozen = {place[unit] for unit in ports.frozen}
@@ -145,7 +148,7 @@ class Layout:
 
     def mask(self, name: str, kept: Tensor) -> Tensor:
         """Return the mask of one parameter, 0 in all slices of units that are not kept."""
-        shape = self.sizes[name]
+        shape = self.shapes[name]
         mask = torch.ones(shape)
         for dim, channels in self.slices[name].items():
             if (name, dim) in self.unmasked:
@@ -203,7 +206,7 @@ class Layout:
             number[units] = i
         members_of: list[list[str]] = [[] for _ in clusters]
         for name, dims in self.slices.items():
-            if name in self.sizes:
+            if name in self.shapes:
                 for i in torch.cat([number[p] for p in dims.values()]).unique().tolist():
                     if i >= 0:
                         members_of[i].append(name)

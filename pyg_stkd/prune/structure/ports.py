@@ -18,6 +18,7 @@ from pyg_stkd.prune.structure.prunable import (
     class_name,
     has_parameters,
     keeps_channels,
+    shared_names,
 )
 from pyg_stkd.prune.structure.reasons import Reason
 from pyg_stkd.prune.structure.registry import find_rule
@@ -52,6 +53,7 @@ class Ports:
         axes: The name and the channels of each output that a layer makes.
         attributes: Numbers of channels that modules remember.
         outputs: The channels that each visited module returned, by name.
+        same: For each tensor of several names, by each of them, all of them.
 
     Raises:
         ValueError: If a name in :obj:`ignore` is unknown, a parameter is shared, lazy or
@@ -85,6 +87,7 @@ class Ports:
         self._gone: set[int] = set()
         self._heads: set[int] = set()
         self._names = {module: name for name, module in model.named_modules()}
+        self.same = shared_names(model)
         self._stack: list[str] = []
         self._visited: set[str] = set()
         self._unknown: list[str] = []
@@ -255,6 +258,8 @@ class Ports:
         dims = self.owned.setdefault(name, {})
         # A layer that is called again: the same weights, the same units.
         self.tie(dims.setdefault(dim, channels), channels)
+        for other in self.same.get(name, ()):
+            self.tie(self.owned.get(other, {}).get(dim, channels), channels)
         self._visited.add(name.rpartition(".")[0])
 
     def attribute(self, module: nn.Module, name: str, channels: Shape) -> None:

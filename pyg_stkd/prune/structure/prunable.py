@@ -17,6 +17,7 @@ __all__ = [
     "class_name",
     "has_parameters",
     "keeps_channels",
+    "shared_names",
 ]
 
 
@@ -76,6 +77,23 @@ def check_parameters(model: nn.Module) -> None:
                 f"'model' must not share parameters (got {seen[parameter]!r} and {name!r})"
             )
         seen[parameter] = name
+
+
+def shared_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return for each parameter and buffer of several names, by each of them, all of them.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2))
+        >>> model[1].weight = model[0].weight
+        >>> shared_names(model)["1.weight"]
+        ('0.weight', '1.weight')
+    """
+    names: dict[int, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                names.setdefault(id(tensor), []).append(f"{prefix}.{name}" if prefix else name)
+    return {name: tuple(all_) for all_ in names.values() if len(all_) > 1 for name in all_}
 
 
 def _check_shapes(model: nn.Module) -> None:

@@ -151,8 +151,8 @@ def test_hooks_need_no_copy_but_those_that_compute_stay() -> None:
     assert small[1].weight_orig.grad is not None
 
 
-@pytest.mark.filterwarnings("ignore:These channels are kept")
-def test_tied_weights_stay_one() -> None:
+@pytest.mark.parametrize("ignore", [(), ("out",)])
+def test_tied_weights_stay_one(ignore: tuple[str, ...]) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -169,8 +169,8 @@ def test_tied_weights_stay_one() -> None:
 
     torch.manual_seed(0)
     model, x = Tied(), torch.arange(9)
-    pruner = Pruner(model, Random(0), keep=0.8, example=(x,))
-    assert set(pruner.widths) == {"hidden"}
+    pruner = Pruner(model, Random(0), keep=0.8, example=(x,), ignore=ignore)
+    assert set(pruner.widths) == ({"hidden"} if ignore else {"hidden", "back"})
     pruner.step()
     small = pruner.compact()
     assert small.out.weight is small.table.weight

@@ -66,7 +66,7 @@ def whys(run: Follower) -> dict[str, str]:
 def test_parameters_get_units_where_they_are_first_used(unfollowed: Any) -> None:
     model = nn.Module()
     model.lin, model.norm, model.twin = nn.Linear(4, 1), nn.BatchNorm1d(3), nn.Module()
-    model.twin.weight = model.norm.bias  # shared: of no known channels
+    model.twin.weight = model.norm.bias
     run = Follower(unfollowed(model), model)
     assert run.ports.owned == {}
     norm = model.norm
@@ -77,15 +77,26 @@ def test_parameters_get_units_where_they_are_first_used(unfollowed: Any) -> None
         "lin.weight": [1],  # its only row is no channel that could go
         "norm.running_mean": [0],
         "norm.weight": [0],
+        "norm.bias": [0],
     }
     # Where a channel is masked a parameter is 0; a buffer is as it ever was.
     assert run.labels.of(norm.weight) == {0: Axis(run.ports.owned["norm.weight"][0], True, False)}
     (axis,) = run.labels.of(norm.running_mean).values()
     assert (axis.zero, axis.same) == (False, True)
-    assert run.labels.of(norm.bias) == {}
     count = len(run.ports.units)
     run.meet([norm.weight, torch.ones(3)])
     assert len(run.ports.units) == count
+
+
+def test_a_tensor_of_several_names_has_that_of_the_module_which_uses_it(unfollowed: Any) -> None:
+    model = nn.Module()
+    model.norm, model.twin = nn.BatchNorm1d(3), nn.Module()
+    model.twin.weight = model.norm.bias
+    for running, name in ([], "norm.bias"), (["twin"], "twin.weight"), ([""], "norm.bias"):
+        run = Follower(unfollowed(model), model)
+        run.modules = list(running)
+        run.meet([model.norm.bias])
+        assert set(run.ports.owned) == {name}
 
 
 def test_sizes_of_channels_are_widths_and_others_are_numbers(run: Any) -> None:
