@@ -9,14 +9,17 @@ graph shows the cost of the book-keeping itself, the size of PPI what is left of
 
 At that size more than half of the CPU time of either way goes into pages of memory that the
 allocator gave back to the system and must be given anew, some twenty thousand in a call, more or
-less of them by how the blocks of the call happen to lie. They are counted, and all is measured once
-more where glibc keeps what it was given.
+less of them by how the blocks of the call happen to lie. That is settled once a process, so each
+row is the median over several processes, in which the three ways take turns; the way that comes
+first is another one in each. Pages are counted, and all is measured once more where glibc keeps
+what it was given.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import resource
@@ -30,7 +33,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from harness import interleave, summary, write
+from harness import write
 from torch import Tensor, nn
 from torch_geometric.nn import GCN
 
@@ -39,6 +42,7 @@ from pyg_stkd.distill import AttentionTransferLoss, HintLoss, LSPLoss, SoftTarge
 from pyg_stkd.functional import lsp
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF
+from pyg_stkd.timing import interleave
 
 # Of glibc; others pay it no heed.
 KEEPS = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**32)}
@@ -112,59 +116,87 @@ def candidates(
 def main() -> None:
     """Time every size, print the table, and write it with --write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--processes", type=int, default=7, help="of each allocator")
+    parser.add_argument("--repeats", type=int, default=12, help="turns in each process")
     parser.add_argument("--write", action="store_true", help="keep the results")
-    parser.add_argument("--allocator", choices=ALLOCATORS, help="measure this one alone")
-    parser.add_argument("--out", type=Path, help="where rows and times of one allocator go")
+    parser.add_argument("--first", type=int, help="measure in this process, this way first")
+    parser.add_argument("--out", type=Path, help="where the times of one process go")
     options = parser.parse_args()
-    if options.allocator is not None:
-        rows, raw = measure(options.allocator, options.repeats)
-        if options.out is not None:
-            options.out.write_text(json.dumps([rows, raw]))
+    if options.first is not None:
+        options.out.write_text(json.dumps(measure(options.first, options.repeats)))
         return
-    rows, raw = [], {}
-    for name, settings in ALLOCATORS.items():  # which are read when a process starts
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "rows.json"
-            command = [sys.executable, __file__, "--repeats", str(options.repeats)]
-            command += ["--allocator", name, "--out", str(out)]
-            subprocess.run(command, env={**os.environ, **settings}, check=True)
-            more, times = json.loads(out.read_text())
-        rows += more
-        raw |= times
+    raw: dict[str, list[Any]] = {}
+    for number in range(options.processes):  # the allocators take turns, too
+        for allocator, settings in ALLOCATORS.items():  # read when a process starts
+            for case, seen in _in_a_process(settings, number, options.repeats).items():
+                raw.setdefault(f"{case}, {allocator}", []).append(seen)
+    rows = [row_of(case, processes) for case, processes in raw.items()]
+    for row in rows:
+        print(row)
     if options.write:
         note = (
-            "CPU time of a call, without the backward; *by hand*: forwards, hooks and losses "
-            "without a distiller; beyond: the median of the differences of runs in turn; *page "
-            "faults*: in a call by hand and of the distiller (medians)."
+            f"CPU time of a call, without the backward; *by hand*: forwards, hooks and losses "
+            f"without a distiller. Each figure is the median over {options.processes} processes "
+            f"(from the least to the most of them) of the medians of {options.repeats} turns; "
+            f"beyond: of the differences within a turn; *page faults*: in a call by hand and of "
+            f"the distiller."
         )
         write("distiller", rows, raw, note)
 
 
-def measure(allocator: str, repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows and the times of all sizes in this process."""
+def measure(first: int, repeats: int) -> dict[str, Any]:
+    """Return the times and page faults of all cases in this process, by case."""
     torch.set_num_threads(1)
-    rows, raw = [], {}
+    gc.collect()
+    gc.freeze()  # the modules are not looked through again and again
+    seen = {}
     for name, sizes in CASES.items():
         for third in THIRD:
             inner = 20 if sizes[0] < 100 else 1
-            runs = candidates(*sizes, third)
-            repeated = {key: _times(run, inner) for key, run in runs.items()}
-            times = interleave(repeated, repeats=repeats, warmup=3)
-            cpu = {key: [t / inner for t in value["cpu"]] for key, value in times.items()}
-            raw[f"{name}, {third}, {allocator}"] = cpu
-            row = {"graph": name, "third loss": third, "allocator": allocator}
-            row |= {key: f"{summary(value)[0]:.3f} ms" for key, value in cpu.items()}
-            row["beyond forwards"] = f"{1e3 * _beyond(cpu, 'forwards'):.3f} ms"
-            beyond = _beyond(cpu, "by hand")
-            share = beyond / statistics.median(cpu["by hand"])
-            row["beyond by hand"] = f"{1e3 * beyond:.3f} ms ({share:.1%})"
-            row["page faults"] = " and ".join(
-                f"{_faults(repeated[key]) / inner:,.0f}" for key in ("by hand", "distiller")
-            )
-            rows.append(row)
-            print(row, flush=True)
-    return rows, raw
+            calls = {key: _times(run, inner) for key, run in candidates(*sizes, third).items()}
+            order = [list(calls)[(first + i) % len(calls)] for i in range(len(calls))]
+            times = interleave({key: calls[key] for key in order}, repeats=repeats, warmup=3)
+            cpu = {key: [t / inner for t in times[key]["cpu"]] for key in calls}
+            faults = {key: _faults(calls[key]) / inner for key in ("by hand", "distiller")}
+            seen[f"{name}, {third}"] = {"cpu": cpu, "faults": faults}
+    return seen
+
+
+def row_of(case: str, processes: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the row of a case from what each process saw."""
+    row = dict(zip(("graph", "third loss", "allocator"), case.split(", "), strict=True))
+    times = [seen["cpu"] for seen in processes]
+    for way in times[0]:
+        row[way] = f"{1e3 * statistics.median(statistics.median(t[way]) for t in times):.3f} ms"
+    row["beyond forwards"] = _spread([1e3 * _beyond(t, "forwards") for t in times], ".3f", " ms")
+    beyond = [_beyond(t, "by hand") for t in times]
+    row["beyond by hand"] = _spread([1e3 * gap for gap in beyond], ".3f", " ms")
+    shares = [
+        100 * gap / statistics.median(t["by hand"]) for gap, t in zip(beyond, times, strict=True)
+    ]
+    row["share"] = _spread(shares, ".1f", " %")
+    row["page faults"] = " and ".join(
+        f"{statistics.median(seen['faults'][way] for seen in processes):,.0f}"
+        for way in ("by hand", "distiller")
+    )
+    return row
+
+
+def _in_a_process(settings: dict[str, str], number: int, repeats: int) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "times.json"
+        command = [sys.executable, __file__, "--repeats", str(repeats)]
+        command += ["--first", str(number), "--out", str(out)]
+        subprocess.run(command, env={**os.environ, **settings}, check=True)
+        seen: dict[str, Any] = json.loads(out.read_text())
+    return seen
+
+
+def _spread(values: list[float], form: str, unit: str) -> str:
+    """Return the median of values, and from where to where they go."""
+    least, most = (format(x, form) for x in (min(values), max(values)))
+    return f"{statistics.median(values):{form}}{unit} ({least} to {most})"
 
 
 def _faults(run: Callable[[], Any], calls: int = 9) -> float:
