@@ -51,7 +51,8 @@ class Comparison:
         graphs (GraphCache): Where the graphs of this distiller are kept.
         target (Any): The labels, if there are any.
         nodes (Any): The nodes that the losses are restricted to, if they are.
-        everywhere (bool): Whether means are taken over all processes of torch.distributed.
+        everywhere (bool): Whether means are taken over all processes of torch.distributed, some of
+            which may have no nodes.
     """
 
     student: Run
@@ -62,11 +63,17 @@ class Comparison:
     nodes: Any = None
     everywhere: bool = False
 
+    def __post_init__(self) -> None:
+        # Without gradients nothing is averaged, and the others may not be here.
+        self._shared = self.everywhere and several_processes() and torch.is_grad_enabled()
+
     def weighted(self, losses: Mapping[str, DistillationLoss], epoch: int) -> dict[str, Tensor]:
         """Return each loss times its factor of the epoch, 0 without a look where that is 0."""
         factors = {name: loss.factor(epoch) for name, loss in losses.items()}
         active = {name: loss for name, loss in losses.items() if factors[name] != 0}
         values = self.values(active).of_loss if active else {}
+        if len(active) == len(losses):
+            return {name: _times(value, factors[name]) for name, value in values.items()}
         device = _device_of(self.student.output)
         return {
             name: _times(values[name], factors[name]) if name in active else _zero(loss, device)
@@ -77,15 +84,14 @@ class Comparison:
         """Return the values of losses, each the weighted sum over the teachers."""
         device = _device_of(self.student.output)
         with full_precision(device):
-            nodes = as_nodes(self.nodes, device, empty=self._shared())
+            nodes = as_nodes(self.nodes, device, empty=self._shared)
             student, teacher = self._captures(nodes)
             weights = self._teacher_weights(teacher)
             values: dict[str, Tensor] = {}
             for name, loss in losses.items():
                 for k, (place, weight) in enumerate(weights.items()):
-                    calls = _pairs(name, loss, student, teacher, place)
-                    own = loss_of(loss, k)
-                    value = _mean([self._value(name, own, *pair, nodes) for pair in calls])
+                    own, pairs = loss_of(loss, k), _pairs(name, loss, student, teacher, place)
+                    value = _mean([self._value(name, own, *pair, nodes) for pair in pairs])
                     if len(weights) > 1:
                         value = (value * weight).to(value.dtype)
                     values[name] = value if k == 0 else values[name] + value
@@ -106,7 +112,7 @@ class Comparison:
             except _Known as error:
                 _tell(error, name, pair.student, pair.teacher)
             target = self.target
-            if isinstance(target, Mapping) and pair.part in target:
+            if target is not None and isinstance(target, Mapping) and pair.part in target:
                 target = target[pair.part]
             own = loss_of(loss, 0, pair.part)
             values.append(self._computed(name, own, *both, target))
@@ -124,7 +130,7 @@ class Comparison:
         target: Any,
     ) -> Tensor:
         """Return the value of one part, in training weighted by this process's share of terms."""
-        if not self._shared():
+        if not self._shared:
             return _computed(name, loss, student, teacher, target)
         nobody = student.num_nodes == 0 or (student.nodes is not None and len(student.nodes) == 0)
         count = 0 if nobody else loss.count(student, teacher, target)
@@ -133,11 +139,6 @@ class Comparison:
         else:
             value = _computed(name, loss, student, teacher, target)
         return value * share_of_process(count, value.device).to(value.dtype)
-
-    def _shared(self) -> bool:
-        """Whether the means are those of all processes, some of which may have no nodes."""
-        # Without gradients nothing is averaged, and the others may not be here.
-        return self.everywhere and several_processes() and torch.is_grad_enabled()
 
     def _captures(self, nodes: Any) -> tuple[Calls, Calls]:
         """Return the calls of both sides, at the nodes, with the graphs that are kept for them."""
@@ -194,9 +195,11 @@ def _pairs(
     name: str, loss: DistillationLoss, student: Calls, teacher: Calls, place: str
 ) -> list[tuple[Capture, Capture]]:
     """Return what one loss compares with one teacher: a pair of calls, or all of them."""
-    layer = full_name(place, loss.teacher_layer)
-    ours = _select(student, "student", loss.student_layer, loss.call, f"loss {name!r}")
-    theirs = _select(teacher, "teacher", layer, loss.teacher_call, f"loss {name!r}")
+    layer, user = full_name(place, loss.teacher_layer), f"loss {name!r}"
+    ours = _select(student, "student", loss.student_layer, loss.call, user)
+    theirs = _select(teacher, "teacher", layer, loss.teacher_call, user)
+    if len(ours) == len(theirs) == 1:
+        return [(ours[0], theirs[0])]
     if len(ours) != len(theirs):
         raise ValueError(
             f"The layers of loss {name!r} must be called equally often for call='all' "
@@ -252,13 +255,18 @@ def _mean(values: list[Tensor]) -> Tensor:
 
 
 def _select(calls: Calls, owner: Owner, layer: str, call: Call, user: str) -> tuple[Capture, ...]:
+    seen = calls.get(layer)
+    if seen and call == "last":  # as nearly all are
+        chosen = (seen[-1],)
+        if owner == "teacher" or chosen[0].grad or not torch.is_grad_enabled():
+            return chosen
     where = f"{owner} layer {layer!r}" if layer else f"{owner} output"
-    if layer not in calls:
+    if seen is None:
         raise ValueError(
             f"'{owner}' has no capture of the {where}, which {user} needs "
             f"(got {sorted(calls)}); make it with capture_teacher() of this distiller"
         )
-    seen = _choose(calls[layer], where, call, user)
+    seen = _choose(seen, where, call, user)
     if owner == "student" and torch.is_grad_enabled() and not all(c.grad for c in seen):
         raise ValueError(
             f"The {where}, which {user} needs, must run with gradients (got a call without): "

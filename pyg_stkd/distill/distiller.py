@@ -330,8 +330,10 @@ class Distiller(nn.Module):
             raise RuntimeError("The hooks of this distiller were removed: build a new one")
         if teacher is not None and teacher_args is not None:
             raise ValueError("'teacher_args' must not be given with 'teacher', which needs no run")
-        if any(module.training for module in self._parts_of_teachers):
-            self._teachers.eval()  # someone called teacher.train()
+        for module in self._parts_of_teachers:
+            if module.training:  # someone called teacher.train()
+                self._teachers.eval()
+                break
         runs = teacher is None and (
             asked or any(loss.factor(self.epoch) != 0 for loss in self._named_losses().values())
         )
@@ -351,7 +353,7 @@ class Distiller(nn.Module):
         """Run the teachers, unless they are known or not needed, and then the student."""
         of_teacher, of_student = self._calls if calls is None else calls
         known: Any = teacher
-        if self._prepare(teacher, teacher_args, asked, (args, kwargs)):
+        if self._prepare(teacher, teacher_args, asked, (*args, *kwargs.values())):
             known = self._run_teachers(args, kwargs, teacher_args, of_teacher)
             self._turns.second()
         recorder = self._student_recorder
@@ -376,7 +378,7 @@ class Distiller(nn.Module):
     # The models compile; what looks at graphs, versions and epochs stays eager.
     @torch.compiler.disable
     def _weighted_losses(self, ours: Run, known: Any, target: Any, nodes: Any) -> dict[str, Tensor]:
-        self._turns.over(ours.output, (ours.args, ours.kwargs))
+        self._turns.over(ours.output, (*ours.args, *ours.kwargs.values()))
         everywhere = self.reduction == "global"
         seen = Comparison(ours, known, self._teachers, self._graphs, target, nodes, everywhere)
         return seen.weighted(self._named_losses(), self.epoch)

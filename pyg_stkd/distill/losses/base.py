@@ -214,8 +214,8 @@ def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Ten
         >>> t.dtype
         torch.float32
     """
-    s, t = student.value, teacher.value
-    dim = student.node_dim + 1  # every axis up to the nodes; widths may differ
+    s, t = student.features, teacher.features
+    dim = max(s.dim() - 1, 1)  # every axis up to the nodes; widths may differ
     if s.dim() != t.dim() or s.shape[:dim] != t.shape[:dim]:
         raise ValueError(
             f"The {student.where} and the {teacher.where} must have the same nodes, row by row "
@@ -226,8 +226,11 @@ def align(student: Capture, teacher: Capture, *, rows: bool = True) -> tuple[Ten
             f"The {student.where} and the {teacher.where} must be on one device "
             f"(got {s.device} and {t.device})"
         )
-    ours, theirs = (student.rows, teacher.rows) if rows else (student.features, teacher.features)
-    return ours, theirs.to(ours.dtype)
+    if rows and student.node_index is not None:
+        s = student.rows
+    if rows and teacher.node_index is not None:
+        t = teacher.rows
+    return s, t if t.dtype == s.dtype else t.to(s.dtype)
 
 
 def default_name(cls: type) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyg_stkd.distill.losses.base import DistillationLoss
 from pyg_stkd.distill.losses.copies import has_parameters
@@ -14,8 +13,7 @@ from pyg_stkd.distill.recording.capture import Capture
 __all__ = ["Pair", "match", "restrict"]
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A part of the student's output and the teacher's part that it is compared with."""
 
     part: Hashable
@@ -41,7 +39,7 @@ def match(loss: DistillationLoss, student: Capture, teacher: Capture) -> list[Pa
     ours = loss.parts_of_student(student)
     theirs = loss.parts_of_teacher(teacher)
     if loss.weights is None and len(ours) == len(theirs) == 1:
-        (part, s), (other, t) = next(iter(ours.items())), next(iter(theirs.items()))
+        ((part, s),), ((other, t),) = ours.items(), theirs.items()
         # A dictionary of one entry may stand against a plain tensor, not against another entry.
         if part == other or "" in (part, other) or int in (type(part), type(other)):
             return [Pair(part, s, t, 1.0)]

@@ -48,6 +48,10 @@ def project(projection: nn.Module, x: Tensor, capture: Capture, loss: str) -> Te
         >>> project(nn.Linear(2, 5), torch.ones(3, 2), Capture(torch.ones(3, 2)), "hint").shape
         torch.Size([3, 5])
     """
+    if type(projection) is nn.Linear:  # as most are: to look for parameters takes longer
+        weight = projection.weight
+        if weight.dtype == x.dtype and weight.size(-1) == x.size(-1):
+            return projection(x)
     parameter = next(projection.parameters(), x)
     try:
         return projection(x.to(parameter.dtype)).to(x.dtype)

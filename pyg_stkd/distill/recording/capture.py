@@ -46,7 +46,7 @@ Call: TypeAlias = int | Literal["last", "all"]
 Inputs: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 # What is looked up once, and anew in a copy that is restricted to other nodes.
-_OF_NODES = ("node_index", "rows", "graph")
+_OF_NODES = ("_node_index", "graph")
 
 
 class Capture:
@@ -104,6 +104,14 @@ class Capture:
         (torch.Size([3, 2]), Graph(num_nodes=3, num_edges=2))
     """
 
+    # What few captures have, of the class where they have not: they are made all the time.
+    frozen = False
+    restricted: Tensor | None = None
+    centres: tuple[int, int] | None = None
+    part: Hashable = ""
+    layout = "BTNC"
+    beside: Beside | None = None  # where what is in the memo is kept on disk
+
     def __init__(
         self,
         output: Any,
@@ -132,17 +140,12 @@ class Capture:
         self.main = main and isinstance(output, (tuple, list))
         self.choices = choices
         self.of_edges = of_edges
-        self.frozen = False
-        self.restricted: Tensor | None = None
-        self.centres: tuple[int, int] | None = None
-        self.part: Hashable = ""
-        self.layout = "BTNC"
         self.memo: dict[Any, Any] = {}
-        self.beside: Beside | None = None  # where what is in the memo is kept on disk
         self._inputs = inputs
         self._context = context
         self._graphs = GraphCache() if graphs is None else graphs
         self._versions = versions_of(output) if versions is None else versions
+        self._value = first_tensor(output)
 
     @cached_property
     def inputs(self) -> Mapping[str, Any]:
@@ -160,19 +163,9 @@ class Capture:
         layer = f"layer {self.layer!r}" if self.layer else "output"
         return f"{self.owner} {layer}" + ("" if self.part == "" else f", part {self.part!r}")
 
-    @cached_property
-    def _value(self) -> Tensor | None:
-        return first_tensor(self.output)
-
     @property
     def value(self) -> Tensor:
         """The tensor of this part of the output, its axes in the order B, T, N, C."""
-        if self.layout == "BTNC":
-            return self._checked
-        return arrange(self._checked, self.layout, self.where)
-
-    @property
-    def _checked(self) -> Tensor:
         value = self._value
         if value is None:
             raise TypeError(
@@ -187,7 +180,7 @@ class Capture:
                 f"out-of-place (`relu` for `relu_`, `x = x + y` for `x += y`), or run it once "
                 f"more: a copy is kept from now on"
             )
-        return value
+        return value if self.layout == "BTNC" else arrange(value, self.layout, self.where)
 
     @property
     def features(self) -> Tensor:
@@ -204,16 +197,22 @@ class Capture:
     @property
     def node_dim(self) -> int:
         """The axis of the nodes: the second to last, or the only one."""
-        return max(self.value.dim() - 2, 0)
+        axes = self.value.dim()
+        return axes - 2 if axes > 1 else 0
 
     @property
     def num_nodes(self) -> int:
         """The number of nodes of the value."""
-        return self.value.size(self.node_dim)
+        value = self.value
+        return value.size(-2 if value.dim() > 1 else 0)
 
-    @cached_property
+    @property
     def node_index(self) -> Tensor | None:
         """The index of the nodes that the losses of this forward are restricted to, if any."""
+        return None if self.nodes is None and self.centres is None else self._node_index
+
+    @cached_property
+    def _node_index(self) -> Tensor | None:
         if self.centres is not None:
             chosen = self.nodes
             if chosen is not None:
@@ -228,10 +227,8 @@ class Capture:
     @property
     def rows(self) -> Tensor:
         """The features of the nodes that the losses of this forward are restricted to."""
-        index = self.node_index
-        if index is None:
-            return self.features
-        return self.features.index_select(self.node_dim, index)
+        features, index = self.features, self.node_index
+        return features if index is None else features.index_select(self.node_dim, index)
 
     @cached_property
     def own_edge_index(self) -> Any | None:
@@ -390,6 +387,8 @@ class Capture:
         Raises:
             ValueError: If there is no such part.
         """
+        if select is None and layout == self.layout and isinstance(self.output, Tensor):
+            return {"": self}  # as nearly all are
         output = self.output[0] if self.main and select is None else self.output
         output = select_part(output, select)
         found = parts_of(output)

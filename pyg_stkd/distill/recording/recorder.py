@@ -10,9 +10,10 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import Aggregation, MessagePassing
+from torch_geometric.nn.dense import Linear
 
 from pyg_stkd.distill.recording.reading.choices import Choice, choice_of, chooses
 from pyg_stkd.distill.recording.reading.inputs import is_edge_index
@@ -21,6 +22,8 @@ from pyg_stkd.distill.recording.reading.signature import Signatures
 
 __all__ = ["named_layers", "Record", "Recorder", "unknown_layer"]
 
+# Modules that build no graph: they are called all the time, and a hook costs each time.
+_OF_FEATURES = (nn.Linear, Linear, Aggregation, nn.Dropout, nn.ReLU)
 _LAYERS = ("torch_geometric.nn.conv.", "torch_geometric.nn.pool.", "torch_geometric.nn.dense.")
 
 
@@ -88,7 +91,7 @@ class Recorder:
             hook = _CallHook(self._notes, layer, _says_more(modules[layer]))
             self._handles.append(modules[layer].register_forward_hook(hook, with_kwargs=True))
             for child in modules[layer].modules():  # a layer may build its graph in a sub-module
-                if child is not modules[layer]:
+                if child is not modules[layer] and not isinstance(child, _OF_FEATURES):
                     graph_hook = _GraphHook(self._notes, layer)
                     self._handles.append(child.register_forward_hook(graph_hook))
             self._handles += _watch_messages(self._notes, layer, modules)
@@ -107,8 +110,8 @@ class Recorder:
     def stop(self) -> dict[str, list[Record]]:
         """Take no more notes; hand over, and forget, the calls of each layer."""
         self._notes.settle()
-        records = dict(self._notes.records)
-        self._notes.clear()
+        records = self._notes.records
+        self._notes.clear()  # which takes new lists
         self._notes.active = False
         return records
 
@@ -141,11 +144,11 @@ class _Notes:
         self.active = False
         self.thread: int | None = None
         self.records: dict[str, list[Record]] = {layer: [] for layer in layers}
-        self.built: dict[str, list[Any]] = {layer: [] for layer in self.records}
+        self.built: dict[str, Any] = {}  # the graph that a layer built last, until it returns
 
     def clear(self) -> None:
         self.records = {layer: [] for layer in self.records}
-        self.built = {layer: [] for layer in self.built}
+        self.built = {}
         self.originals = []
         self.choices = ()
         self.messages = 0
@@ -196,21 +199,19 @@ class _CallHook:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        if not self.notes.taken:
+        notes = self.notes
+        if not notes.taken:
             return
         if torch.compiler.is_compiling():
             # Versions are not counted in a compiled graph: keep the value itself. The copy is
             # dropped by the compiler where nothing rewrites the original.
             record = Record(args, kwargs, copied(output), grad=torch.is_grad_enabled())
         else:
-            record = self.notes.kept(self.layer, module.training, args, kwargs, output)
-        record.main, record.choices = self.main, self.notes.choices
-        record.of_edges = self.notes.messages > 0
-        built = self.notes.built[self.layer]
-        if built:
-            record.built = built[-1]
-            built.clear()
-        self.notes.records[self.layer].append(record)
+            record = notes.kept(self.layer, module.training, args, kwargs, output)
+        record.main, record.choices = self.main, notes.choices
+        record.of_edges = notes.messages > 0
+        record.built = notes.built.pop(self.layer, None)
+        notes.records[self.layer].append(record)
 
 
 class _ChoiceHook:
@@ -241,7 +242,7 @@ class _GraphHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if is_edge_index(output) and self.notes.taken:
-            self.notes.built[self.layer].append(output)
+            self.notes.built[self.layer] = output
 
 
 def _watch_messages(
@@ -282,8 +283,9 @@ def _is_rewritten(output: Any, versions: dict[int, int]) -> bool:
     """Whether a tensor was written to since, or its memory was given back, as invertible layers do
     with what they can compute again.
     """
-    for value in tensors_of(output):
-        if id(value) in versions and versions[id(value)] != value._version:
+    for value in (output,) if isinstance(output, Tensor) else tensors_of(output):
+        version = versions.get(id(value))
+        if version is not None and version != value._version:
             return True
         has_memory = value.layout == torch.strided and not value.is_meta
         if has_memory and value.numel() > 0 and value.untyped_storage().size() == 0:

@@ -100,8 +100,9 @@ def check_rows(student: Capture, teacher: Capture, *, output: bool = False) -> N
 def _is_plain(capture: Capture) -> bool:
     """Whether a layer has one row for each of the model's x [N, F], as most do: a quick look."""
     x, value = capture.context.get("x"), capture.value
-    two = isinstance(x, Tensor) and x.dim() == 2 and value.dim() == 2
-    return two and value.size(0) == x.size(0)  # type: ignore[union-attr]
+    if not isinstance(x, Tensor) or x.dim() != 2 or value.dim() != 2:
+        return False
+    return value.size(0) == x.size(0)
 
 
 def _of_axes(capture: Capture, known: set[int]) -> str:

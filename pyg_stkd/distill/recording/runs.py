@@ -59,12 +59,14 @@ class Run:
     ) -> dict[str, tuple[Capture, ...]]:
         """Return the calls of each layer as captures, at some nodes, with graphs kept there."""
         context = Once(self._bind_model)
-        return {
-            full_name(self.name, layer): tuple(
+        found = {}
+        for layer in self.recorder.layers:
+            name = full_name(self.name, layer)
+            found[name] = tuple(
                 Capture(
                     record.output,
-                    Once(self._bind, layer, record.args, record.kwargs) if layer else context,
-                    layer=full_name(self.name, layer),
+                    partial(self._bind, layer, record.args, record.kwargs) if layer else context,
+                    layer=name,
                     owner=self.owner,
                     context=context,
                     built=record.built,
@@ -79,8 +81,7 @@ class Run:
                 )
                 for i, record in enumerate(self.records[layer])
             )
-            for layer in self.recorder.layers
-        }
+        return found
 
     def _bind_model(self) -> dict[str, Any]:
         if self.call is None:
@@ -103,11 +104,12 @@ class Once:
     """
 
     def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
-        self._call = partial(fn, *args)
+        self._call: Callable[[], Any] | None = partial(fn, *args) if args else fn
+        self._value: Any = None
 
     def __call__(self) -> Any:
-        if not hasattr(self, "_value"):
-            self._value = self._call()
+        if self._call is not None:
+            self._value, self._call = self._call(), None
         return self._value
 
 
@@ -126,9 +128,9 @@ def run(
     recorder.start()
     try:
         if call is None:
-            output = model(*own(args), **own(kwargs))
+            output = model(*map(own, args), **(own(kwargs) if kwargs else {}))
         else:
-            output = call(model, *own(args), **own(kwargs))
+            output = call(model, *map(own, args), **(own(kwargs) if kwargs else {}))
     finally:
         choices, records = recorder.choices, recorder.stop()
     versions = {} if torch.compiler.is_compiling() else versions_of(output)

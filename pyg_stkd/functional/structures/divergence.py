@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -70,7 +71,7 @@ def check_finite(loss: Tensor, what: str, **inputs: Tensor | None) -> None:
     Raises:
         ValueError: If it is not.
     """
-    if torch.compiler.is_compiling() or is_transforming() or bool(loss.isfinite()):
+    if torch.compiler.is_compiling() or is_transforming() or math.isfinite(loss.item()):
         return
     for name, value in inputs.items():
         if value is not None and not bool(value.isfinite().all()):

@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch_geometric.nn import SumAggregation
 
 from pyg_stkd.distill.recording.recorder import Recorder, named_layers
 
@@ -136,6 +137,15 @@ def test_graph_built_in_a_sub_module_belongs_to_the_call():
     records = recorder.stop()
     assert records["0"][0].built.tolist() == [[0, 1, 2], [1, 2, 0]]
     assert records["1"][0].built is None
+
+
+def test_parts_that_return_features_have_no_hook():
+    layer = nn.ModuleDict({"lin": nn.Linear(2, 2), "aggr": SumAggregation(), "own": nn.Identity()})
+    recorder = Recorder(nn.Sequential(layer), ["0"])
+    hooked = [name for name, part in layer.named_children() if part._forward_hooks]
+    assert hooked == ["own"]  # which may build a graph
+    recorder.remove()
+    assert not layer["own"]._forward_hooks
 
 
 def test_unknown_layer_lists_close_names_first():

@@ -111,7 +111,8 @@ def _held(value: Any) -> Iterator[tuple[Any, str, torch.Tensor]]:
         value = tuple(value.values())
     if isinstance(value, (tuple, list)):
         for item in value:
-            yield from _held(item)
+            if not isinstance(item, torch.Tensor):
+                yield from _held(item)
         return
     known = (torch.Tensor, nn.Module, BaseData, type)
     if isinstance(value, known) or callable(value) or _is_dataclass(value):

@@ -62,6 +62,9 @@ def find_edge_index(bound: Mapping[str, Any], inner: Mapping[str, Any] | None = 
         >>> find_edge_index({"x": torch.ones(3, 2), "e": edge_index}) is edge_index
         True
     """
+    edges = bound.get("edge_index")
+    if inner is None and type(edges) is Tensor and is_edge_index(edges):
+        return edges  # as most layers have it
     others = [inner[name] for name in _OTHER_NAMES if name in inner] if inner else []
     named = (find_input(bound, name) for name in _EDGE_NAMES)
     rest = (value for name, value in bound.items() if name not in _OTHER_NAMES)

@@ -111,6 +111,9 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
         return
+    if type(output) in (tuple, list) and all(type(value) is Tensor for value in output):
+        yield from output
+        return
     for _, value in _walk(output):
         yield value
 

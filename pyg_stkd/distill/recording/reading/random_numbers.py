@@ -101,8 +101,11 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _first_parameter(model: nn.Module) -> torch.Tensor | None:
-    for module in model.modules():  # parameters() also looks for names and doubles
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                return parameter
+    for parameter in model._parameters.values():  # parameters() also looks for names and doubles
+        if parameter is not None:
+            return parameter
+    for child in model._modules.values():
+        found = None if child is None else _first_parameter(child)
+        if found is not None:
+            return found
     return None

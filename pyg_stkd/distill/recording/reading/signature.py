@@ -39,6 +39,8 @@ class Signatures:
         if plain is not None and len(args) <= len(plain[0]):  # as most layers are called
             names, least = plain
             bound = dict(zip(names, args, strict=False))
+            if not kwargs and len(args) >= least:
+                return bound
             rest = names[len(args) :]
             bound.update({name: kwargs[name] for name in rest if name in kwargs})
             whole = len(bound) == len(args) + len(kwargs)
