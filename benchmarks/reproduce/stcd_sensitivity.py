@@ -61,7 +61,7 @@ GRIDS = {
                      {"spatial": 1.0, "temporal": 1.0}, (1.0, AUTO)),
     "kernel": Grid("sigma", (0.1, 1.0, 10.0, 100.0, "median"), "a2 = a3", (0.1, 1.0, 10.0, 100.0),
                    {"odds": 1.0}, ("median", 1.0)),
-    "pruning": Grid("share kept by a stage", (0.03, 0.2, 0.5, 0.8), "steps of a stage",
+    "pruning": Grid("share kept by a stage", (0.03, 0.2, 0.5, 0.7), "steps of a stage",
                     (0, 3, 30), {"odds": 1.0}, (0.5, 30)),
 }  # fmt: skip
 KEYS = {
@@ -205,7 +205,7 @@ def draw(found: dict[str, Any]) -> Figure:
         for (i, row), (j, _) in product(enumerate(values), enumerate(grid.column_values)):
             default = (grid.row_values[i], grid.column_values[j]) == grid.default
             axis.text(j, i, f"{row[j]:.3f}", ha="center", va="center",
-                      color="white" if row[j] < middle else "black",
+                      color="black" if row[j] < middle else "white",
                       weight="bold" if default else "normal")  # fmt: skip
         axis.set_xticks(range(len(grid.column_values)), grid.column_values)
         axis.set_yticks(range(len(grid.row_values)), grid.row_values)
