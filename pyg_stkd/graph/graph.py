@@ -98,6 +98,8 @@ class Graph:
         row = row.contiguous()
         csr = pointers(row, size[1]), col.contiguous(), row
         self._fill(Arrays(size, csr), perm=perm, edge_index=edge_index, value=value)
+        if torch.compiler.is_compiling():  # and with each call of the compiled code
+            self.lasting = False
 
     def _fill(
         self,
@@ -212,6 +214,10 @@ class Graph:
             for old in [other for other in kept if other[0] == kind][:-most]:
                 del kept[old]
         return found
+
+    def kept(self, kind: str, *options: Hashable) -> Any:
+        """Return what :meth:`derived` has built before, or None."""
+        return self._derived.get((kind, *options))
 
     def without_derived(self) -> Graph:
         """Return the same graph without what was made of it, for that to hold."""

@@ -29,6 +29,7 @@ class SliceBlocks(LazyGraph):
 
     def __init__(self, base: Graph, num_slices: int) -> None:
         self._fill(SlicedArrays(base.arrays, num_slices))
+        self.lasting = base.lasting
         # Not the graph itself, which keeps what is made here.
         self._base, self._num_slices = base.without_derived(), num_slices
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyg_stkd.graph.graph import Graph
 
-__all__ = ["unordered"]
+__all__ = ["kept_pairs", "unordered"]
 
 # Up to which share of pairs among the edges it pays to look at pairs in their place.
 _FEW = 0.9
@@ -26,6 +26,12 @@ def unordered(graph: Graph) -> tuple[Graph | None, Tensor]:
         ([[0, 2], [1, 2]], [0, 0, 1])
     """
     return graph.derived("unordered", lambda: _build(graph))
+
+
+def kept_pairs(graph: Graph) -> tuple[Graph | None, Tensor | None]:
+    """Return the same if it was made before, else nothing."""
+    found: tuple[Graph | None, Tensor] | None = graph.kept("unordered")
+    return (None, None) if found is None else found
 
 
 def _build(graph: Graph) -> tuple[Graph | None, Tensor]:

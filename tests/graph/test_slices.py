@@ -101,3 +101,11 @@ def test_to_moves_the_base(device: torch.device) -> None:
     assert moved.device.type == device.type
     assert moved.edge_index.tolist() == [[1, 0, 3, 2], [0, 1, 2, 3]]
     assert moved.to(device) is moved
+
+
+def test_slices_last_as_long_as_their_graph() -> None:
+    graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+    assert slice_blocks(graph, 2).lasting
+    once = Graph(torch.tensor([[0, 1], [1, 0]]))
+    once.lasting = False
+    assert not slice_blocks(once, 2).lasting

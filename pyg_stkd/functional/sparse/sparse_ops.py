@@ -250,11 +250,19 @@ class SegmentSum(torch.autograd.Function):
 
 
 class SegmentLogSoftmax(torch.autograd.Function):
-    """Log-softmax over in-edges: score, pointers, targets."""
+    """Log-softmax over in-edges: score, pointers, targets, whether scores are small numbers.
+
+    The exponentials of such are added as they are.
+    """
 
     @staticmethod
-    def forward(ctx, score, pointer, row):  # type: ignore[no-untyped-def]
-        out = torch.ops.pyg_stkd.segment_log_softmax(pointer, row, score)
+    def forward(ctx, score, pointer, row, small=False):  # type: ignore[no-untyped-def]
+        if small:
+            # Nodes without edges have the logarithm of 0, which no edge reads.
+            total = torch.ops.pyg_stkd.segment_sum(pointer, score.exp()).log()
+            out = score - total.index_select(0, row)
+        else:
+            out = torch.ops.pyg_stkd.segment_log_softmax(pointer, row, score)
         ctx.save_for_backward(out, pointer, row)
         return out
 
@@ -262,4 +270,4 @@ class SegmentLogSoftmax(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         out, pointer, row = ctx.saved_tensors
         total = SegmentSum.apply(grad, pointer, row).index_select(0, row)
-        return grad - out.exp() * total, None, None
+        return grad - out.exp() * total, None, None, None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
-from pyg_stkd.functional.sparse.sparse_ops import SegmentSum, reduce_segments
+from pyg_stkd.functional.sparse.sparse_ops import SegmentLogSoftmax, reduce_segments
 from pyg_stkd.functional.structures.divergence import Direction, divergence
 from pyg_stkd.graph import Graph, wants_plain
 
@@ -27,14 +27,12 @@ def structure_of_scores(graph: Graph, score: Tensor, bounded: bool = False) -> T
         >>> structure_of_scores(graph, torch.tensor([0.5, 0.5]), bounded=True).exp()
         tensor([0.5000, 0.5000])
     """
-    if not bounded or _composes():
+    if not bounded or wants_plain():
         return segment_log_softmax(graph, score)
     pointer, _, row = graph.csr()
-    if not (score.requires_grad and torch.is_grad_enabled()):
-        return _bounded(score, pointer.long(), row)
-    # Nodes without edges have no sum, whose logarithm no edge reads, but a derivative would.
-    total = SegmentSum.apply(score.exp(), pointer, row).clamp(min=1)
-    return score - total.log().index_select(0, row)
+    if torch.compiler.is_compiling() or (score.requires_grad and torch.is_grad_enabled()):
+        return SegmentLogSoftmax.apply(score, pointer, row, True)
+    return _bounded(score, pointer.long(), row)
 
 
 def local_divergence(

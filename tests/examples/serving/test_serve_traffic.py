@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "serve_traffic.py"
 
 @pytest.mark.full
 def test_exports_and_measures_every_form(tmp_path: Path) -> None:
-    for package in ("onnx", "onnxruntime", "onnxscript"):
+    for package in ("onnx", "onnxruntime", "onnxscript", "safetensors"):
         pytest.importorskip(package)
     # As wide as ever: small weights are folded by the exporter itself.
     small = ["--nodes=8", "--steps=300", "--epochs=1", "--rounds=1", f"--out={tmp_path}"]
@@ -27,7 +27,8 @@ def test_exports_and_measures_every_form(tmp_path: Path) -> None:
     rows = {
         row["model"]: row for row in json.loads((tmp_path / "serving.json").read_text())["rows"]
     }
-    names = [f"{m}{end}" for m in ("teacher", "student", "pruned") for end in (".pt2", ".onnx")]
+    ends = ".safetensors", ".pt2", ".onnx"
+    names = [f"{m}{end}" for m in ("teacher", "student", "pruned") for end in ends]
     assert set(rows) == {*names, *(n.replace(".onnx", ".int8.onnx") for n in names if "onnx" in n)}
     for name in names:
         model = name.partition(".")[0]

@@ -17,7 +17,7 @@ from pyg_stkd.functional.structures.similarities.prepared import lost_digits
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.graph.order import places
-from pyg_stkd.graph.unordered import unordered
+from pyg_stkd.graph.unordered import kept_pairs, unordered
 
 __all__ = ["square_distance"]
 
@@ -32,53 +32,77 @@ def square_distance(graph: Graph, z: Tensor) -> Tensor:
     if few or is_transforming():
         col, row = graph.edge_index if is_transforming() else graph.csr()[1:]
         return (z.index_select(0, row) - z.index_select(0, col)).square().sum(dim=-1)
-    # A compiler traces tensors only; it does the sums of the backward pass by itself.
     if torch.compiler.is_compiling():
-        return _SquareDistance.apply(z, None, None, *graph_index(graph, z)).clamp(min=0)
+        return _compiled(graph, z)
     pairs, place = unordered(graph) if graph.lasting else (None, None)
     if pairs is None:
         return _SquareDistance.apply(z, graph, None, *graph_index(graph, z))
     return _SquareDistance.apply(z, pairs, place, *graph_index(pairs, z))
 
 
+def _compiled(graph: Graph, z: Tensor) -> Tensor:
+    """Return the same of arrays alone, which is all that a compiler traces.
+
+    How many pairs there are it cannot tell: they are those that an eager call has left.
+    """
+    pairs, place = kept_pairs(graph)
+    graph = graph if pairs is None else pairs
+    index = graph_index(graph, z)
+    # Without a backward pass there is no transpose.
+    ways = both_ways(graph) if graph.lasting and len(index) > 3 else ()
+    out = _OfArrays.apply(z, len(ways), *ways, *index)
+    return out if pairs is None else out.index_select(0, place)
+
+
 _library = torch.library.Library("pyg_stkd", "FRAGMENT")
-_library.define("square_distance(Tensor[] index, Tensor z) -> (Tensor, Tensor)")
+_library.define("square_distance(Tensor[] index, Tensor z) -> (Tensor, Tensor, Tensor)")
 _library.define(
-    "square_distance_backward(Tensor[] index, Tensor grad, Tensor z, Tensor lost) -> Tensor"
+    "square_distance_backward("
+    "Tensor[] index, Tensor[] ways, Tensor grad, Tensor z, Tensor shift, Tensor lost) -> Tensor"
 )
 
 
 @torch.library.impl(_library, "square_distance", "CompositeExplicitAutograd")
-def _square_distance(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    out, lost = _measure(index, z, _centre(z))
-    return out, torch.tensor(lost)
+def _square_distance(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    shift = _shift(z)
+    out, lost = _measure(index, z, z if shift is None else z - shift)
+    shift = z.new_zeros(z.size(1)) if shift is None else shift
+    return out.clamp_(min=0), shift, torch.tensor(lost)
 
 
 @torch.library.register_fake("pyg_stkd::square_distance", lib=_library)
-def _(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    return z.new_empty(index[1].size(0)), torch.empty((), dtype=torch.bool)
+def _(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    shift, lost = z.new_empty(z.size(1)), torch.empty((), dtype=torch.bool)
+    return z.new_empty(index[1].size(0)), shift, lost
 
 
 @torch.library.impl(_library, "square_distance_backward", "CompositeExplicitAutograd")
-def _square_distance_backward(index: list[Tensor], grad: Tensor, z: Tensor, lost: Tensor) -> Tensor:
-    return _gradient(index, grad, z, bool(lost))
+def _square_distance_backward(
+    index: list[Tensor], ways: list[Tensor], grad: Tensor, z: Tensor, shift: Tensor, lost: Tensor
+) -> Tensor:
+    if bool(lost):
+        return _wide_pull(index, ways, grad, z)
+    moved = z - shift if bool(shift.any()) else z
+    return _pull(index, ways, -2 * grad, moved)
 
 
 @torch.library.register_fake("pyg_stkd::square_distance_backward", lib=_library)
-def _(index: list[Tensor], grad: Tensor, z: Tensor, lost: Tensor) -> Tensor:
+def _(
+    index: list[Tensor], ways: list[Tensor], grad: Tensor, z: Tensor, shift: Tensor, lost: Tensor
+) -> Tensor:
     return z.new_empty(z.shape)
 
 
-def _centre(z: Tensor) -> Tensor:
-    """Move all nodes, which changes no distance, to where float32 keeps more digits of them."""
+def _shift(z: Tensor) -> Tensor | None:
+    """Return by how much less of all nodes, which changes no distance, float32 has more digits."""
     mean = z.detach().mean(dim=0)
     if z.device.type == "cpu":
         # The copy is a large part of the whole time, and spares no digit of features that already
         # are about the origin: then the mean is a small part of their length.
         length = torch.linalg.vector_norm(z.detach())
         if 2 * z.size(0) * mean.square().sum() < length.square():
-            return z
-    return z - mean
+            return None
+    return mean
 
 
 def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
@@ -121,11 +145,8 @@ class _SquareDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, graph, place, *index):  # type: ignore[no-untyped-def]
         ctx.graph, ctx.place = graph, place
-        if graph is None:
-            out, lost = torch.ops.pyg_stkd.square_distance(list(index), z)
-            ctx.save_for_backward(z, lost, *index)
-            return out
-        moved = _centre(z)
+        shift = _shift(z)
+        moved = z if shift is None else z - shift
         out, ctx.lost = _measure(index, z, moved)
         ctx.save_for_backward(z, moved, *index)
         out.clamp_(min=0)
@@ -137,15 +158,13 @@ class _SquareDistance(torch.autograd.Function):
         if ctx.place is not None:
             of_pair = grad.new_zeros(ctx.graph.num_edges)
             grad = of_pair.index_add(0, ctx.place, grad)
-        if ctx.graph is None:
-            out = torch.ops.pyg_stkd.square_distance_backward(index, grad, z, other)
-        elif torch.is_grad_enabled():
+        ways = both_ways(ctx.graph) if ctx.graph.lasting else ()
+        if torch.is_grad_enabled():
             out = _gradient(index, grad, z, ctx.lost)  # which can be derived again
         elif ctx.lost:
-            wide = _wide(z)
-            out = _pull(ctx.graph, -2 * grad.to(wide.dtype), wide - wide.mean(dim=0)).to(z.dtype)
+            out = _wide_pull(index, ways, grad, z)
         else:
-            out = _pull(ctx.graph, -2 * grad, other)
+            out = _pull(index, ways, -2 * grad, other)
         return out, *[None] * (2 + len(index))
 
 
@@ -163,24 +182,47 @@ def _gradient(index: Any, grad: Tensor, z: Tensor, lost: bool) -> Tensor:
     return out.addcmul_(of_node[:, None], z, value=-1).to(dtype)
 
 
-def _pull(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
+def _wide_pull(index: Any, ways: Any, grad: Tensor, z: Tensor) -> Tensor:
+    """Return the gradient of distances in float64."""
+    wide = _wide(z)
+    return _pull(index, ways, -2 * grad.to(wide.dtype), wide - wide.mean(dim=0)).to(z.dtype)
+
+
+def _pull(index: Any, ways: Any, weight: Tensor, z: Tensor) -> Tensor:
     """Return sum_e w_e (z_j - z_i) over the edges at each node, in and out, in one sweep."""
     if z.numel() == 0 or weight.numel() == 0:
         return torch.zeros_like(z)
-    if not graph.lasting:
-        return _pull_once(graph, weight, z.contiguous())
-    pointer, node, place = both_ways(graph)
-    col = graph.csr()[1]
-    total = torch.ops.pyg_stkd.segment_sum(graph.csr()[0], weight).index_add_(0, col, weight)
+    if not ways:
+        return _pull_once(index, weight, z.contiguous())
+    pointer, node, place = ways
+    total = torch.ops.pyg_stkd.segment_sum(index[0], weight).index_add_(0, index[1], weight)
     weight = torch.cat([weight, total.neg_()]).index_select(0, place)
     return weighted_sum(pointer, node, weight, z.contiguous())
 
 
-def _pull_once(graph: Graph, weight: Tensor, z: Tensor) -> Tensor:
+def _pull_once(index: Any, weight: Tensor, z: Tensor) -> Tensor:
     """Do the same in two sweeps, for which less is made of the graph."""
-    (pointer, col, _), (pointer_t, row, perm) = graph.csr(), graph.csc()
+    pointer, col, _, pointer_t, row, perm = index
     back = weight.index_select(0, perm)
     total = torch.ops.pyg_stkd.segment_sum(pointer, weight)
     total += torch.ops.pyg_stkd.segment_sum(pointer_t, back)
     out = weighted_sum(pointer, col, weight, z).add_(weighted_sum(pointer_t, row, back, z))
     return out.addcmul_(total[:, None], z, value=-1)
+
+
+class _OfArrays(torch.autograd.Function):
+    """The same for compilers: of how many arrays of both ways, these, and those of the graph."""
+
+    @staticmethod
+    def forward(ctx, z, ways, *arrays):  # type: ignore[no-untyped-def]
+        out, shift, lost = torch.ops.pyg_stkd.square_distance(list(arrays[ways:]), z)
+        ctx.save_for_backward(z, shift, lost, *arrays)
+        ctx.ways = ways
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        z, shift, lost, *arrays = ctx.saved_tensors
+        ways, index = arrays[: ctx.ways], arrays[ctx.ways :]
+        out = torch.ops.pyg_stkd.square_distance_backward(index, ways, grad, z, shift, lost)
+        return out, *[None] * (1 + len(arrays))

@@ -5,12 +5,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._functorch.aot_autograd import make_boxed_func
 
 from pyg_stkd.functional.structures.similarities import square_distance as module
 from pyg_stkd.functional.structures.similarities.square_distance import square_distance
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.unordered import unordered
 
+# Dynamo makes one itself.
+COMPILES = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 LOOPS = torch.arange(5).expand(2, -1)
 ONE_WAY = torch.combinations(torch.arange(30)).t()[:, torch.randperm(435)[:100]]
 GRAPHS = {
@@ -131,3 +136,53 @@ def test_only_differences_that_lost_digits_are_pulled_in_double(
     assert x.grad is not None
     assert exact.grad is not None
     torch.testing.assert_close(x.grad, exact.grad.float(), rtol=1e-4, atol=1e-5)
+
+
+@COMPILES
+@pytest.mark.parametrize("far", [0.0, 1e3, 1e5])
+def test_compiled_as_eager(far: float, graph: Graph) -> None:
+    """Of groups that far products have no digits of, and of a mean that all are moved by."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(square_distance, backend=counter, fullgraph=True)
+    z = torch.randn(30, 7) + (far if far < 1e5 else 0.0)
+    z[::2] += far
+    z[1] = z[0] + 1e-4 if graph.num_edges > 120 else z[1]
+    weight = torch.rand(graph.num_edges)
+    for _ in range(3):
+        x, y = z.clone().requires_grad_(), z.clone().requires_grad_()
+        out, expected = compiled(graph, x), square_distance(graph, y)
+        torch.testing.assert_close(out, expected)
+        for value in (out, expected):
+            (value * weight).sum().backward()
+        torch.testing.assert_close(x.grad, y.grad, rtol=1e-5, atol=1e-5)
+    assert counter.frame_count <= 2  # one without, one with what is made of the graph
+    torch._dynamo.reset()
+
+
+@COMPILES
+def test_compiled_code_pulls_in_one_sweep_over_a_graph_that_is_kept(few: int) -> None:
+    """What that takes is made of the graph once, but of one that the code itself builds never."""
+    if few:
+        pytest.skip("the same for all sizes")
+    torch._dynamo.reset()
+    edges = torch.randint(30, (2, 200))
+    kept = Graph(edges, 30)
+    for graph, ways in ((kept, True), (edges, False)):
+        nodes = []
+
+        def look(module: Any, _: Any, nodes: list[Any] = nodes) -> Any:
+            nodes.extend(node for node in module.graph.nodes if "backward" in str(node.target))
+            return make_boxed_func(module)
+
+        def loss(z: Tensor, graph: Any = graph) -> Tensor:
+            return square_distance(Graph.of(graph, 30), z).sum()
+
+        backend = aot_autograd(fw_compiler=look, bw_compiler=look)
+        compiled = torch.compile(loss, backend=backend, fullgraph=True)
+        for _ in range(2):
+            z = torch.randn(30, 7, requires_grad=True)
+            compiled(z).backward()
+        assert bool(nodes[-1].args[1]) == ways
+    assert len(kept.kept("both ways")) == 3
+    torch._dynamo.reset()
