@@ -1,7 +1,12 @@
 """Under torch.compile: whole training steps of a distiller, and our parts beside their rivals.
 
+    python benchmarks/compiled.py --prepare             # compiles, which may take its time
     python benchmarks/compiled.py                       # prints; --write stores
     python benchmarks/compiled.py --only GAT lsp        # some of it
+
+Nearly all of the time goes to compilers. torch keeps what they make, so ``--prepare`` may do that
+while others use the machine, and what is left for a quiet one are minutes; with ``--out`` they may
+be several visits.
 
 A step of a pair of the papers is the forward pass of both models, the losses, the backward pass and
 Adam, eager and with the distiller compiled; graph breaks are counted and listed with their reasons.
@@ -208,7 +213,9 @@ def breaks() -> dict[str, int]:
     return found
 
 
-def measure(name: str, build: Callable[[], dict[str, Step]], repeats: int) -> dict[str, Any]:
+def measure(
+    name: str, build: Callable[[], dict[str, Step]], repeats: int, seconds: float
+) -> dict[str, Any]:
     """Return the CPU seconds of each way, and the graph breaks of the compiled one."""
     torch.manual_seed(0)
     torch._dynamo.reset()
@@ -220,7 +227,13 @@ def measure(name: str, build: Callable[[], dict[str, Step]], repeats: int) -> di
             step()
         print(f"{name}, {way}: first steps {time.perf_counter() - start:.0f} s", flush=True)
         found = breaks() if way == "compiled" else found
-    times = interleave(steps, repeats, warmup=1)
+    if repeats == 0:
+        return {}
+    start = time.perf_counter()
+    for step in steps.values():
+        step()
+    once = time.perf_counter() - start
+    times = interleave(steps, max(5, min(repeats, int(seconds / once))), warmup=1)
     return {"cpu": {way: of["cpu"] for way, of in times.items()}, "breaks": found}
 
 
@@ -233,7 +246,9 @@ def ratio(times: dict[str, list[float]], way: str) -> float:
 def main() -> None:
     """Time everything, print it and, with --write, store it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15, help="of a quick row")
+    parser.add_argument("--seconds", type=float, default=8, help="of a slow row, at least 5 calls")
+    parser.add_argument("--prepare", action="store_true", help="compile, and measure nothing")
     parser.add_argument("--only", nargs="*", default=[], help="first words of names")
     parser.add_argument("--out", type=Path, help="keep results here, and do not measure them again")
     parser.add_argument("--write", action="store_true", help="store the results")
@@ -243,11 +258,14 @@ def main() -> None:
     for name, build in candidates().items():
         if args.only and re.split("[ ,]", name)[0] not in args.only:
             continue
+        if args.prepare:
+            measure(name, build, 0, 0)
+            continue
         kept = None if args.out is None else args.out / f"{name}.json"
         if kept is not None and kept.exists():
             raw[name] = json.loads(kept.read_text())
         else:
-            raw[name] = measure(name, build, args.repeats)
+            raw[name] = measure(name, build, args.repeats, args.seconds)
         if kept is not None:
             write_atomic(kept, json.dumps(raw[name]).encode())
         found = raw[name]["breaks"]
@@ -269,7 +287,8 @@ def main() -> None:
         only = f" --only {' '.join(args.only)}" if args.only else ""
         command = f"python benchmarks/compiled.py{only} --write"
         met = sorted({reason for one in raw.values() for reason in one["breaks"]})
-        note = "Median CPU time of a call, and of the ratios of calls in turn. Breaks are those of "
+        note = "Median CPU time of a call, and of the ratios of 5 to "
+        note += f"{args.repeats} calls in turn. Breaks are those of "
         note += "all compilations, their reasons: "
         note += "; ".join(met or ["none was met"]) + "."
         store("compiled", rows, command, note, raw)

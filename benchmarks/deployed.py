@@ -4,9 +4,11 @@
     python benchmarks/deployed.py --write         # stores
 
 Runs the commands of ``examples/serve_traffic.py``: ``export`` once, ``measure`` (each model in a
-process of its own, from a new row of readings to the forecast of the next hour), and ``load`` (500
-rows and forecasts through HTTP on this machine, one after the other). Needs the extras ``export``
-and ``serve``.
+process of its own, from a new row of readings to the forecast of the next hour, all in turn), and
+``load`` (500 rows and forecasts through HTTP on this machine, one after the other). A model is
+there as it was trained (``safetensors``: built anew, eager), as a program of ``torch.export``
+(``pt2``), as a package of AOTInductor where there is a C++ compiler (``aoti.pt2``), and for
+onnxruntime. Needs the extras ``export``, ``safe`` and ``serve``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +39,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/deployed"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--aoti", action="store_true", help="also compile with AOTInductor")
+    parser.add_argument(
+        "--export", nargs=argparse.REMAINDER, default=[], help="options of the export, the last"
+    )
     parser.add_argument("--only", choices=["export", "measure"], help="stop before the next part")
     parser.add_argument("--write", action="store_true", help="store the results")
     args = parser.parse_args()
-    if not (args.out / "pruned.int8.onnx").exists():  # the last that is written
-        print(run("export", args.out, *(["--aoti"] if args.aoti else [])))
+    compiler = any(map(shutil.which, ("c++", "g++", "clang++")))
+    last = args.out / ("pruned.aoti.pt2" if compiler else "pruned.pt2")  # that is written
+    if not last.exists():
+        print(run("export", args.out, *(["--aoti"] if compiler else []), *args.export))
     if args.only == "export":
         return
     print(run("measure", args.out, "--rounds", str(args.rounds)))
@@ -58,7 +65,7 @@ def main() -> None:
             rows.append({"model": f"{model}, HTTP /{path}", "p50 ms": p50, "p99 ms": p99})
     if args.write:
         note = "A row of 64 sensors in, an hour of forecasts out; medians of the rounds, wall time."
-        command = f"python benchmarks/deployed.py{' --aoti' if args.aoti else ''} --write"
+        command = f"python benchmarks/deployed.py --rounds {args.rounds} --write"
         store("served", rows, command, note, raw)
 
 

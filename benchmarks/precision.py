@@ -81,8 +81,8 @@ def proteins() -> Task:
 
 def shapes() -> Task:
     """DGCNN and LSP on point clouds; accuracy in percent."""
-    train, test = (SyntheticShapes(s, 160 if s else 200, 128) for s in (True, False))
-    batches = [((b.pos, b.batch), b.y) for b in DataLoader(train, 16)]
+    train, test = (SyntheticShapes(train, 400, 64) for train in (True, False))
+    batches = [((b.pos, b.batch), b.y) for b in DataLoader(train, 20)]
     held = [((b.pos, b.batch), b.y) for b in DataLoader(test, 40)]
 
     def score(model: nn.Module) -> float:
@@ -98,7 +98,7 @@ def shapes() -> Task:
         F.cross_entropy,
         score,
         "accuracy %",
-        (12, 12),
+        (20, 20),
     )
 
 

@@ -6,8 +6,8 @@
     python examples/serve_traffic.py http --out runs/serve --model pruned.onnx --port 8000
 
 ``export`` trains an STGCN on generated speeds, distils a small one, prunes the teacher, and writes
-each as an ONNX file (and with 8-bit weights). The other two need NumPy and onnxruntime (``http``
-also FastAPI and uvicorn), not torch: see ``examples/serving/``.
+each as an ONNX file (and with 8-bit weights), for torch, and as weights. The others need NumPy and
+onnxruntime (``http`` also FastAPI and uvicorn), not torch: see ``examples/serving/``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ STEPS = 12
 
 def export(args: argparse.Namespace) -> None:
     """Train the three models and write what serving needs."""
+    import eager
     import torch
     from torch.utils.data import DataLoader
 
@@ -95,7 +96,9 @@ def export(args: argparse.Namespace) -> None:
     }  # fmt: skip
     (args.out / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     np.save(args.out / "test.npy", test.values[..., 0].numpy())  # [T, N], for `measure`
+    eager.save_roads(args.out / "roads.npz", series.edge_index, series.edge_weight, args.nodes)
     for name, model in (("teacher", teacher), ("student", student), ("pruned", pruned)):
+        eager.save(model, args.out / f"{name}.safetensors")
         write(model, cheb_operator(*roads), args, name)
 
 
@@ -141,7 +144,7 @@ def measure(args: argparse.Namespace) -> None:
     models = [
         args.out / f"{name}{end}"
         for name in ("teacher", "student", "pruned")
-        for end in (".pt2", ".aoti.pt2", ".onnx", ".int8.onnx")
+        for end in (".safetensors", ".pt2", ".aoti.pt2", ".onnx", ".int8.onnx")
         if (args.out / f"{name}{end}").exists()
     ]
     runs: dict[str, list[dict[str, float]]] = {path.name: [] for path in models}

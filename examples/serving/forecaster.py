@@ -56,6 +56,7 @@ def load_model(path: str | Path) -> Model:
     """Open an exported model, for one thread: ONNX in onnxruntime, others in torch.
 
     ``*.aoti.pt2`` is a compiled package of AOTInductor, ``*.pt2`` a program of ``torch.export``.
+    ``*.safetensors`` holds weights of a model that is built anew: it needs pyg_stkd.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,6 +74,10 @@ def load_model(path: str | Path) -> Model:
     torch.set_num_threads(1)
     if path.name.endswith(".aoti.pt2"):
         program: Any = torch._inductor.aoti_load_package(str(path))
+    elif path.suffix == ".safetensors":
+        from eager import load
+
+        program = load(path)
     else:
         program = torch.export.load(path).module()
 
