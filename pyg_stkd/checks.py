@@ -20,6 +20,7 @@ from torch import Tensor, nn
 __all__ = [
     "choice",
     "count",
+    "dense",
     "features",
     "floating",
     "instance",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_COMPUTED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _BOUNDS = {
     "at least": operator.ge,
@@ -149,11 +152,33 @@ def floating(name: str, value: Any) -> None:
         raise TypeError(f"'{name}' must be a tensor of real floating point numbers (got {kind})")
 
 
+def dense(name: str, value: Any) -> None:
+    """Raise unless a value is a plain tensor of numbers that torch computes with.
+
+    Raises:
+        TypeError: If it is none of real floating point numbers, or of 8 bits each, or sparse,
+            nested or of another layout.
+
+    Example:
+        >>> dense("z", torch.eye(2).to_sparse())
+        Traceback (most recent call last):
+        TypeError: 'z' must be a dense tensor of 16 bits a number or more (got torch.float32 in
+        torch.sparse_coo)
+    """
+    floating(name, value)
+    if value.layout is not torch.strided or value.is_nested or value.dtype not in _COMPUTED:
+        layout = "a nested tensor" if value.is_nested else value.layout
+        raise TypeError(
+            f"'{name}' must be a dense tensor of 16 bits a number or more "
+            f"(got {value.dtype} in {layout})"
+        )
+
+
 def features(name: str, value: Any) -> None:
     """Raise unless a value holds features [N, F] of nodes.
 
     Raises:
-        TypeError: If it is no tensor of real floating point numbers.
+        TypeError: If it is no dense tensor of real floating point numbers.
         ValueError: If it has not two axes.
 
     Example:
@@ -161,7 +186,7 @@ def features(name: str, value: Any) -> None:
         Traceback (most recent call last):
         ValueError: 'z' must have shape [N, F] (got [2])
     """
-    floating(name, value)
+    dense(name, value)
     if value.dim() != 2:
         raise ValueError(f"'{name}' must have shape [N, F] (got {list(value.shape)})")
 
@@ -170,7 +195,7 @@ def sequence(name: str, value: Any, steps: int = 0, channels: int | None = None)
     """Raise unless a value is a sequence [B, T, N, C] of enough time steps.
 
     Raises:
-        TypeError: If it is no tensor of real floating point numbers.
+        TypeError: If it is no dense tensor of real floating point numbers.
         ValueError: If it has other axes, fewer than :obj:`steps` steps or not
             :obj:`channels` channels.
 
@@ -180,7 +205,7 @@ def sequence(name: str, value: Any, steps: int = 0, channels: int | None = None)
         ValueError: 'x' must have shape [B, T, N, C] (batch, time, nodes, channels) with C=3 last
         (got [1, 3, 12, 5]; the channels seem to be on axis 1)
     """
-    floating(name, value)
+    dense(name, value)
     order = "must have shape [B, T, N, C] (batch, time, nodes, channels)"
     if value.dim() != 4:
         raise ValueError(f"'{name}' {order} (got {list(value.shape)})")

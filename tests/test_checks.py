@@ -143,6 +143,29 @@ def test_floating_takes_every_precision(dtype: torch.dtype) -> None:
     checks.floating("x", torch.ones(2, dtype=dtype))
 
 
+NESTED = torch.nested.nested_tensor([torch.eye(2)], layout=torch.jagged)
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (torch.eye(2).to_sparse(), "torch.float32 in torch.sparse_coo"),
+        (torch.eye(2).double().to_sparse_csr(), "torch.float64 in torch.sparse_csr"),
+        (torch.eye(2).to(torch.float8_e4m3fn), "torch.float8_e4m3fn in torch.strided"),
+        (
+            torch.nested.nested_tensor([torch.eye(2)], layout=torch.jagged),
+            "torch.float32 in a nested tensor",
+        ),
+    ],
+    ids=["coo", "csr", "8 bits", "nested"],
+)
+@pytest.mark.parametrize("check", [checks.dense, checks.features, checks.sequence])
+def test_dense_refuses(check: Callable[[str, Any], None], value: Any, got: str) -> None:
+    text = rf"^'x' must be a dense tensor of 16 bits a number or more \(got {got}\)$"
+    with pytest.raises(TypeError, match=text):
+        check("x", value)
+
+
 def test_features() -> None:
     checks.features("z", torch.ones(0, 3))
     for shape in ([3], [1, 2, 3]):

@@ -199,7 +199,7 @@ def _check_edges(graph: Graph, name: str, value: Tensor, heads: torch.Size | Non
 def _check_float(graph: Graph, name: str, x: Tensor) -> None:
     if not isinstance(graph, Graph):
         raise TypeError(f"'graph' must be a Graph, made once of the edges (got {type(graph)})")
-    checks.floating(name, x)
+    checks.dense(name, x)
     if x.device != graph.device:
         raise ValueError(f"'{name}' must be on the graph's device {graph.device} (got {x.device})")
 

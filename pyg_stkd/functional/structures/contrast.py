@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from pyg_stkd import checks
 from pyg_stkd.functional.structures.divergence import check_finite
 from pyg_stkd.functional.structures.global_structure import paired_rows
+from pyg_stkd.functional.structures.similarities.prepared import unit
 
 __all__ = ["contrast"]
 
@@ -58,7 +59,7 @@ def contrast(
         )
     if s.size(0) == 0:
         return s.sum() + t.sum()
-    s, t = F.normalize(s, dim=-1), F.normalize(t, dim=-1)
+    s, t = unit(s), unit(t)
     own = torch.arange(s.size(0), device=s.device)
     with torch.autocast(s.device.type, enabled=False):
         cosine = s @ t.t()

@@ -43,7 +43,7 @@ def given_structure(structure: Tensor, shape: Sequence[int], axes: str) -> Tenso
         TypeError: If it is no tensor of real floating point numbers.
         ValueError: If it has another shape.
     """
-    checks.floating("teacher_structure", structure)
+    checks.dense("teacher_structure", structure)
     if list(structure.shape) != list(shape):
         raise ValueError(
             f"'teacher_structure' must have shape {list(shape)}, {axes} "

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
+from pyg_stkd.functional.structures.divergence import common_dtype
 
 __all__ = ["check_options", "Error", "Gate", "response"]
 
@@ -64,7 +65,7 @@ def response(
 
     Shapes:
         - **student**, **teacher**, **target**, **mask:** of one shape
-        - **output:** scalar, 0 without any observed label
+        - **output:** scalar, 0 without any observed label, in single precision at least
 
     Raises:
         TypeError: If :obj:`mask` is not boolean.
@@ -81,7 +82,7 @@ def response(
     alpha, margin, huber_delta = float(alpha), float(margin), float(huber_delta)
     delta = None if delta is None else float(delta)
     for name, value in (("student", student), ("teacher", teacher)):
-        checks.floating(name, value)
+        checks.dense(name, value)
     checks.instance("target", target, Tensor)
     if target.is_complex():
         raise TypeError(f"'target' must be of real numbers (got {target.dtype})")
@@ -96,9 +97,27 @@ def response(
             "'student', 'teacher', 'target' and 'mask' must have one shape "
             f"(got {', '.join(map(str, shapes))})"
         )
+    # Half precision has no squares beyond 65504, nor the digits of a label: it is made wide, and
+    # outputs are subtracted from labels in the precision of both.
+    dtype = common_dtype(student, teacher)
+    wide = common_dtype(student, teacher, target) if target.is_floating_point() else dtype
     # Select before subtracting: the gradient of a masked NaN would be NaN.
-    s, t, y = (x.where(mask, 0.0) for x in (student, teacher.detach(), target.to(student.dtype)))
-    t = t.to(s.dtype)
+    s, t, y = (x.to(wide).where(mask, 0.0) for x in (student, teacher.detach(), target))
+    return _loss(s, t, y, mask, alpha, gate, error, delta, margin, huber_delta).to(dtype)
+
+
+def _loss(
+    s: Tensor,
+    t: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    alpha: float,
+    gate: Gate,
+    error: Error,
+    delta: float | None,
+    margin: float,
+    huber_delta: float,
+) -> Tensor:
     count = mask.sum().clamp(min=1)
     to_label, to_teacher = (_error(s, x, error, huber_delta) for x in (y, t))
     if gate == "bounded":

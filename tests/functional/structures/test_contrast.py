@@ -41,6 +41,16 @@ def test_is_least_where_each_node_meets_itself() -> None:
     assert contrast(torch.ones(0, 2), torch.ones(0, 2)).item() == 0
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-13, 1e-3, 1e10, 1e20, 1e37])
+def test_no_scale_changes_it(scale: float) -> None:
+    s, t = torch.randn(2, 9, 4, generator=torch.manual_seed(0))
+    x, y = (s * scale).requires_grad_(), s.double().requires_grad_()
+    ours, theirs = contrast(x, t / scale), contrast(y, t.double())
+    torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=1e-6)
+    (grad,), (expected,) = torch.autograd.grad(ours, x), torch.autograd.grad(theirs, y)
+    torch.testing.assert_close(grad * scale, expected.float(), rtol=1e-4, atol=1e-5)
+
+
 def test_draws_the_same_rows_of_both() -> None:
     z = torch.eye(30)
     value = contrast(z, z, temperature=1.0, max_samples=5).item()

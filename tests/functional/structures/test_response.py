@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -191,3 +192,32 @@ def test_options_may_be_integers_of_any_size() -> None:
     s, t, y = torch.randn(3, 3, 2)
     given = response(s, t, y, delta=10**30, huber_delta=10**30, error="huber")
     assert given == response(s, t, y, delta=1e30, huber_delta=1e30, error="huber")
+
+
+@pytest.mark.parametrize("error", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("gate", ["outlier", "bounded", None])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_made_wide_before_anything_is_squared(
+    dtype: torch.dtype, gate: Any, error: Any
+) -> None:
+    """Errors beyond 256 have no square in float16, sums none beyond 65504, labels no digits."""
+    generator = torch.manual_seed(0)
+    y = 1000 * torch.rand(40, 5, generator=generator)
+    s, t = ((y + 400 * torch.randn(40, 5, generator=generator)).to(dtype) for _ in range(2))
+    ours = response(s.requires_grad_(), t, y, gate=gate, error=error)
+    assert ours.dtype == torch.float32
+    assert ours.item() == pytest.approx(naive(s, t, y, gate=gate, error=error), rel=1e-4)
+    (grad,) = torch.autograd.grad(ours, s)
+    x = s.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(
+        response(x, t.double(), y.double(), gate=gate, error=error), x
+    )
+    torch.testing.assert_close(grad.double(), expected, rtol=1e-2, atol=1e-6)
+
+
+def test_labels_of_double_precision_keep_their_digits() -> None:
+    y = 1e7 + torch.rand(50, dtype=torch.float64)
+    s, t = y.float() + 1, y.float() - 1
+    ours = response(s, t, y, gate=None)
+    assert ours.dtype == torch.float32
+    assert ours.item() == pytest.approx(naive(s, t, y, gate=None), rel=1e-6)

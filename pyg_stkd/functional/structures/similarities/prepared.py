@@ -12,7 +12,7 @@ from pyg_stkd import checks
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel, Laplacian
 
-__all__ = ["Normalize", "for_softmax", "has_bound", "lost_digits", "mapped", "prepared"]
+__all__ = ["Normalize", "for_softmax", "has_bound", "lost_digits", "mapped", "prepared", "unit"]
 
 Normalize = Literal["l2", "layer"] | None
 
@@ -44,8 +44,8 @@ def prepared(z: Tensor, kernel: Kernel, normalize: Normalize = None) -> Tensor:
     if normalize == "layer":
         z = _standardised(z)
     if normalize == "l2":
-        z = _unit(z)
-    return _unit(z) if kernel.measure == "cosine" else z
+        z = _exact_unit(z)
+    return _exact_unit(z) if kernel.measure == "cosine" else z
 
 
 def lost_digits(square: Tensor, norms: Tensor) -> Tensor:
@@ -106,8 +106,30 @@ def for_softmax(z: Tensor, kernel: Kernel, similarity: Callable[[Tensor], Tensor
     return similarity(z.double()) if large else out
 
 
-def _unit(z: Tensor) -> Tensor:
-    """Return unit vectors, 0 for 0; in float64 where some point about the same or opposite ways.
+def unit(z: Tensor) -> Tensor:
+    """Return unit vectors of features of any scale; 0 for 0, whose gradient is 0.
+
+    A vector of 0 has no direction to turn from. A quotient by a least norm has a derivative there
+    that is beyond all other numbers, and one such row would end a training.
+
+    Example:
+        >>> unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    if z.numel() == 0:
+        return z
+    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    if torch.compiler.is_compiling() or is_transforming() or not _are_usual(norm.detach()):
+        z = _near_one(z)
+        zero = (z.detach() == 0).all(dim=-1, keepdim=True)
+        norm = torch.linalg.vector_norm(z.masked_fill(zero, 1.0), dim=-1, keepdim=True)
+        return z.masked_fill(zero, 0.0) / norm
+    return z / norm
+
+
+def _exact_unit(z: Tensor) -> Tensor:
+    """Return unit vectors, in float64 where some point about the same or opposite ways.
 
     There the gradient is the small part of a large sum that is across the vectors. Compilers and
     transforms cannot look at them: there it is float64 always.
@@ -118,11 +140,7 @@ def _unit(z: Tensor) -> Tensor:
     wide = z.dtype == torch.float32 and z.device.type != "mps"
     if wide and (compiling or _some_are_parallel(z.detach())):
         z = z.double()
-    norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    if compiling or not _are_usual(norm.detach()):
-        z = _near_one(z)
-        norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    return z / norm.clamp(min=torch.finfo(z.dtype).tiny)
+    return unit(z)
 
 
 def _are_usual(norm: Tensor) -> bool:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import kernels
-from pyg_stkd.functional import gsp, lsp, similarity, temporal_correlation
-from pyg_stkd.functional.structures.similarities.prepared import prepared
+from pyg_stkd.functional import contrast, gsp, lsp, similarity, temporal_correlation
+from pyg_stkd.functional.structures.similarities.prepared import prepared, unit
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1e-3, 1.0, 1e8, 1e20, 1e37])
@@ -43,6 +43,57 @@ def test_equal_features_become_zero_and_get_no_gradient() -> None:
     (out * torch.randn(3, 3)).sum().backward()
     assert z.grad is not None
     assert z.grad.tolist() == [[0.0] * 3] * 3
+
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2, 2], [1, 2, 3, 4, 5, 0, 2, 0, 2]])
+OF_DIRECTIONS = {
+    "unit": lambda s, t: (unit(s) * t).sum(),
+    "l2": lambda s, t: (prepared(s, kernels.Linear(), "l2") * t).sum(),
+    "gsp": gsp,
+    "gsp by features": lambda s, t: gsp(s.repeat(3, 1), t.repeat(3, 1)),
+    "contrast": contrast,
+    "lsp cosine": lambda s, t: lsp(s, t, EDGES, kernels.Cosine()),
+    "lsp l2": lambda s, t: lsp(s, t, EDGES, normalize="l2"),
+    "temporal": lambda s, t: temporal_correlation(
+        s.view(1, 3, 2, 4), t.view(1, 3, 2, 4), kernels.Cosine()
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("how", ["eager", "compiled", "transformed"])
+@pytest.mark.parametrize("name", OF_DIRECTIONS)
+def test_a_row_of_zeros_has_no_direction_to_turn_from(name: str, how: str) -> None:
+    """Dead units and nodes without neighbours give such rows: their gradient was 1e36."""
+    torch.manual_seed(0)
+    s, t = torch.randn(6, 4), torch.randn(6, 4)
+    s[2] = 0
+    loss = OF_DIRECTIONS[name]
+    if how == "transformed":
+        grad = torch.func.grad(loss)(s, t)
+    else:
+        run = torch.compile(loss, backend="aot_eager") if how == "compiled" else loss
+        (grad,) = torch.autograd.grad(run(s.requires_grad_(), t), s)
+    assert grad[2].tolist() == [0.0] * 4
+    assert 0 < grad.abs().max() < 10
+    # The others' are those of the formula, in which a direction of 0 is 0.
+    x = s.detach().double().requires_grad_()
+    rest = torch.cat([x[:2], torch.zeros(1, 4, dtype=torch.float64), x[3:]])
+    (expected,) = torch.autograd.grad(loss(rest, t.double()), x)
+    torch.testing.assert_close(grad.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_second_derivatives_beside_a_row_of_zeros() -> None:
+    z = torch.randn(3, 3, dtype=torch.float64)
+
+    def run(x: Tensor) -> Tensor:
+        return unit(torch.cat([x, torch.zeros_like(x[:1])]))
+
+    assert torch.autograd.gradgradcheck(run, z.requires_grad_())
+    zero = torch.zeros(1, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(unit(zero).sum(), zero, create_graph=True)
+    (again,) = torch.autograd.grad(grad.sum() + 0 * zero.sum(), zero)
+    assert again.tolist() == [[0.0] * 3]
 
 
 @pytest.mark.parametrize("normalize", ["layer", "l2"])
