@@ -33,6 +33,16 @@ class SliceBlocks(LazyGraph):
         # Not the graph itself, which keeps what is made here.
         self._base, self._num_slices = base.without_derived(), num_slices
 
+    @property
+    def base(self) -> Graph:
+        """The graph of one slice."""
+        return self._base
+
+    @property
+    def num_slices(self) -> int:
+        """The number of slices."""
+        return self._num_slices
+
     @cached_property
     def perm(self) -> Tensor:  # type: ignore[override]
         """Places of the edges in the given ones, slice after slice."""

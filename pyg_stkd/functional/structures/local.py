@@ -20,9 +20,20 @@ from pyg_stkd.functional.structures.local_divergence import (
     local_divergence,
     structure_of_scores,
 )
-from pyg_stkd.functional.structures.similarities.prepared import Normalize, for_softmax, has_bound
+from pyg_stkd.functional.structures.similarities.prepared import (
+    Normalize,
+    for_softmax,
+    has_bound,
+    mapped,
+    prepared,
+)
 from pyg_stkd.functional.structures.similarities.similarity import checked_similarity, graph_of
+from pyg_stkd.functional.structures.similarities.slice_distance import (
+    slice_distances,
+    slices_innermost,
+)
 from pyg_stkd.graph import Graph, is_transforming
+from pyg_stkd.graph.slices import SliceBlocks
 from pyg_stkd.kernels import RBF, Kernel
 
 __all__ = ["local_structure", "lsp", "scores_and_structure", "structure_loss"]
@@ -148,7 +159,7 @@ def lsp(
         assert teacher_structure is not None
         shape = [graph.num_edges]
         teacher = given_structure(teacher_structure, shape, "a value for each edge")
-        student = _scores(z_student, graph, kernel, normalize)
+        student = _scores_of_student(z_student, graph, kernel, normalize)
     inputs = {"z_student": z_student, "z_teacher": z_teacher}
     inputs["teacher_structure"] = teacher_structure
     return structure_loss(
@@ -170,7 +181,7 @@ def scores_and_structure(
     """
     with torch.no_grad():
         teacher = _structure(z_teacher, graph, kernel, normalize)
-    return _scores(z_student, graph, kernel, normalize), teacher
+    return _scores_of_student(z_student, graph, kernel, normalize), teacher
 
 
 def structure_loss(
@@ -184,11 +195,12 @@ def structure_loss(
     *,
     bounded: bool = False,
 ) -> Tensor:
-    """Return the loss of the student's scores and the teacher's structure.
+    r"""Return the loss of the student's scores and the teacher's structure.
 
     Args:
         graph (Graph): The edges.
-        student (Tensor): The scores, of which the softmax is taken.
+        student (Tensor): The scores, of which the softmax is taken; of a graph in slices, they may
+            be those of each edge in each slice, :math:`(|\mathcal{E}|, S)`.
         teacher (Tensor): The structure, as logarithms.
         direction (str): As in :func:`lsp`. (default: :obj:`"student"`)
         reduction (str): As in :func:`lsp`. (default: :obj:`"node"`)
@@ -204,9 +216,15 @@ def structure_loss(
         >>> round(structure_loss(graph, s, t).item(), 4)
         0.0479
     """
-    per_node = local_divergence(
-        graph, student, teacher, direction, bounded=bounded, total=nodes is None
-    )
+    options: Any = {"bounded": bounded, "total": nodes is None}
+    if student.dim() == 1:
+        per_node = local_divergence(graph, student, teacher, direction, **options)
+    else:
+        assert isinstance(graph, SliceBlocks)
+        teacher = teacher.view(graph.num_slices, -1).t().contiguous()  # [|E|, S]
+        per_node = local_divergence(graph.base, student, teacher, direction, **options)
+        if nodes is not None:
+            per_node = per_node.t().flatten()  # slice after slice
     loss = _mean(graph, per_node, nodes, reduction)
     inputs = inputs or {"student": student, "teacher": teacher}
     loss = loss.to(common_dtype(*inputs.values()))
@@ -220,6 +238,19 @@ def _structure(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) ->
 
 def _scores(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
     return for_softmax(z, kernel, lambda z: checked_similarity(z, graph, kernel, normalize))
+
+
+def _scores_of_student(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
+    """Return scores by edge; of a small graph in many slices by edge and slice, [|E|, S]."""
+    if not isinstance(graph, SliceBlocks) or not slices_innermost(graph, z, kernel):
+        return _scores(z, graph, kernel, normalize)
+
+    def measured(z: Tensor) -> Tensor:
+        z = prepared(z, kernel, normalize).view(graph.num_slices, -1, z.size(1))
+        value = slice_distances(graph.base, z)
+        return mapped(kernel, value.flatten()).view(value.shape)
+
+    return for_softmax(z, kernel, measured)
 
 
 def _mean(graph: Graph, per_node: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
 from pyg_stkd.functional.sparse.sparse_ops import SegmentLogSoftmax, reduce_segments
@@ -59,8 +60,9 @@ def local_divergence(
         total (bool): Whether to return the sum over the nodes, not each. (default: :obj:`True`)
 
     Shapes:
-        - **score**, **teacher:** :math:`(|\mathcal{E}|)`, in the graph's order
-        - **output:** a scalar, or :math:`(N)`
+        - **score**, **teacher:** :math:`(|\mathcal{E}|)`, in the graph's order, or
+          :math:`(|\mathcal{E}|, S)` in as many slices of it
+        - **output:** a scalar, or :math:`(N)`, or :math:`(N, S)`
 
     Example:
         >>> graph = Graph(torch.tensor([[1, 2], [0, 0]]))
@@ -137,4 +139,7 @@ class _LocalDivergence(torch.autograd.Function):
 
 
 def _sums(pointer: Tensor, value: Tensor) -> Tensor:
+    if value.dim() == 2 and value.numel() > 0 and value.device.type == "cpu":  # whole rows at once
+        row = torch.arange(value.size(0))
+        return F.embedding_bag(row, value, pointer, mode="sum", include_last_offset=True)
     return reduce_segments(pointer, value, "sum")

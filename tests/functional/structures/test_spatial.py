@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from pyg_stkd import kernels
-from pyg_stkd.functional import local_structure
+from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.functional.structures.spatial import rows, spatial_correlation
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.slices import slice_blocks
@@ -134,3 +134,40 @@ def test_empty(kernel: kernels.Kernel, normalize: str | None, shape: tuple[int, 
         )
         assert loss.item() == 0
         assert torch.autograd.grad(loss, s)[0].shape == shape
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [kernels.RBF(2.0), kernels.SquaredEuclidean(), kernels.Euclidean(), kernels.Cosine()],
+    ids=repr,
+)
+@pytest.mark.parametrize("normalize", [None, "l2"])
+@pytest.mark.parametrize("direction", ["student", "teacher"])
+@pytest.mark.parametrize("nodes", [None, [4, 0], [True, False, False, True, True, False]], ids=str)
+def test_many_slices_are_each_a_graph(kernel, normalize, direction, nodes) -> None:
+    edge_index = torch.tensor([[0, 1, 2, 3, 3, 1, 4, 4], [1, 0, 1, 3, 2, 3, 0, 0]])
+    graph, options = Graph(edge_index, 6), {"normalize": normalize, "direction": direction}
+    nodes = None if nodes is None else torch.tensor(nodes)
+    s = torch.randn(4, 5, 6, 3, dtype=torch.float64, requires_grad=True)
+    t = torch.randn(4, 7, 6, 9, dtype=torch.float64)
+    found = spatial_correlation(s, t, graph, kernel, nodes=nodes, **options)
+    slices = zip(rows(s).split(6), rows(t[:, 2:]).split(6), strict=True)
+    each = [lsp(a, b, graph, kernel, nodes=nodes, **options) for a, b in slices]
+    expected = torch.stack(each).mean()
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(x, s, retain_graph=True)[0] for x in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_many_slices_of_half_precision(dtype: torch.dtype) -> None:
+    graph = Graph(torch.tensor([[0, 1, 2, 0], [1, 0, 1, 2]]), 3)
+    s, t = torch.randn(4, 5, 3, 2, dtype=dtype, requires_grad=True), torch.randn(4, 5, 3, 4)
+    loss = spatial_correlation(s, t.to(dtype), graph, kernels.RBF("median"))
+    loss.backward()
+    single = s.detach().float().requires_grad_()
+    expected = spatial_correlation(single, t.to(dtype).float(), graph, kernels.RBF("median"))
+    expected.backward()
+    assert (loss.dtype, s.grad.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(s.grad, single.grad.to(dtype))
