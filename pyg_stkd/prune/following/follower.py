@@ -72,6 +72,9 @@ class Follower(TorchFunctionMode):
         # Of which kept channels a tensor is made, by their places among the reasons.
         self._made_of: dict[int, set[int]] = {}
         self.failed_rules: dict[str, str] = {}
+        self.replaced: set[str] = set()  # modules that run with other parameters
+        self.called: set[str] = set()
+        self._early: set[str] = set()  # parameters that are read before masks are renewed
         for prefix, module in model.named_modules():
             for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:
@@ -103,6 +106,10 @@ class Follower(TorchFunctionMode):
         for tensor in given:
             if id(tensor) in self._used_in:
                 self._used_in[id(tensor)].add(self.modules[-1] if self.modules else "")
+            if "" not in self.called and id(tensor) in self._owners:
+                prefix, name = self._owners[id(tensor)]
+                if prefix not in self.called and isinstance(tensor, nn.Parameter):
+                    self._early.add(f"{prefix}.{name}" if prefix else name)
         known = follow_known(func, args, kwargs, self.labels)
         if known is not None:
             return known.out
@@ -293,6 +300,10 @@ class Follower(TorchFunctionMode):
                 )
             self.labels.put(tensor, axes)
 
+    def owns(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor is a parameter or a buffer of the model."""
+        return id(tensor) in self._owners
+
     def tag(self, prefix: str, module: nn.Module) -> None:
         """Replace integers that a module holds by widths, which tell when they are used."""
         for key, value in list(vars(module).items()):
@@ -358,6 +369,13 @@ class Follower(TorchFunctionMode):
         """Write down attributes, and name the outputs of layers."""
         ports = self.ports
         self._join_names()
+        for name, dims in ports.owned.items():
+            if name.rpartition(".")[0] in self.replaced:  # masks would put its own ones back
+                for channels in dims.values():
+                    self.keep(channels, "its layer runs with other parameters in their place")
+            if name in self._early:
+                for channels in dims.values():
+                    self.keep(channels, "it is read before its module is called", kind="early")
         for key, (prefix, name) in self._owners.items():  # whose sizes alone were asked for
             dims = ports.owned.get(f"{prefix}.{name}" if prefix else name, {})
             if key not in self.used and key in self._asked:

@@ -25,6 +25,10 @@ class _Run(Protocol):
     failed_rules: dict[str, str]
     quiet: int
     used: set[int]
+    replaced: set[str]
+    called: set[str]
+
+    def owns(self, tensor: Tensor) -> bool: ...
 
     def meet(self, tensors: list[Tensor]) -> None: ...
 
@@ -68,7 +72,10 @@ class Watch:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         run = self.run
         run.modules.append(self.name)
+        run.called.add(self.name)
         self._pending.append(None)
+        if not all(p is None or run.owns(p) for p in module._parameters.values()):
+            run.replaced.add(self.name)
         if run.quiet:
             run.quiet += 1
             return

@@ -25,6 +25,9 @@ class SkipMasked:
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         kept = self.norm._buffers[CHANNEL_MASK]
         assert kept is not None
+        if x.is_nested:  # as torch's transformer makes of padded batches
+            parts = [self(part, *args, **kwargs) for part in x.unbind()]
+            return torch.nested.as_nested_tensor(parts)
         index = kept.nonzero().view(-1)
         dim = 1 if isinstance(self.norm, nn.GroupNorm) else x.dim() - 1
         out = _narrow(self.norm, index).forward(x.index_select(dim, index), *args, **kwargs)

@@ -17,6 +17,7 @@ FREED_BY = {
     "differs": "a rule for the layer (pyg_stkd.prune.register)",
     "rule": "a rule (pyg_stkd.prune.register), or an example to follow channels on",
     "shared": "parameters of its own",
+    "early": "a forward of the model in 'call', which renews masks",
 }
 
 _PACKAGE = str(Path(__file__).parents[2])

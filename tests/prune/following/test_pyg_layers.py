@@ -14,6 +14,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
 from pyg_stkd.prune import Pruner, Random
+from pyg_stkd.prune.structure.registry import find_rule
 
 N, C = 10, 12
 GENERATOR = torch.Generator().manual_seed(0)
@@ -217,12 +218,67 @@ CASES = {
     "DenseGCNConv": Case(lambda: pyg.DenseGCNConv(C, C), dense),
     "DenseGraphConv": Case(lambda: pyg.DenseGraphConv(C, C), dense),
     "DenseGATConv": Case(lambda: pyg.DenseGATConv(C, 6, heads=2), dense),
+    "GraphUNet": Case(lambda: pyg.GraphUNet(C, 8, C, depth=2, pool_ratios=0.8)),
+    "LINKX": Case(lambda: pyg.LINKX(N, C, 8, C, num_layers=2)),
+    "GroupNorm": Case(lambda: nn.GroupNorm(3, C), plain),
+    "PairNorm": Case(pyg.PairNorm, plain),
+    "Embedding": Case(lambda: nn.Embedding(3, C), lambda layer, x: x + layer(KINDS[:N])),
     "ParameterList": Case(Scales, plain),
     "Flatten": Case(lambda: Mixed(nn.Flatten()), plain),
     "GLU": Case(Gate, plain),
     "Softmax": Case(lambda: Mixed(nn.Softmax(dim=-1)), plain, kept={"layer.before": GONE}),
     "LogSoftmax": Case(lambda: Mixed(nn.LogSoftmax(dim=-1)), plain, kept={"layer.before": GONE}),
 }
+
+
+# The layers of PyG's examples, and torch's in them.
+USED = [
+    "RGCNConv",
+    "FastRGCNConv",
+    "TransformerConv",
+    "GINEConv",
+    "PNAConv",
+    "NNConv",
+    "TAGConv",
+    "SGConv",
+    "GCN2Conv",
+    "GENConv",
+    "SuperGATConv",
+    "RGATConv",
+    "HeteroConv",
+    "HANConv",
+    "HGTConv",
+    "GPSConv",
+    "ARMAConv",
+    "FiLMConv",
+    "MixHopConv",
+    "DNAConv",
+    "PointNetConv",
+    "PointTransformerConv",
+    "ClusterGCNConv",
+    "LEConv",
+    "GatedGraphConv",
+    "DenseSAGEConv",
+    "DenseGraphConv",
+    "TopKPooling",
+    "SAGPooling",
+    "DeepGCNLayer",
+    "GraphUNet",
+    "LINKX",
+    "PairNorm",
+    "Embedding",
+    "GRU",
+    "LSTM",
+    "GRUCell",
+    "MultiheadAttention",
+    "GroupNorm",
+]
+
+
+@pytest.mark.parametrize("name", USED)
+def test_each_layer_of_the_examples_has_a_rule_or_is_followed(name: str) -> None:
+    cases = {case.partition(",")[0] for case in CASES}
+    assert name in cases or find_rule(getattr(pyg, name, getattr(nn, name, object))) is not None
 
 
 class Net(nn.Module):

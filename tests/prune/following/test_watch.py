@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
+from pyg_stkd.prune import Pruner, Random
 from pyg_stkd.prune.following.calls.widths import Width
 from pyg_stkd.prune.following.follower import Follower
 from pyg_stkd.prune.structure.ports import Ports
@@ -159,3 +161,90 @@ def test_a_module_that_is_called_twice_has_one_set_of_channels(unfollowed: Any) 
     rows, columns = (run.ports.owned["lin.weight"][dim] for dim in (0, 1))
     assert [*map(run.ports.find, rows)] == [*map(run.ports.find, columns)]
     assert list(run.labels.of(out)) == []  # as wide as the inputs, and kept with them
+
+
+class Replaces(nn.Module):
+    """Calls one of its layers with other parameters, as meta learning does."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+        self.first, self.hidden, self.out = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = {name: p * 1.5 for name, p in self.hidden.named_parameters()}
+        if not self.whole:
+            weights.pop("weight")
+        h = torch.func.functional_call(self.hidden, weights, (self.first(x).relu(),))
+        return self.out(h.relu())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_layer_that_runs_with_other_parameters_is_kept(whole: bool) -> None:
+    torch.manual_seed(0)
+    why = "its layer runs with other parameters in their place"
+    with pytest.raises(ValueError, match=f"first, hidden: {why}"):
+        Pruner(Replaces(whole), Random(0), keep=0.5, example=(X,))
+    chain = nn.Sequential(Replaces(whole), nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, 2))
+    with pytest.warns(UserWarning, match=why):
+        pruner = Pruner(chain, Random(0), keep=0.9, example=(X,), rho=0.1, min_width=1)
+    assert set(pruner.widths) == {"0.out", "1"}
+    pruner.step()
+    torch.testing.assert_close(chain.eval()(X), pruner.compact().eval()(X))
+
+
+def test_its_own_parameters_are_no_others() -> None:
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(6, 12), nn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.hidden(x).relu())
+
+    def call(model: nn.Module, x: Tensor) -> Any:
+        return torch.func.functional_call(model, dict(model.named_parameters()), (x,))
+
+    pruner = Pruner(Same(), Random(0), keep=0.6, example=(X,), call=call, min_width=1)
+    assert set(pruner.widths) == {"hidden"}
+
+
+class Coder(nn.Module):
+    """A model of two functions, which reads a parameter of its own before it calls a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.hidden = nn.Parameter(torch.randn(6, 12)), nn.Linear(12, 12)
+        self.out = nn.Linear(12, 2)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return (x @ self.weight).relu()
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.out(self.hidden(z).relu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+
+def in_parts(model: Any, x: Tensor) -> Any:
+    return model.decode(model.encode(x))
+
+
+@pytest.mark.parametrize("call", [None, in_parts])
+def test_masks_that_nothing_renews_are_not_made(call: Any) -> None:
+    torch.manual_seed(0)
+    model, why = Coder(), "weight .it is read before its module is called"
+    with pytest.warns(UserWarning, match=why) if call else nullcontext():
+        pruner = Pruner(model, Random(0), keep=0.6, example=(X,), call=call, rho=0.1, min_width=1)
+    assert set(pruner.widths) == ({"hidden"} if call else {"weight", "hidden"})
+    if call:
+        (row,) = [row for row in pruner.explain() if not row.is_natural]
+        assert row.freed_by == "a forward of the model in 'call', which renews masks"
+    pruner.step()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        run = call or (lambda model, x: model(x))
+        run(model, X).square().mean().backward()
+        optimizer.step()
+        torch.testing.assert_close(run(model, X), run(pruner.compact(), X))

@@ -106,3 +106,13 @@ def test_a_buffer_of_that_name_may_be_the_users() -> None:
     assert channel_mask(norm) is None
     stop_skipping(model)
     assert "channel_mask" in norm._buffers
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+def test_parts_of_a_nested_tensor_are_normalised_one_by_one() -> None:
+    norm = skipping(nn.LayerNorm(4))
+    parts = [torch.randn(size, 4, dtype=torch.float64) for size in (3, 1, 5)]
+    with torch.no_grad():
+        found = norm(torch.nested.nested_tensor(parts)).unbind()
+    for part, of_part in zip(parts, found, strict=True):
+        assert torch.equal(of_part, norm(part))
