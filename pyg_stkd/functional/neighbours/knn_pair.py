@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.neighbours.clouds import cloud_sizes
+from pyg_stkd.functional.neighbours.clouds import cloud_sizes, has_tiny, in_range
 from pyg_stkd.functional.neighbours.knn import check_points
 
 __all__ = ["knn_pair"]
@@ -24,7 +24,7 @@ def knn_pair(
 
     As in :func:`~pyg_stkd.functional.knn_graph` the nearest come first, at equal distances the
     smaller index; a cloud of fewer points gives all that it has. Distances are sums of squared
-    differences, in :obj:`float32` at least.
+    differences, in float64.
 
     Args:
         x (Tensor): The points to choose from.
@@ -65,8 +65,7 @@ _library.define("knn_pair(Tensor x, Tensor y, int k, Tensor? batch_x, Tensor? ba
 def _knn_pair(
     x: Tensor, y: Tensor, k: int, batch_x: Tensor | None, batch_y: Tensor | None
 ) -> Tensor:
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    x, y = x.to(dtype), y.to(dtype)
+    x, y = _comparable(x, y)
     edges = [torch.empty(2, 0, dtype=torch.int64, device=x.device)]
     for first_x, size_x, first_y, size_y in _clouds(x, y, batch_x, batch_y):
         sources = x[first_x : first_x + size_x]
@@ -76,15 +75,17 @@ def _knn_pair(
             distance = torch.cdist(
                 y[start:stop], sources, compute_mode="donot_use_mm_for_euclid_dist"
             )
-            if not bool(distance.isfinite().all()):
-                raise ValueError(
-                    "'x' must be finite, with squared distances within the range of its dtype "
-                    "(got NaN, infinite or too large values)"
-                )
             near = distance.sort(dim=1, stable=True).indices[:, :k] + first_x
             target = torch.arange(start, stop, device=x.device).view(-1, 1).expand_as(near)
             edges.append(torch.stack([near, target]).flatten(1))
     return torch.cat(edges, dim=1)
+
+
+def _comparable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in float64, where the device has it, and where squares are usual numbers."""
+    dtype = torch.float32 if x.device.type == "mps" else torch.float64
+    both = torch.cat([x.to(dtype), y.to(dtype)])
+    return in_range(both, tiny=has_tiny(both)).tensor_split([x.size(0)])
 
 
 def _clouds(
