@@ -85,7 +85,8 @@ def _comparable(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in float64, where the device has it, and where squares are usual numbers."""
     dtype = torch.float32 if x.device.type == "mps" else torch.float64
     both = torch.cat([x.to(dtype), y.to(dtype)])
-    return in_range(both, tiny=has_tiny(both)).tensor_split([x.size(0)])
+    both = in_range(both, tiny=has_tiny(both))
+    return both[: x.size(0)], both[x.size(0) :]
 
 
 def _clouds(
