@@ -2,6 +2,7 @@ r"""Squared distances of all pairs of time steps of each node, by differences.""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -69,11 +70,10 @@ class _StepDistances(torch.autograd.Function):
         batch, steps, num_nodes, width = h.shape
         out = h.new_empty(batch, steps * (steps - 1) // 2, num_nodes)
         ones, end = h.new_ones(width), 0
-        for lag in range(1, steps):
-            start, end = end, end + steps - lag
-            gap = _gap(h, lag).square_()
+        for gap in _gaps(h):
+            start, end = end, end + gap.size(1)
             with torch.autocast(h.device.type, enabled=False):
-                out[:, start:end] = gap.matmul(ones)
+                out[:, start:end] = gap.square_().matmul(ones)
         return out
 
     @staticmethod
@@ -88,11 +88,23 @@ class _StepDistances(torch.autograd.Function):
                 out = out + F.pad(slope, ends[0]) - F.pad(slope, ends[1])
             return out
         out = torch.zeros_like(h)
-        for lag, weight in enumerate(parts, start=1):
-            slope = _gap(h, lag).mul_(weight.unsqueeze(-1))
+        for lag, (gap, weight) in enumerate(zip(_gaps(h), parts, strict=True), start=1):
+            slope = gap.mul_(weight.unsqueeze(-1))
             out[:, lag:].add_(slope)
             out[:, :-lag].sub_(slope)
         return out
+
+
+def _gaps(h: Tensor) -> Iterator[Tensor]:
+    """Yield the differences of each lag, which are lost in the next turn: memory that is asked for
+    anew costs more than they do.
+    """
+    batch, steps, num_nodes, width = h.shape
+    space = h.new_empty(batch * (steps - 1) * num_nodes * width)
+    for lag in range(1, steps):
+        shape = batch, steps - lag, num_nodes, width
+        gap = space[: batch * (steps - lag) * num_nodes * width].view(shape)
+        yield torch.sub(h[:, lag:], h[:, : steps - lag], out=gap)
 
 
 def _gap(h: Tensor, lag: int) -> Tensor:
