@@ -198,12 +198,13 @@ def main() -> None:
     rows, raw = [], {}
     for name in args.only:
         kept = students(name, args.seeds, args.out / f"{name}.json")
-        full, half = (kept[kind][: args.seeds] for kind in ("float32", "bfloat16"))
+        full, half = kept["float32"], kept["bfloat16"]
         gap = interval([b - a for a, b in zip(full, half, strict=True)])
         noise = statistics.stdev(full)
         rows.append(
             {
                 "student": name,
+                "seeds": str(len(full)),
                 "score": TASKS[name]().unit,
                 "teacher": f"{kept['teacher'][0]:.2f}",
                 "float32": f"{statistics.mean(full):.2f}",
@@ -220,8 +221,8 @@ def main() -> None:
         only = "" if args.only == list(TASKS) else f" --only {' '.join(args.only)}"
         command = f"python benchmarks/precision.py --seeds {args.seeds}{only} --write"
         note = (
-            f"Means of {args.seeds} seeds, the difference with its interval paired by seed; the "
-            "spread is the standard deviation in float32. The bar: the difference is within it."
+            "Means of seeds, the difference with its interval paired by seed; the spread is the "
+            "standard deviation in float32. The bar: the difference is within it."
         )
         store("precision", rows, command, note, raw)
 
