@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="store the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows, raw = [], {}
+    rows, raw, before = [], {}, ""
     for name in args.only:
         kept = students(name, args.seeds, args.out / f"{name}.json")
         full, half = kept["float32"], kept["bfloat16"]
@@ -215,6 +215,10 @@ def main() -> None:
                 "within": "yes" if abs(gap.mean) <= noise else "no",
             }
         )
+        if len(full) > args.seeds:  # looked at before the last were trained
+            first = [b - a for a, b in zip(full, half, strict=True)][: args.seeds]
+            before += f" {name} after {args.seeds} seeds: {statistics.mean(first):+.2f}, "
+            before += f"spread {statistics.stdev(full[: args.seeds]):.2f}."
         raw[name] = kept
         print(rows[-1], flush=True)
     if args.write:
@@ -224,7 +228,7 @@ def main() -> None:
             "Means of seeds, the difference with its interval paired by seed; the spread is the "
             "standard deviation in float32. The bar: the difference is within it."
         )
-        store("precision", rows, command, note, raw)
+        store("precision", rows, command, note + before, raw)
 
 
 if __name__ == "__main__":
