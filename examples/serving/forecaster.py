@@ -56,7 +56,7 @@ def load_model(path: str | Path) -> Model:
     """Open an exported model, for one thread: ONNX in onnxruntime, others in torch.
 
     ``*.aoti.pt2`` is a compiled package of AOTInductor, ``*.pt2`` a program of ``torch.export``.
-    ``*.safetensors`` holds weights of a model that is built anew: it needs pyg_stkd.
+    ``*.safetensors`` holds weights of a model that ``eager.py`` builds anew.
     """
     path = Path(path)
     if not path.is_file():
