@@ -15,8 +15,7 @@ from pyg_stkd.prune.following.calls.call import Call, tensors_of
 from pyg_stkd.prune.following.calls.function import FunctionTrial
 from pyg_stkd.prune.following.calls.known import follow_known
 from pyg_stkd.prune.following.calls.labels import Axis, Labels
-from pyg_stkd.prune.following.calls.removal import Line
-from pyg_stkd.prune.following.calls.widths import Width
+from pyg_stkd.prune.following.counts import Counts
 from pyg_stkd.prune.following.leaves import leaf_of
 from pyg_stkd.prune.following.watch import Watch
 from pyg_stkd.prune.structure.ports import Channels, Ports
@@ -57,8 +56,8 @@ class Follower(TorchFunctionMode):
         self.ports = ports
         self.model = model
         self.labels = Labels(ports)
+        self.counts = Counts(self.labels, self.keep)
         self.reasons: list[Reason] = []
-        self.attributes: dict[tuple[str, str], Channels] = {}
         self.names: dict[int, str] = {id(m): name for name, m in model.named_modules()}
         self.watches: dict[nn.Module, Watch] = {}
         self._owners: dict[int, tuple[str, str]] = {}
@@ -66,7 +65,6 @@ class Follower(TorchFunctionMode):
         self._used_in: dict[int, set[str]] = {}  # of tensors of several names, the modules
         self.modules: list[str] = []  # that are running
         self.quiet = 0  # inside a module with a rule
-        self._scaled: dict[tuple[str, str], str] = {}  # of what numbers are made, and where
         self.used: set[int] = set()
         self._asked: set[int] = set()
         # Of which kept channels a tensor is made, by their places among the reasons.
@@ -85,7 +83,7 @@ class Follower(TorchFunctionMode):
                         self._buffers.add(id(tensor))
         for prefix, module in model.named_modules():
             if not leaf_of(module):
-                self.tag(prefix, module)
+                self.counts.tag(prefix, module)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -128,11 +126,11 @@ class Follower(TorchFunctionMode):
         trial = FunctionTrial(
             call,
             self.labels,
-            self.width_of,
+            self.counts.count,
             lambda channels, why, kind: self.keep(channels, why, func, kind),
         )
         known_reasons = len(self.reasons)
-        trial.run(self._claim)
+        trial.run(self.counts.claim)
         self._trace(call, known_reasons)
         return call.out
 
@@ -216,14 +214,6 @@ class Follower(TorchFunctionMode):
             for tensor in call.outputs:
                 self._made_of[id(tensor)] = found
 
-    def width_of(self, source: Any) -> Channels | None:
-        """Return the units that an integer counts, by where it was read."""
-        if source[0] == "size":
-            channels = source[1]
-            return channels if self.ports.is_free(channels) else None
-        found = self.attributes.get(source[1:3])
-        return found if found is not None and self.ports.is_free(found) else None
-
     @contextmanager
     def module_hooks(self) -> Iterator[None]:
         """Watch the calls of modules, for names and rules."""
@@ -247,32 +237,11 @@ class Follower(TorchFunctionMode):
         sizes = list(tensor.shape)
         for dim, axis in axes.items():
             source = ("size", axis.channels, sizes[dim])
-            sizes[dim] = self._width(source)
+            sizes[dim] = self.counts.width(source)
         if isinstance(out, int):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return sizes[dim]
         return torch.Size(sizes)
-
-    def _width(self, source: Any) -> Width:
-        width = Width(source[-1], source, on_float=self._on_float)
-        width.on_compare = self._on_compare
-        return width
-
-    def _on_compare(self, a: Any, b: Any) -> None:
-        """An attribute that the model's code compares with a width is one."""
-        for attribute, size in ((a, b), (b, a)):
-            if attribute[0] == "attribute" and size[0] == "size" and len(size[1]) == attribute[3]:
-                self._attribute(attribute[1:3], size[1])
-
-    def _on_float(self, source: Any) -> None:
-        if source[0] == "size":
-            why = "a number is made of the width"
-            self.keep(source[1], why, kind="number", where=caller())
-            return
-        place = source[1:3]
-        self._scaled.setdefault(place, caller())
-        if place in self.attributes:
-            self._attribute(place, self.attributes[place])
 
     def meet(self, tensors: list[Tensor]) -> None:
         """Give parameters and buffers units where they are first used."""
@@ -304,59 +273,6 @@ class Follower(TorchFunctionMode):
         """Tell whether a tensor is a parameter or a buffer of the model."""
         return id(tensor) in self._owners
 
-    def tag(self, prefix: str, module: nn.Module) -> None:
-        """Replace integers that a module holds by widths, which tell when they are used."""
-        for key, value in list(vars(module).items()):
-            if type(value) is int and value > 1 and not key.startswith("_"):
-                source = ("attribute", prefix, key, value)
-                vars(module)[key] = self._width(source)
-
-    def _claim(self, call: Call, lines: list[dict[int, Line]]) -> None:
-        """Say which channels an attribute counts, where a call makes a dimension as wide."""
-        values = call.sizes()
-        for width in call.widths:
-            source = width.source
-            if source[0] != "attribute" or source[3] % max(1, int(width)):
-                continue
-            times = source[3] // int(width)  # as for the channels of each head
-            if width.at(lambda known, source=source: known[3]) != int(width):
-                continue
-            if source[1:3] not in self.attributes and not self._sizes(call, source):
-                continue
-            for result, known in zip(call.results, lines, strict=True):
-                if len(values) == result.dim():
-                    dims = [i for i, value in enumerate(values) if value is width]
-                else:
-                    dims = [d for d in range(result.dim()) if d in known]
-                dims = [d for d in dims if result.size(d) == int(width)]
-                if not dims:
-                    continue
-                dim = dims[-1]
-                place = source[1:3]
-                if dim in known and bool((known[dim] >= 0).all()):
-                    self._attribute(place, tuple(known[dim].tolist()) * times)
-                elif not known and not any(self.labels.of(t) for t in call.tensors) and times == 1:
-                    if place not in self.attributes:
-                        self._attribute(place, self.ports.new(int(width)))
-                    known[dim] = torch.tensor(self.attributes[place])
-
-    def _sizes(self, call: Call, source: Any) -> bool:
-        """Tell whether a number is a size in a call: another one changes or breaks its result."""
-        try:
-            other = call.replay({}, lambda known: known[-1] * (2 if known == source else 1))
-        except Exception:
-            return True
-        return any(a.shape != b.shape for a, b in zip(other, call.results, strict=True))
-
-    def _attribute(self, place: tuple[str, str], channels: Channels) -> None:
-        if place in self.attributes:
-            self.ports.tie(self.attributes[place], channels)
-        else:
-            self.attributes[place] = channels
-        if place in self._scaled:
-            why = f"a number is made of self.{place[1]}"
-            self.keep(channels, why, kind="number", where=self._scaled[place])
-
     def keep_module(self, name: str, why: str, channels: Any) -> None:
         """Keep all that a module owns."""
         for owned, dims in self.ports.owned.items():
@@ -380,7 +296,7 @@ class Follower(TorchFunctionMode):
             dims = ports.owned.get(f"{prefix}.{name}" if prefix else name, {})
             if key not in self.used and key in self._asked:
                 ports.freeze(list(dims.values()))
-        for (module, name), channels in self.attributes.items():
+        for (module, name), channels in self.counts.attributes.items():
             ports.attributes.append((module, name, channels))
         named = {ports.find(unit) for _, channels in ports.axes for unit in channels}
         for name, dims in ports.owned.items():

@@ -78,13 +78,13 @@ def _is_other(model: nn.Module, example: Example, out: Any) -> bool:
 def _follow_training(follower: Follower, example: Example) -> Any:
     """Follow once more in train mode; nothing is said where that fails, as it is tried later."""
     state, reasons = follower.ports.snapshot(), list(follower.reasons)
-    attributes = dict(follower.attributes)
+    attributes = dict(follower.counts.attributes)
     try:
         with in_training(follower.model), Still():
             return _run(follower, example)
     except Exception:  # whatever a function of other inputs raises
         follower.ports.restore(state)
-        follower.reasons, follower.attributes = reasons, attributes
+        follower.reasons, follower.counts.attributes = reasons, attributes
         return None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.following.calls.labels import Labels
+from pyg_stkd.prune.following.counts import Counts
 from pyg_stkd.prune.following.leaves import Leaf, leaf_of
 from pyg_stkd.prune.structure.ports import Ports
 
@@ -19,6 +20,7 @@ class _Run(Protocol):
 
     ports: Ports
     labels: Labels
+    counts: Counts
     names: dict[int, str]
     modules: list[str]
     watches: dict[nn.Module, Watch]
@@ -31,8 +33,6 @@ class _Run(Protocol):
     def owns(self, tensor: Tensor) -> bool: ...
 
     def meet(self, tensors: list[Tensor]) -> None: ...
-
-    def tag(self, prefix: str, module: nn.Module) -> None: ...
 
     def keep_module(self, name: str, why: str, channels: Any) -> None: ...
 
@@ -91,7 +91,7 @@ class Watch:
             run.quiet -= 1
             run.ports.restore(state)
             run.failed_rules[self.name] = str(error)
-            run.tag(self.name, module)  # its own code is followed
+            run.counts.tag(self.name, module)  # its own code is followed
             return
         self._pending[-1] = (leaf, channels)
         run.used.update(map(id, module.parameters()))

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyg_stkd.prune import Pruner, Random
+from pyg_stkd.prune.following.calls.call import tensors_of
+from pyg_stkd.prune.following.follower import Follower
 from pyg_stkd.prune.structure.ports import Ports
 
 
@@ -51,3 +53,59 @@ def _prune_followed() -> Callable[..., Pruner]:
 def unfollowed() -> Callable[..., Ports]:
     """Makes the ports of a model of which nothing is said yet."""
     return lambda model, heads=False: Ports(model, (), heads, follow=lambda ports, model: [])
+
+
+class Coded(nn.Module):
+    """Two parameters of one's own, and code that is given."""
+
+    def __init__(self, code: Callable[[Any, Tensor], Any], **numbers: Any) -> None:
+        super().__init__()
+        self.w, self.v = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(8, 3))
+        vars(self).update(numbers)
+        self.code = code
+
+    def forward(self, x: Tensor) -> Any:
+        return self.code(self, x)
+
+
+@pytest.fixture(name="run")
+def _run(unfollowed: Callable[..., Ports]) -> Callable[..., Follower]:
+    """Runs the code of a net under a follower, which it returns."""
+
+    def run(code: Callable[[Any, Tensor], Any], **numbers: Any) -> Follower:
+        x = torch.randn(14, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        net = Coded(code, **numbers).double().eval()
+        follower = Follower(unfollowed(net), net)
+        with torch.no_grad(), follower.module_hooks(), follower:
+            out = net(x)
+        follower.returns(tensors_of(out))
+        follower.mark_natural()
+        follower.finish()
+        return follower
+
+    return run
+
+
+def rows_of(run: Follower, name: str, dim: int) -> list[int]:
+    return [*map(run.ports.find, run.ports.owned[name][dim])]
+
+
+def whys_of(run: Follower) -> dict[str, str]:
+    """Returns why the columns of the first matrix are kept, but for the nature of outputs."""
+    columns = set(rows_of(run, "w", 1))
+    return {
+        reason.why: reason.kind
+        for reason in run.reasons
+        if not reason.is_natural and columns & set(map(run.ports.find, reason.channels))
+    }
+
+
+@pytest.fixture(name="rows")
+def _rows() -> Callable[..., list[int]]:
+    return rows_of
+
+
+@pytest.fixture(name="whys")
+def _whys() -> Callable[..., dict[str, str]]:
+    """Returns why the columns of the first matrix are kept."""
+    return whys_of
