@@ -12,6 +12,7 @@ from torch import Tensor
 
 import pyg_stkd.nn  # noqa: F401 - every module that defines an operator
 from pyg_stkd.graph import Graph
+from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.graph.head_blocks import head_blocks
 from pyg_stkd.nn.sequence.gated_conv import PARTS
 
@@ -70,8 +71,11 @@ def distances(edges: Tensor, dtype: torch.dtype, wide: bool) -> Iterator[tuple[A
     if dtype != torch.bfloat16:  # which is compared in single precision
         grad, lost = torch.randn(edges.size(1)).to(dtype), torch.tensor(True)
         z, pairs = torch.randn(7, 4).to(dtype), torch.randn(2, 5, 4).to(dtype)
-        yield OPS.square_distance, [[*graph.csr(), *graph.csc()], z]
-        yield OPS.square_distance_backward, [[*graph.csr(), *graph.csc()], grad, z, lost]
+        index, shift = [*graph.csr(), *graph.csc()], z.mean(dim=0)
+        yield OPS.square_distance, [index, z]
+        both = [part.to(index[0].dtype) for part in both_ways(Graph(edges, (7, 7)))]
+        for ways in ([], both):
+            yield OPS.square_distance_backward, [index, ways, grad, z, shift, lost]
         yield OPS.squared_distances, [pairs]
         yield OPS.squared_distances_backward, [torch.randn(2, 5, 5).to(dtype), pairs, lost]
     z, v = torch.randn(2, 7, 4).to(dtype)

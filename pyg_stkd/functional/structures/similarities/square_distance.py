@@ -191,7 +191,7 @@ def _wide_pull(index: Any, ways: Any, grad: Tensor, z: Tensor) -> Tensor:
 def _pull(index: Any, ways: Any, weight: Tensor, z: Tensor) -> Tensor:
     """Return sum_e w_e (z_j - z_i) over the edges at each node, in and out, in one sweep."""
     if z.numel() == 0 or weight.numel() == 0:
-        return torch.zeros_like(z)
+        return z.new_zeros(z.shape)  # as the operator promises, also of transposed nodes
     if not ways:
         return _pull_once(index, weight, z.contiguous())
     pointer, node, place = ways
