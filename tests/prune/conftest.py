@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -110,6 +111,7 @@ def _start(work: Callable[..., None], store: str, rank: int, count: int, errors:
         errors.put(f"process {rank}: {traceback.format_exc()}")
         raise
     finally:
+        time.sleep(0.1)  # torch 2.6 ends a group with Python's lock, for which gloo may still wait
         dist.destroy_process_group()
 
 
