@@ -84,9 +84,8 @@ class _SliceDistances(torch.autograd.Function):
                 grad = grad.new_zeros(graph.num_edges, z.size(0)).index_add(0, place, grad)
             return _gradient(graph, z, grad), None, None
         if place is not None:
-            grad = F.embedding_bag(
-                *_edges_of_pairs(graph, place, grad), mode="sum", include_last_offset=True
-            )
+            edge, of_pair = _edges_of_pairs(graph, place)
+            grad = F.embedding_bag(edge, grad, of_pair, mode="sum", include_last_offset=True)
         pointer, edge, sign = _incidence(graph)
         sign, out = sign.to(z.dtype), torch.empty_like(z, memory_format=torch.contiguous_format)
         for part, slope in _gaps(graph, z):
@@ -115,15 +114,14 @@ def _gaps(graph: Graph, z: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield part, dst.sub_(src)
 
 
-def _edges_of_pairs(graph: Graph, place: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the edges of each pair, by place and pointer, about the values that they have."""
+def _edges_of_pairs(graph: Graph, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the edges of each pair, and pointers to those of each."""
 
     def build() -> tuple[Tensor, Tensor]:
         pair, edge = sort(place)
         return edge, pointers(pair, graph.num_edges)
 
-    edge, pointer = graph.derived("edges of pairs", build)
-    return edge, value, pointer
+    return graph.derived("edges of pairs", build)
 
 
 def _incidence(graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
