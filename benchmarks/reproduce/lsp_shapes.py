@@ -2,7 +2,8 @@
 
     python benchmarks/reproduce/lsp_shapes.py --table 4   # student alone, KD, FitNet, AT, LSP
     python benchmarks/reproduce/lsp_shapes.py --table 5   # LSP by kernel
-    python benchmarks/reproduce/lsp_shapes.py --table 6   # more channels, layers, MLPs
+    python benchmarks/reproduce/lsp_shapes.py --table 6 \\
+        --settings benchmarks/results/lsp_table4_synthetic.json  # more channels, layers, MLPs
     python benchmarks/reproduce/lsp_shapes.py --table 4 --dataset modelnet10-vox24 --root DIR
 
 Teacher and student are the paper's DGCNNs of a quarter of its widths (16 and 8), k of 20 and 10,
@@ -18,11 +19,12 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import ALONE, TUNING, Axis, Method, collect, commit, rows
+from protocol import ALONE, TUNING, Axis, Method, collect, commit, rows, settled
 from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
@@ -137,6 +139,16 @@ def figure_4(found: list[dict[str, Any]]) -> list[dict[str, str]]:
     return list(table.values())
 
 
+def gather(
+    args: argparse.Namespace, methods: list[Method], go: Callable[[Run], dict[str, Any]]
+) -> dict[str, Any]:
+    """Tune and run methods by the protocol, or with what another table has found for them."""
+    if args.settings is None:
+        return collect(methods, args.seeds, go)
+    chosen = json.loads(args.settings.read_text())["parts"]["Scores"]["chosen"]
+    return settled(methods, chosen, args.seeds, go)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -151,6 +163,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher-width", type=int, default=16)
     parser.add_argument("--student-width", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--settings", type=Path,
+                        help="a stored table whose settings are taken: no trial")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce/lsp_shapes"),
                         help="finished runs are kept here")  # fmt: skip
     args = parser.parse_args()
@@ -163,7 +177,7 @@ def main() -> None:
     torch.set_num_threads(1)
     task, store = load(args), Store(args.out / args.dataset)
     experiment = Experiment(args, task, store)
-    parts = {title: collect(methods, args.seeds, experiment.go)
+    parts = {title: gather(args, methods, experiment.go)
              for title, methods in methods_of(args.table).items()}  # fmt: skip
     teachers = [experiment.teachers[seed][1] for seed in range(args.seeds)]
     tables = {}
@@ -185,6 +199,8 @@ def main() -> None:
     note = (f"Accuracy (%) on {task.name} ({len(task.parts['train'])} to train on, {args.points} "
             f"points), mean ± standard deviation over {args.seeds} seeds with a teacher each; "
             f"{args.epochs} epochs for all.")  # fmt: skip
+    if args.settings is not None:
+        note += " Nothing was tuned here: all take the settings that another table has found."
     title = f"Table {args.table} of the LSP paper"
     print(present(path, title, note, tables, {}, teachers[0]["machine"]))
 

@@ -122,6 +122,24 @@ def collect(
             "chosen": chosen}  # fmt: skip
 
 
+def settled(
+    methods: list[Method],
+    chosen: dict[str, Any],
+    seeds: int,
+    go: Callable[[Run], dict[str, Any]],
+) -> dict[str, Any]:
+    """Run each method from every seed with settings that are given."""
+    runs = [
+        go(Run(method.name, seed, method.fixed | chosen[method.name]["config"]))
+        for method in methods
+        for seed in range(seeds)
+    ]
+    return {
+        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
+        "chosen": {method.name: chosen[method.name] | {"trials": 0} for method in methods},
+    }
+
+
 @lru_cache
 def commit() -> str:
     """Return the commit that runs, marked if files differ from it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TUNING, Method, collect, commit
+from protocol import TUNING, Method, collect, commit, settled
 from torch import Tensor, nn
 from torch_geometric.utils import subgraph
 
@@ -347,21 +347,3 @@ def gather(
     if args.settings is not None:
         chosen = json.loads(args.settings.read_text())["chosen"]
     return settled(methods, chosen, args.seeds, go)
-
-
-def settled(
-    methods: list[Method],
-    chosen: dict[str, Any],
-    seeds: int,
-    go: Callable[[Run], dict[str, Any]],
-) -> dict[str, Any]:
-    """Run each method from every seed with settings that are given."""
-    runs = [
-        go(Run(method.name, seed, method.fixed | chosen[method.name]["config"]))
-        for method in methods
-        for seed in range(seeds)
-    ]
-    return {
-        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
-        "chosen": {method.name: chosen[method.name] | {"trials": 0} for method in methods},
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -41,6 +42,17 @@ def test_the_larger_students_each_have_themselves_alone_beside_them() -> None:
     for title, methods in parts.items():
         variants = {method.fixed["variant"] for method in methods}
         assert variants == {"" if title == "the student" else title}
+
+
+def test_the_larger_students_take_the_settings_of_table_4(tmp_path: Path) -> None:
+    chosen = {name: {"config": {"lr": rate}, "inside": True} for name, rate in
+              ((ALONE, 0.1), ("LSP", 0.2))}  # fmt: skip
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"parts": {"Scores": {"chosen": chosen}}}))
+    args = argparse.Namespace(settings=path, seeds=2)
+    for methods in lsp_shapes.methods_of(6).values():
+        found = lsp_shapes.gather(args, methods, lambda run: {"lr": run.config["lr"]})
+        assert [run["lr"] for run in found["runs"]] == [0.1, 0.1, 0.2, 0.2]
 
 
 def test_rank_correlation_is_that_of_the_order_and_a_mean_over_shapes() -> None:

@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "reproduce"))
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
-from protocol import ALONE, TUNING, Axis, Method, collect, differences, rows, tune
+from protocol import ALONE, TUNING, Axis, Method, collect, differences, rows, settled, tune
 
 
 def test_a_grid_whose_best_is_at_an_edge_is_extended() -> None:
@@ -56,6 +56,16 @@ def methods() -> list[Method]:
     axes = (Axis("lr", (1.0, 2.0, 4.0), 2.0), Axis("weight", (1.0, 2.0, 4.0), 2.0))
     return [Method(n, {"kind": n}, {"lr": 1.0, "weight": 1.0}, axes) for n in
             (ALONE, "better", "same")]  # fmt: skip
+
+
+def test_settings_of_another_table_are_taken_without_a_trial() -> None:
+    chosen = {m.name: {"config": {"lr": 0.5}, "trials": 10, "inside": True} for m in methods()}
+    found = settled(methods(), chosen, 3, go)
+    assert [(run["method"], run["seed"]) for run in found["runs"]] == [
+        (method.name, seed) for method in methods() for seed in range(3)
+    ]
+    assert {run["val"] - run["f1"] for run in found["runs"]} == {-1.5}  # of the rate given
+    assert {told["trials"] for told in found["chosen"].values()} == {0}
 
 
 def test_tuning_seeds_are_not_reported_and_budgets_are_equal() -> None:

@@ -203,19 +203,6 @@ def test_methods_have_equal_budgets() -> None:
     assert [m.name for m in methods] == [n for n in stcd_pruning.NAMES_SHOWN if n != "teacher"]
 
 
-def test_settings_of_other_data_are_taken_without_a_trial() -> None:
-    methods = stcd_pruning.methods_of(DENSE["widths"], 30)[:2]
-    chosen = {m.name: {"config": {"lr": 0.5}, "trials": 10, "inside": True} for m in methods}
-    found = stcd_task.settled(
-        methods, chosen, 3, lambda run: {"method": run.method, "seed": run.seed} | run.config
-    )
-    assert [(run["method"], run["seed"]) for run in found["runs"]] == [
-        (method.name, seed) for method in methods for seed in range(3)
-    ]
-    assert {run["lr"] for run in found["runs"]} == {0.5}
-    assert {told["trials"] for told in found["chosen"].values()} == {0}
-
-
 def test_untuned_methods_have_the_settings_that_they_start_with() -> None:
     methods = stcd_pruning.methods_of(DENSE["widths"], 30)[:2]
     args = options(untuned=True)
