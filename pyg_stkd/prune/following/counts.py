@@ -12,8 +12,8 @@ from pyg_stkd.prune.following.calls.call import Call
 from pyg_stkd.prune.following.calls.labels import Labels
 from pyg_stkd.prune.following.calls.removal import Line
 from pyg_stkd.prune.following.calls.widths import Width
-from pyg_stkd.prune.structure.ports import Channels
 from pyg_stkd.prune.structure.reasons import caller
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["Counts"]
 

@@ -18,8 +18,9 @@ from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.following.counts import Counts
 from pyg_stkd.prune.following.leaves import leaf_of
 from pyg_stkd.prune.following.watch import Watch
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.reasons import Reason, caller
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["Follower"]
 

@@ -13,7 +13,6 @@ from pyg_stkd.nn import NodeLayerNorm, STConv
 from pyg_stkd.nn.sequence.time_conv import TimeConv
 from pyg_stkd.prune.following.calls.call import tensors_of
 from pyg_stkd.prune.following.calls.labels import Axis, Labels
-from pyg_stkd.prune.structure.ports import Channels
 from pyg_stkd.prune.structure.registry import find_rule
 from pyg_stkd.prune.structure.rules import (
     attention,
@@ -27,6 +26,7 @@ from pyg_stkd.prune.structure.rules import (
     relational,
     spatio_temporal,
 )
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["Leaf", "joins_layers", "leaf_of"]
 

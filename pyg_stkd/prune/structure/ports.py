@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric.nn import JumpingKnowledge
 
 from pyg_stkd.prune.masks.hooks import masked_names
@@ -22,20 +21,16 @@ from pyg_stkd.prune.structure.prunable import (
 )
 from pyg_stkd.prune.structure.reasons import Reason
 from pyg_stkd.prune.structure.registry import find_rule
+from pyg_stkd.prune.structure.units import Channels, Shape, Units
 
-__all__ = ["Channels", "Ports", "Several"]
-
-# The unit that each index of a dimension belongs to; None is an input of unknown width.
-Channels: TypeAlias = tuple[int, ...]
-# Channels, or a list of them, or of lists of them.
-Shape: TypeAlias = Channels | Sequence[Any]
+__all__ = ["Ports", "Several"]
 
 
 class Several(list[Channels | None]):
     """Channels side by side of which nothing says yet how they are joined."""
 
 
-class Ports:
+class Ports(Units):
     r"""The channels of a model: what the rules write and pruning reads.
 
     A *unit* is what is kept or dropped as a whole. :data:`Channels`, a tuple of units, says for
@@ -73,6 +68,7 @@ class Ports:
         heads: bool = False,
         follow: Callable[[Ports, nn.Module], Any] | None = None,
     ) -> None:
+        super().__init__()
         self.model = model
         self.heads = heads
         self.is_followed = follow is not None
@@ -82,10 +78,6 @@ class Ports:
         self.outputs: dict[str, Channels] = {}
         self.skips: dict[str, Channels] = {}
         self.rescales: list[tuple[str, Channels, Callable[[Any, float], None]]] = []
-        self._parent: list[int] = []
-        self._frozen: set[int] = set()
-        self._gone: set[int] = set()
-        self._heads: set[int] = set()
         self._names = {module: name for name, module in model.named_modules()}
         self.same = shared_names(model)
         self._stack: list[str] = []
@@ -186,27 +178,11 @@ class Ports:
         self.axes.append((self._stack[-1] if self._stack else "", units))
         return units
 
-    def mark_heads(self, units: Iterable[int]) -> None:
-        """Say that units are heads, as are all channels that meet them."""
-        self._heads.update(units)
-
-    def is_head(self, channels: Iterable[int]) -> bool:
-        """Tell whether any of these is tied to a head."""
-        heads = {self.find(unit) for unit in self._heads}
-        return any(self.find(unit) in heads for unit in channels)
-
     def keep_all_but_heads(self) -> None:
         """Keep what is tied to no head, where heads are the units."""
         heads = {self.find(unit) for unit in self._heads}
         channels = tuple(unit for unit in self.units if self.heads and unit not in heads)
         self.keep(channels, "channels are kept where heads are pruned", kind="natural")
-
-    def new(self, width: int) -> Channels:
-        """Make units that no layer's output has claimed yet."""
-        first = len(self._parent)
-        units = tuple(range(first, first + width))
-        self._parent.extend(units)
-        return units
 
     def kept(self, width: int) -> Channels:
         """Make units that are kept."""
@@ -272,30 +248,6 @@ class Ports:
                 self.tie(old, channels)
         self.attributes.append((prefix, name, channels))
 
-    def tie(self, a: Channels | None, b: Channels | None) -> Channels | None:
-        """Make the units of two channels one, index by index, as where features are added."""
-        if a is None or b is None:
-            self.freeze(a)
-            self.freeze(b)
-            return b if a is None else a
-        if len(a) != len(b):
-            raise ValueError(f"Channels that are added must be as many (got {len(a)}, {len(b)})")
-        for i, j in zip(a, b, strict=True):
-            i, j = self.find(i), self.find(j)
-            if i != j:
-                self._parent[max(i, j)] = min(i, j)
-                if i in self._frozen or j in self._frozen:
-                    self._frozen.add(min(i, j))
-        return a
-
-    def freeze(self, x: Any) -> None:
-        """Keep these channels, whatever their scores."""
-        if isinstance(x, int):
-            self._frozen.update((x, self.find(x)))
-        elif x is not None:
-            for item in x:
-                self.freeze(item)
-
     def keep(self, x: Any, why: str, kind: str = "mixes") -> None:
         """Keep channels, and note why."""
         units = tuple(_flat(x))
@@ -322,27 +274,6 @@ class Ports:
         call = (self.name_of(module), channels, function)
         if not any(call[0] == name and call[2] is known for name, _, known in self.rescales):
             self.rescales.append(call)
-
-    def find(self, unit: int) -> int:
-        """Return the representative of a unit, the same for all that are tied."""
-        while self._parent[unit] != unit:
-            self._parent[unit] = self._parent[self._parent[unit]]
-            unit = self._parent[unit]
-        return unit
-
-    def is_frozen(self, unit: int) -> bool:
-        """Tell whether a unit is kept."""
-        return self.find(unit) in self._frozen
-
-    def is_free(self, channels: Channels) -> bool:
-        """Tell whether any of these may go."""
-        return any(not self.is_frozen(unit) for unit in channels)
-
-    def classes(self, channels: Channels) -> tuple[list[int], Tensor]:
-        """Return the units (representatives) of channels, and which of them each index has."""
-        found = [self.find(unit) for unit in channels]
-        place = {unit: i for i, unit in enumerate(dict.fromkeys(found))}
-        return list(place), torch.tensor([place[unit] for unit in found])
 
     def snapshot(self) -> Any:
         """Return what :meth:`restore` goes back to."""
@@ -389,21 +320,6 @@ class Ports:
         self.outputs = {name: left(channels) for name, channels in self.outputs.items()}
         self.skips = {name: left(channels) for name, channels in self.skips.items()}
         self.rescales = [(name, left(channels), f) for name, channels, f in self.rescales]
-
-    @property
-    def representatives(self) -> list[int]:
-        """For each unit that was ever made the one that stands for it."""
-        return [self.find(unit) for unit in range(len(self._parent))]
-
-    @property
-    def frozen(self) -> set[int]:
-        """The units (representatives) that are kept."""
-        return {self.find(unit) for unit in self._frozen}
-
-    @property
-    def units(self) -> list[int]:
-        """All units (representatives)."""
-        return sorted({self.find(unit) for unit in range(len(self._parent))} - self._gone)
 
     def forget_model(self) -> None:
         """Let go of a model that was run to follow channels, when all is said."""

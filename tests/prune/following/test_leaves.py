@@ -13,8 +13,9 @@ from pyg_stkd.nn import STGCN
 from pyg_stkd.nn.sequence.time_conv import TimeConv
 from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.following.leaves import Leaf, joins_layers, leaf_of
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import find_rule
+from pyg_stkd.prune.structure.units import Channels
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]])
 

@@ -12,7 +12,8 @@ from pyg_stkd.prune.following.calls.call import Call
 from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.following.calls.removal import Line, Removal, choices, in_one_line
 from pyg_stkd.prune.following.calls.trial import Noticed, Place, dependence, differs, spread
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["FunctionTrial"]
 

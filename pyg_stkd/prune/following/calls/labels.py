@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["Axis", "Labels"]
 

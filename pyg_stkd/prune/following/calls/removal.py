@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyg_stkd.prune.following.calls.call import Call
 from pyg_stkd.prune.following.calls.trial import Place
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["Line", "Removal", "choices", "in_one_line"]
 

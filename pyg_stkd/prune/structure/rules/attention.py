@@ -9,10 +9,11 @@ import torch
 import torch_geometric.nn
 
 from pyg_stkd.nn import GATConv
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.convolutions import pair
 from pyg_stkd.prune.structure.rules.dense import linear
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["dna_conv", "gat_conv", "gatv2_conv", "transformer_conv"]
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch_geometric.nn
 from torch import nn
 
-from pyg_stkd.prune.structure.ports import Channels, Ports, Several
+from pyg_stkd.prune.structure.ports import Ports, Several
 from pyg_stkd.prune.structure.registry import register
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["jumping_knowledge", "mlp", "pyg_sequential", "sequential"]
 

@@ -6,8 +6,9 @@ import torch_geometric.nn
 from torch import nn
 
 from pyg_stkd.nn.sequence.time_conv import TimeConv
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["convolution", "elementwise", "hetero_linear", "linear", "prelu"]
 

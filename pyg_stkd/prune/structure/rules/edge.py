@@ -7,9 +7,10 @@ from typing import Any
 import torch_geometric.nn
 
 from pyg_stkd.nn import DynamicEdgeConv, EdgeConv
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.convolutions import aggregate, pair
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["edge_conv"]
 

@@ -12,8 +12,9 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from pyg_stkd.nn import ASTGCN, DGCNN, GAT, STGCN
 from pyg_stkd.nn.models.astgcn import ASTStack
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["astgcn", "basic_gnn", "dgcnn", "gat", "stgcn"]
 

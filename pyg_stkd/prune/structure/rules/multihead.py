@@ -7,9 +7,10 @@ import math
 import torch
 from torch import nn
 
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.dense import linear
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["multihead_attention"]
 

@@ -8,9 +8,10 @@ import torch_geometric.nn
 from torch import nn
 
 from pyg_stkd.nn import NodeBatchNorm, NodeLayerNorm
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.dense import linear
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = [
     "batch_norm",

@@ -7,8 +7,9 @@ from typing import Any
 import torch_geometric.nn
 from torch import nn
 
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = ["recurrent", "recurrent_cell", "set2set"]
 

@@ -14,10 +14,11 @@ from pyg_stkd.nn import (
     TemporalAttention,
 )
 from pyg_stkd.nn.models.astgcn import ASTBlock
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.registry import register
 from pyg_stkd.prune.structure.rules.convolutions import cheb_conv, gcn_conv
 from pyg_stkd.prune.structure.rules.dense import convolution, linear
+from pyg_stkd.prune.structure.units import Channels
 
 __all__ = [
     "astgcn_attention",

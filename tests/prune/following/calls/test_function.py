@@ -14,7 +14,8 @@ from pyg_stkd.prune.following.calls.call import Call
 from pyg_stkd.prune.following.calls.function import FunctionTrial
 from pyg_stkd.prune.following.calls.labels import Axis, Labels
 from pyg_stkd.prune.following.calls.widths import Width
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.units import Channels
 
 
 class Run:

@@ -9,7 +9,8 @@ import pytest
 from torch import nn
 
 from pyg_stkd.prune.structure import registry
-from pyg_stkd.prune.structure.ports import Channels, Ports
+from pyg_stkd.prune.structure.ports import Ports
+from pyg_stkd.prune.structure.units import Channels
 
 
 class Said:
