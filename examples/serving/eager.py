@@ -16,8 +16,6 @@ from pyg_stkd.graph import Graph
 from pyg_stkd.nn import STGCN, cheb_operator
 from pyg_stkd.prune import load_compact, save_compact
 
-STEPS = 12
-
 
 def save_roads(path: Path, edge_index: Tensor, edge_weight: Tensor, num_nodes: int) -> None:
     """Write the road network as arrays."""
@@ -29,12 +27,12 @@ def save(model: STGCN, path: Path) -> None:
     save_compact(model, path)
 
 
-def load(path: Path) -> Callable[[Tensor], Tensor]:
+def load(path: Path, output_steps: int) -> Callable[[Tensor], Tensor]:
     """Build a model anew, on the road network that lies beside its file."""
     with np.load(path.with_name("roads.npz"), allow_pickle=False) as arrays:
         graph = Graph(torch.from_numpy(arrays["edge_index"]), int(arrays["num_nodes"]))
         weight = graph.sort_edges(torch.from_numpy(arrays["edge_weight"]))
     build = STGCN.student if path.stem == "student" else STGCN.teacher
-    model = load_compact(path, lambda: build(1, STEPS)).eval()
+    model = load_compact(path, lambda: build(1, output_steps)).eval()
     roads = cheb_operator(graph, weight)
     return lambda x: model(x, roads)

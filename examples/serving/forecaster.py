@@ -77,7 +77,7 @@ def load_model(path: str | Path) -> Model:
     elif path.suffix == ".safetensors":
         from eager import load
 
-        program = load(path)
+        program = load(path, read_meta(path.parent).output_steps)
     else:
         program = torch.export.load(path).module()
 

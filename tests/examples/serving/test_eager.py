@@ -34,7 +34,7 @@ def test_a_model_is_built_anew_from_its_weights(
     model.eval()
     eager.save_roads(tmp_path / "roads.npz", edges, weight, 6)
     eager.save(model, tmp_path / f"{name}.safetensors")
-    again, graph = eager.load(tmp_path / f"{name}.safetensors"), Graph(edges, 6)
+    again, graph = eager.load(tmp_path / f"{name}.safetensors", 12), Graph(edges, 6)
     x = torch.randn(2, 12, 6, 1)
     with torch.inference_mode():
         expected = model(x, cheb_operator(graph, graph.sort_edges(weight)))
