@@ -165,7 +165,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=128, help="of a cloud (default: 128)")
     parser.add_argument("--shapes", type=int, default=400, help="of the generated set")
     parser.add_argument("--shapes-per-class", type=int,
-                        help="of a set on disk, a fifth of them held out (default: all)")  # fmt: skip
+                        help="of a set on disk, a fifth held out (default: all)")  # fmt: skip
     parser.add_argument("--teacher-width", type=int, default=16)
     parser.add_argument("--student-width", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=16)
