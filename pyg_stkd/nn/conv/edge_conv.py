@@ -37,10 +37,11 @@ class EdgeConv(torch_geometric.nn.EdgeConv):
     activation, and :obj:`aggr="max"`, no array of edges is built: the linear layer splits into
     :math:`(\mathbf{W}_1 - \mathbf{W}_2) \mathbf{x}_i + \mathbf{W}_2 \mathbf{x}_j`, the statistics
     over edges follow from those of nodes and one sparse product, and the maximum comes before the
-    activation. That path is exact, running statistics and derivatives of any order included. All
-    else runs PyG's own message passing: hooks inside :obj:`nn` for example, or, in training,
-    features that differ so much less between neighbours than between places that the two terms
-    above would cancel (checked unless compiled).
+    activation. That path is exact, running statistics and derivatives of any order included, and
+    in half precision rounds its output alone (the products are of single precision). All else
+    runs PyG's own message passing: hooks inside :obj:`nn` for example, or, in training, features
+    that differ so much less between neighbours than between places that the two terms above would
+    cancel (checked unless compiled).
 
     Unlike PyG's layer, this one keeps the weights of :obj:`nn` as they are given (they may be
     pre-trained); :meth:`reset_parameters` draws new ones. It cannot be compiled by

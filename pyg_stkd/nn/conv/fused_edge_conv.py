@@ -18,14 +18,55 @@ _PRECISION = 1e-4
 
 
 def fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) -> Tensor | None:
-    """Return the output, :obj:`None` where too many digits would be lost."""
+    """Return the output, :obj:`None` where too many digits would be lost.
+
+    What stands for a difference of neighbours is one of two products here. In half precision each
+    would be rounded by more than the difference may be, so that all are of single precision; there
+    is one for each node, where the layer's own are one for each edge.
+    """
     linear, norm, act = block
     for hook in linear._forward_pre_hooks.values():  # masks of torch.nn.utils.prune
         hook(linear, None)
     weight, shift = linear.weight, linear.bias
+    kind, half = x[0].device.type, _half_dtype(x[0], weight)
+    if half is not None:
+        weight, shift = weight.float(), None if shift is None else shift.float()
+    if half is not None and torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            out = _largest(weight, shift, norm, x, graph)
+    else:
+        out = _largest(weight, shift, norm, x, graph)
+    if out is None:
+        return None
+    out = out if half is None else out.to(half)
+    out = out if act is None else act(out)
+    isolated = (graph.degree == 0).view(-1, 1)
+    if torch.compiler.is_compiling() or bool(isolated.any()):
+        out = out.masked_fill(isolated, 0)
+    return out
+
+
+def _half_dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """Return the dtype of the layer's output if it is less than single precision."""
+    if torch.float64 in (x.dtype, weight.dtype):
+        return None
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype if x.dtype == weight.dtype and x.dtype != torch.float32 else None
+
+
+def _largest(
+    weight: Tensor,
+    shift: Tensor | None,
+    norm: torch.nn.BatchNorm1d | None,
+    x: tuple[Tensor, Tensor],
+    graph: Graph,
+) -> Tensor | None:
+    """Return the largest normalised output of the linear layer over the edges of each node."""
     # Differences do not change when all nodes move; float32 keeps more digits near the origin.
-    origin = x[0].detach().mean(dim=0)
+    origin = x[0].detach().mean(dim=0, dtype=weight.dtype)
     origin = torch.where(origin.isfinite(), origin, 0)  # a node that is not must not spoil others
+    # An origin of single precision makes them so too.
     moved = (x[0] - origin,) * 2 if x[0] is x[1] else (x[0] - origin, x[1] - origin)
     if norm is not None and not _uses_batch(norm):
         weight, shift = _fold(norm, weight, shift)
@@ -34,17 +75,8 @@ def fused_edge_conv(block: EdgeBlock, x: tuple[Tensor, Tensor], graph: Graph) ->
     offset = offset if shift is None else offset + shift
     a, b = F.linear(moved[1], own - other, offset), F.linear(moved[0], other)
     if norm is None or not _uses_batch(norm):
-        out = a + neighbour_max(graph, b)
-    else:
-        normalised = _normalise(norm, graph, a, b)
-        if normalised is None:
-            return None
-        out = normalised
-    out = out if act is None else act(out)
-    isolated = (graph.degree == 0).view(-1, 1)
-    if torch.compiler.is_compiling() or bool(isolated.any()):
-        out = out.masked_fill(isolated, 0)
-    return out
+        return a + neighbour_max(graph, b)
+    return _normalise(norm, graph, a, b)
 
 
 def _uses_batch(norm: torch.nn.BatchNorm1d) -> bool:

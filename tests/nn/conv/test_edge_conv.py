@@ -231,7 +231,69 @@ def test_autocast_is_as_accurate_as_that_of_pyg(dtype: torch.dtype) -> None:
         assert out.isfinite().all()
         assert all(p.grad.isfinite().all() for p in conv.parameters())
         error.append((conv.nn[1].running_var - exact.nn[1].running_var).abs().max().item())
-    assert error[1] < 2 * error[0]
+    assert error[1] <= error[0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("width", [3, 16])
+@pytest.mark.parametrize("block", ["bn, leaky", "linear"])
+def test_half_precision_rounds_the_output_alone(block: str, width: int, training: bool) -> None:
+    """Neighbours differ by a tenth of what places differ: products must not be rounded."""
+    make = {
+        "bn, leaky": lambda: nn.Sequential(
+            nn.Linear(2 * width, F, bias=False), nn.BatchNorm1d(F), nn.LeakyReLU(0.2)
+        ),
+        "linear": lambda: nn.Linear(2 * width, F, bias=False),
+    }[block]
+    theirs, ours = pair(make(), torch.float32)
+    first = (ours.nn if block == "linear" else ours.nn[0]).weight  # type: ignore[union-attr]
+    with torch.no_grad():
+        first[:, :width] = 0  # differences alone
+    theirs.load_state_dict(ours.state_dict())
+    theirs.train(training), ours.train(training)
+    x = torch.randn(20, 1, width) + 0.1 * torch.randn(20, 8, width)
+    x = x.view(-1, width)
+    edge_index = knn_graph(x, 4, torch.arange(20).repeat_interleave(8))
+    exact = copy.deepcopy(ours).double()(x.double(), edge_index)
+    with torch.autocast("cpu", torch.bfloat16):
+        given, plain = ours(x, edge_index), theirs(x, edge_index)
+    assert given.dtype == plain.dtype == torch.bfloat16
+    error, theirs_error, least = (
+        ((out.double() - exact).norm() / exact.norm()).item()
+        for out in (given, plain, exact.bfloat16())
+    )
+    assert error <= theirs_error
+    assert error < 1.1 * least
+
+
+def test_layers_of_half_precision_are_as_accurate() -> None:
+    """The model itself, without autocast; its gradients too."""
+    ours = EdgeConv(BLOCKS["bn, leaky"]()).bfloat16()
+    exact = copy.deepcopy(ours).double()
+    x, edge_index = torch.randn(30, C).bfloat16().requires_grad_(), make_graph()
+    z = x.detach().double().requires_grad_()
+    out, expected = ours(x, edge_index), exact(z, edge_index)
+    assert out.dtype == torch.bfloat16
+    assert (out - expected).abs().max() < 2**-8 * expected.abs().max()
+    out.sum().backward(), expected.sum().backward()
+    for given, wanted in zip((x, *ours.parameters()), (z, *exact.parameters()), strict=True):
+        assert given.grad is not None
+        assert wanted.grad is not None
+        assert given.grad.dtype == torch.bfloat16
+        size = max(1.0, float(wanted.grad.abs().max()))
+        assert (given.grad - wanted.grad).abs().max() < 0.02 * size
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_neighbours_under_autocast_are_those_of_single_precision(dtype: torch.dtype) -> None:
+    """Inner products in half precision would take other points: they cancel."""
+    conv = DynamicEdgeConv(nn.Linear(32, F), k=5)
+    x, batch = torch.randn(200, 16) + 20, torch.arange(4).repeat_interleave(50)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(conv.knn(x, batch), knn_graph(x, 5, batch, loop=True))
+        assert torch.equal(
+            conv.knn(x.to(dtype), batch), knn_graph(x.to(dtype).float(), 5, batch, loop=True)
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
