@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from protocol import TUNING, Method, collect, commit, settled
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch_geometric.utils import subgraph
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
@@ -246,20 +247,21 @@ def _train(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dic
         distiller, criterion = Distiller(teacher or nn.Identity(), student, []), task_loss
     optimizer = partial(torch.optim.Adam, lr=config["lr"], weight_decay=config.get("decay", 0.0))
     pruned = prune(run, distiller, batches, criterion, optimizer) if "keep" in config else {}
+    total, rise = config["steps"] - spent_on(config), config.get("rise", 0.0)
+    scheduler = partial(rises, lr=config["lr"], steps=total, share=rise) if rise else None
     checkpoint = store.checkpoint(run)  # of the training, which an interrupted run goes on with
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    spent = config["stage_steps"] * (len(config["keep"]) - 1) if "keep" in config else 0
     epochs = list(
         fit(
             distiller, batches, criterion=criterion, optimizer=optimizer,
             validate=lambda model: error(model, task, "val")["mae/mean"],
-            steps=config["steps"] - spent, every=config["every"], checkpoint=checkpoint,
+            steps=total, every=config["every"], checkpoint=checkpoint, scheduler=scheduler,
         )
     )  # fmt: skip
     distiller.remove_hooks()  # beside which models take another way, of a few more operations
     model = distiller.student.eval()
     store.save_weights(run, model.state_dict())
-    best = spent + max((epoch.step for epoch in epochs if epoch.best), default=0)
+    best = spent_on(config) + max((epoch.step for epoch in epochs if epoch.best), default=0)
     return store.finish(
         run,
         {
@@ -275,6 +277,16 @@ def _train(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dic
             "commit": commit(),
         },
     )
+
+
+def spent_on(config: dict[str, Any]) -> int:
+    """Return the steps that stages of pruning take before the last one."""
+    return config["stage_steps"] * (len(config["keep"]) - 1) if "keep" in config else 0
+
+
+def rises(optimizer: torch.optim.Optimizer, lr: float, steps: int, share: float) -> LRScheduler:
+    """Return a rate that rises for a share of the steps, and falls to about zero."""
+    return OneCycleLR(optimizer, lr, total_steps=steps, pct_start=share, cycle_momentum=False)
 
 
 def layer_of(model: nn.Module) -> str:

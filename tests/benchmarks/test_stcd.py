@@ -27,6 +27,7 @@ import stcd_pruning
 import stcd_sensitivity
 import stcd_task
 import stcd_teachers
+import stcd_warmup
 from experiment import Run, Store
 from protocol import ALONE
 from traffic_task import Task
@@ -222,6 +223,34 @@ def test_stages_end_at_what_is_to_be_left(step: float) -> None:
     assert len(shares) == {0.03: 1, 0.2: 3, 0.5: 6, 0.8: 16}[step]
 
 
+def test_a_student_worse_than_persistence_has_stopped_and_is_in_no_mean() -> None:
+    errors = {0.0: [4.0, 9.0, 5.0], 0.1: [3.0, 4.0, 4.5]}
+    runs = [
+        {"mae/mean": error, "config": {"lr": lr} | ({"rise": rise} if rise else {})}
+        for lr in stcd_warmup.RATES
+        for rise, known in errors.items()
+        for error in known
+    ]
+    first, second, *_ = stcd_warmup.students({"persistence": 6.0, "runs": runs})
+    assert (first["stopped learning"], second["stopped learning"]) == ("1 of 3", "0 of 3")
+    assert first["error of the others"] == "4.50 ± 0.71"
+    assert second["lower by, where both learn"].startswith("0.750 (")
+
+
+def test_a_rate_rises_for_its_share_of_the_steps_and_falls_to_zero() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = stcd_task.rises(optimizer, 0.01, 100, 0.1)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step() if len(rates) < 100 else None
+    assert rates.index(max(rates)) == 9
+    assert max(rates) == pytest.approx(0.01)
+    assert rates[-1] < 1e-6
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
 def test_a_cell_sets_what_its_axes_say() -> None:
     grids = stcd_sensitivity.GRIDS
     kernel = stcd_sensitivity.settings(grids["kernel"], "median", 10.0)
@@ -288,7 +317,7 @@ STORED = sorted(stcd_task.RESULTS.glob("stcd_*.json"))
 def test_stored_pages_are_written_from_raw_results(path: Path, tmp_path: Path) -> None:
     scripts = {
         "pruning": stcd_pruning, "sensitivity": stcd_sensitivity, "teachers": stcd_teachers,
-        "interpretation": stcd_interpretation,
+        "interpretation": stcd_interpretation, "warmup": stcd_warmup,
     }  # fmt: skip
     for kept in path.parent.glob(f"{path.stem}.txt"):
         shutil.copy(kept, tmp_path)
@@ -298,7 +327,7 @@ def test_stored_pages_are_written_from_raw_results(path: Path, tmp_path: Path) -
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["pruning", "sensitivity", "teachers", "interpretation"])
+@pytest.mark.parametrize("name", ["pruning", "sensitivity", "teachers", "interpretation", "warmup"])
 def test_a_script_starts_by_itself(name: str) -> None:
     path = Path(stcd_task.__file__).with_name(f"stcd_{name}.py")
     told = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
@@ -307,9 +336,10 @@ def test_a_script_starts_by_itself(name: str) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["pruning", "sensitivity", "teachers"])
+@pytest.mark.parametrize("name", ["pruning", "sensitivity", "teachers", "warmup"])
 def test_a_table_is_made_from_start_to_end(name: str, task: Task, tmp_path: Path) -> None:
-    script = {"pruning": stcd_pruning, "sensitivity": stcd_sensitivity, "teachers": stcd_teachers}
+    script = {"pruning": stcd_pruning, "sensitivity": stcd_sensitivity, "teachers": stcd_teachers,
+              "warmup": stcd_warmup}  # fmt: skip
     found = script[name].experiment(options(), task, Store(tmp_path / "runs"))
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(found))

@@ -1,0 +1,114 @@
+"""Narrow forecasters that stop learning: does a learning rate that rises first keep them alive?
+
+    python benchmarks/reproduce/stcd_warmup.py --dataset pemsd8 --root data/pems08_graph
+
+The dense student of 3 % of its teacher's parameters has graph convolutions of four channels; where
+a ReLU switches all four off, what follows is the same for any input. Distilled students from each
+seed, at two rates that fall from the first step, as by default, or rise for a tenth of the steps.
+Raw results: benchmarks/results/stcd_warmup_*.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from stcd_pruning import methods_of
+from stcd_task import NAMES, RESULTS, common, load, of_teacher, options, teachers_of, train
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
+from experiment import Run, Store
+from presentation import Rows, present, spread
+from traffic_task import Task
+
+from pyg_stkd.files import write_atomic
+from pyg_stkd.report import interval
+
+RATES = (0.01, 0.02)
+RISES = {"falls": 0.0, "rises, then falls": 0.1}  # the share of the steps for which a rate rises
+DENSE = [[12, 4, 12], [12, 4, 12], [14, 14]]
+
+
+def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, Any]:
+    """Train the teachers, and their students at each rate in both ways."""
+    teachers = teachers_of(args.seeds, of_teacher(args), task, store, tuning=False)
+    distilled = next(m for m in methods_of(DENSE, 0) if m.name == "distilled")
+    runs = []
+    for rate in RATES:
+        for rise in RISES.values():
+            config = common(args) | distilled.fixed | {"lr": rate}
+            config |= {"rise": rise} if rise else {}
+            runs += [
+                train(Run("distilled", seed, config), task, store, teachers[seed][0])
+                for seed in range(args.seeds)
+            ]
+    return {
+        "dataset": args.dataset,
+        "persistence": task.baselines()["persistence"]["mae/mean"],
+        "options": {key: value for key, value in vars(args).items() if key in ("steps", "seeds")},
+        "teachers": [teachers[seed][1] for seed in range(args.seeds)],
+        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
+    }
+
+
+def students(found: dict[str, Any]) -> Rows:
+    """Return how many students stopped learning, and the errors of those that did not."""
+    table = []
+    for rate in RATES:
+        errors = {
+            way: [
+                run["mae/mean"]
+                for run in found["runs"]
+                if run["config"]["lr"] == rate and run["config"].get("rise", 0.0) == rise
+            ]
+            for way, rise in RISES.items()
+        }
+        pairs = [
+            before - after
+            for before, after in zip(*errors.values(), strict=True)
+            if max(before, after) <= found["persistence"]
+        ]
+        for way, all_errors in errors.items():
+            learning = [error for error in all_errors if error <= found["persistence"]]
+            table.append({
+                "learning rate": f"{rate:g}, {way}",
+                "stopped learning": f"{len(all_errors) - len(learning)} of {len(all_errors)}",
+                "error of the others": spread(learning, scale=1) if learning else "",
+                "lower by, where both learn": f"{interval(pairs):.3f}" if RISES[way] and len(pairs) > 1 else "",
+            })  # fmt: skip
+    return table
+
+
+def show(found: dict[str, Any], path: Path) -> str:
+    """Write the page; return its table."""
+    note = (
+        f"Distilled dense students of {found['runs'][0]['parameters']:,} parameters on "
+        f"{NAMES[found['dataset']]}, {found['options']['steps']} steps, {len(found['teachers'])} "
+        "seeds with a teacher each, untuned. A student that is worse than persistence "
+        f"({found['persistence']:.2f}) has stopped learning; errors are MAE in mph, differences "
+        "paired by seed, intervals hold 95 %."
+    )
+    title = f"STCD: learning rates that rise first, on {NAMES[found['dataset']]}"
+    return present(
+        path, title, note, {"Students": students(found)}, {}, found["runs"][-1]["machine"]
+    )
+
+
+def main() -> None:
+    args = options(__doc__).parse_args()
+    torch.set_num_threads(1)
+    path = RESULTS / f"stcd_warmup_{args.dataset.replace('-', '_')}.json"
+    if args.redraw:
+        found = json.loads(path.read_text())
+    else:
+        found = experiment(args, load(args), Store(args.out / args.dataset))
+    write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
+    print(show(found, path))
+
+
+if __name__ == "__main__":
+    main()
