@@ -72,13 +72,14 @@ def students(found: dict[str, Any]) -> Rows:
             for before, after in zip(*errors.values(), strict=True)
             if max(before, after) <= found["persistence"]
         ]
+        lower = f"{interval(pairs):.3f}" if len(pairs) > 1 else ""
         for way, all_errors in errors.items():
             learning = [error for error in all_errors if error <= found["persistence"]]
             table.append({
                 "learning rate": f"{rate:g}, {way}",
                 "stopped learning": f"{len(all_errors) - len(learning)} of {len(all_errors)}",
                 "error of the others": spread(learning, scale=1) if learning else "",
-                "lower by, where both learn": f"{interval(pairs):.3f}" if RISES[way] and len(pairs) > 1 else "",
+                "lower by, where both learn": lower if RISES[way] else "",
             })  # fmt: skip
     return table
 
