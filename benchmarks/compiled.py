@@ -11,8 +11,9 @@ be several visits.
 A step of a pair of the papers is the forward pass of both models, the losses, the backward pass and
 Adam, eager and with the distiller compiled; graph breaks are counted and listed with their reasons.
 The parts are timed forward and backward beside what a user would compile without this package: the
-naive formulas of the losses, PyG's GATConv, and the published EdgeConv and STGCN block. One thread,
-CPU time, candidates in turn, compilation left out. Needs a C++ compiler.
+naive formulas of the losses and primitives, PyG's GATConv, ChebConv and GCNConv, and the published
+EdgeConv, search of neighbours and STGCN block. One thread, CPU time, candidates in turn,
+compilation left out. Needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -33,16 +34,28 @@ from correlation import B, C, E, N, T, naive_scd, naive_tcd
 from edge_conv import block
 from harness import interleave, summary
 from primitives import naive_lsp
-from published_dgcnn import GridEdgeConv
+from published_dgcnn import GridEdgeConv, nearest
 from scale import store
 from st_conv import neighbours
 from st_peers import PublishedBlock, laplacian
 from teacher_cache import proteins, shapes, traffic
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss, normalize
+from torch_geometric.utils import softmax
 
 import pyg_stkd.nn
-from pyg_stkd.functional import lsp, spatial_correlation, temporal_correlation
+from pyg_stkd.functional import (
+    contrast,
+    gsp,
+    knn_graph,
+    lsp,
+    sddmm,
+    segment_softmax,
+    spatial_correlation,
+    temporal_correlation,
+)
 from pyg_stkd.graph import Graph
+from pyg_stkd.kernels import RBF, Cosine, Kernel
 from pyg_stkd.report import write_atomic
 
 PAIRS = {"GAT": proteins, "DGCNN": shapes, "STGCN": traffic}
@@ -51,6 +64,16 @@ LSP = {"lsp, N 4,744": (4744, 128_000, 256, 68), "lsp, N 60,000": (60_000, 900_0
 CONV = {"GATConv 136 to 2x68": (136, 2, 68), "GATConv 1024 to 4x256": (1024, 4, 256)}
 EDGE, BLOCK = "DynamicEdgeConv 64 to 64, k=20", "STConv 64-16-64, N 228"
 CORRELATIONS = ("L_SCD", "L_TCD")
+# Nodes, widths of teacher and student, the similarity: by features, and by pairs.
+GSP: dict[str, tuple[int, int, int, Kernel]] = {
+    "gsp, N 4,744": (4744, 256, 68, Cosine()),
+    "gsp, N 256": (256, 256, 68, Cosine()),
+    "gsp, N 1,024, RBF": (1024, 256, 68, RBF()),
+}
+CONTRAST = {"contrast, N 256": 256, "contrast, N 2,048": 2048}
+SEQUENCE = ("ChebConv 64 to 64, N 228", "GCNConv 64 to 64, N 228")
+EDGES = ("sddmm, E 128k, F 64", "segment_softmax, E 128k")
+KNN = "knn_graph 8x1,024, F 64, k=20"
 STUDENT = "STGCN student"
 Step = Callable[[], Any]
 
@@ -189,6 +212,97 @@ def correlation_steps(name: str) -> dict[str, Step]:
     }
 
 
+def gsp_steps(name: str) -> dict[str, Step]:
+    """Return forward and backward of global structures, ours and the naive formula."""
+    nodes, wide, narrow, kernel = GSP[name]
+    s, t = torch.randn(nodes, narrow, requires_grad=True), torch.randn(nodes, wide)
+    s.data /= narrow**0.5
+    t /= wide**0.5
+
+    def similarities(z: Tensor) -> Tensor:
+        if isinstance(kernel, Cosine):
+            z = normalize(z, dim=-1)
+            return z @ z.t()
+        return torch.exp(-0.5 * torch.cdist(z, z).square())
+
+    rival = torch.compile(lambda s, t: mse_loss(similarities(s), similarities(t)), dynamic=False)
+    loss = lambda s, t: gsp(s, t, kernel)  # noqa: E731
+    ours = torch.compile(loss, dynamic=False)
+    return {
+        "rival": lambda: torch.autograd.grad(rival(s, t), s),
+        "eager": lambda: torch.autograd.grad(loss(s, t), s),
+        "compiled": lambda: torch.autograd.grad(ours(s, t), s),
+    }
+
+
+def contrast_steps(name: str) -> dict[str, Step]:
+    """Return forward and backward of the contrast of nodes, ours and the naive formula."""
+    nodes, width = CONTRAST[name], 256
+    s, t = torch.randn(nodes, width, requires_grad=True), torch.randn(nodes, width)
+
+    def naive(s: Tensor, t: Tensor) -> Tensor:
+        logits = normalize(s, dim=-1) @ normalize(t, dim=-1).t() / 0.075
+        return cross_entropy(logits, torch.arange(nodes))
+
+    rival, ours = torch.compile(naive, dynamic=False), torch.compile(contrast, dynamic=False)
+    return {
+        "rival": lambda: torch.autograd.grad(rival(s, t), s),
+        "eager": lambda: torch.autograd.grad(contrast(s, t), s),
+        "compiled": lambda: torch.autograd.grad(ours(s, t), s),
+    }
+
+
+def sequence_steps(name: str) -> dict[str, Step]:
+    """Return forward and backward of a spectral layer on sequences, ours and PyG's."""
+    edges, x = neighbours(228), torch.randn(32, 12, 228, 64, requires_grad=True)
+    graph, more = Graph(edges, 228), (3,) if name.startswith("Cheb") else ()
+    kind = name.split()[0]
+    ours: nn.Module = getattr(pyg_stkd.nn, kind)(64, 64, *more)
+    theirs: nn.Module = getattr(torch_geometric.nn, kind)(64, 64, *more)
+    theirs.load_state_dict(ours.state_dict())
+    rival, compiled = torch.compile(theirs, dynamic=False), torch.compile(ours, dynamic=False)
+    mine, others = [x, *ours.parameters()], [x, *theirs.parameters()]
+    return {
+        "rival": lambda: torch.autograd.grad(rival(x, edges).square().mean(), others),
+        "eager": lambda: torch.autograd.grad(ours(x, graph).square().mean(), mine),
+        "compiled": lambda: torch.autograd.grad(compiled(x, graph).square().mean(), mine),
+    }
+
+
+def edges_steps(name: str) -> dict[str, Step]:
+    """Return forward and backward of a primitive, ours and gathers."""
+    nodes, graph = 4744, Graph(torch.randint(4744, (2, 128_000)), 4744)
+    source, target = graph.edge_index
+    if name == EDGES[0]:
+        inputs = [torch.randn(nodes, 64, requires_grad=True) for _ in range(2)]
+        naive = lambda a, b: (a[target] * b[source]).sum(-1)  # noqa: E731
+        function = lambda a, b: sddmm(graph, a, b)  # noqa: E731
+    else:
+        inputs = [torch.randn(source.numel(), requires_grad=True)]
+        naive = lambda score: softmax(score, target, num_nodes=nodes)  # noqa: E731
+        function = lambda score: segment_softmax(graph, score)  # noqa: E731
+    rival, ours = torch.compile(naive, dynamic=False), torch.compile(function, dynamic=False)
+    return {
+        "rival": lambda: torch.autograd.grad(rival(*inputs).square().sum(), inputs),
+        "eager": lambda: torch.autograd.grad(function(*inputs).square().sum(), inputs),
+        "compiled": lambda: torch.autograd.grad(ours(*inputs).square().sum(), inputs),
+    }
+
+
+def knn_steps() -> dict[str, Step]:
+    """Return searches of neighbours, ours and the published expansion of distances."""
+    x = torch.randn(8, 64, 1024)
+    flat = x.transpose(1, 2).reshape(-1, 64)
+    batch = torch.arange(8).repeat_interleave(1024)
+    rival = torch.compile(lambda x: nearest(x, 20), dynamic=False)
+    ours = torch.compile(lambda x: knn_graph(x, 20, batch, loop=True), dynamic=False)
+    return {
+        "rival": lambda: rival(x),
+        "eager": lambda: knn_graph(flat, 20, batch, loop=True),
+        "compiled": lambda: ours(flat),
+    }
+
+
 def candidates() -> dict[str, Callable[[], dict[str, Step]]]:
     """Return what is measured by name."""
     every: dict[str, Callable[[], dict[str, Step]]] = {STUDENT: student_steps}
@@ -198,6 +312,11 @@ def candidates() -> dict[str, Callable[[], dict[str, Step]]]:
     every |= {EDGE: edge_steps, BLOCK: block_steps}
     for name in CORRELATIONS:
         every[name] = lambda name=name: correlation_steps(name)  # type: ignore[misc]
+    every |= {name: lambda name=name: gsp_steps(name) for name in GSP}  # type: ignore[misc]
+    every |= {name: lambda name=name: contrast_steps(name) for name in CONTRAST}  # type: ignore[misc]
+    every |= {name: lambda name=name: sequence_steps(name) for name in SEQUENCE}  # type: ignore[misc]
+    every |= {name: lambda name=name: edges_steps(name) for name in EDGES}  # type: ignore[misc]
+    every[KNN] = knn_steps
     return every
 
 

@@ -73,14 +73,28 @@ def _(grad: Tensor, z: Tensor, lost: Tensor) -> Tensor:
 
 def _from_products(z: Tensor) -> tuple[Tensor, Tensor]:
     """Return squared distances of centred features, and which of them have lost digits."""
-    out = z @ z.mT
-    norm = out.diagonal(dim1=-2, dim2=-1).clone()
-    norms = norm.unsqueeze(-1) + norm.unsqueeze(-2)
-    torch.sub(norms, out, alpha=2, out=out).clamp_(min=0)
-    out.diagonal(dim1=-2, dim2=-1).zero_()
-    lost = lost_digits(out, norms)
+    norm = z.square().sum(dim=-1)
+    out = _add_product(norm.unsqueeze(-1) + norm.unsqueeze(-2), z, z.mT, -2).clamp_(min=0)
+    if out.numel() == 0:
+        return out, out.bool()
+    itself = out.diagonal(dim1=-2, dim2=-1)
+    # One look at all pairs mostly tells that none is small against any norms.
+    itself.fill_(torch.inf)
+    none = bool(~lost_digits(out.amin(), 2 * norm.amax()) & norm.amax().isfinite())
+    itself.zero_()
+    if none:
+        return out, out.new_zeros((), dtype=torch.bool)
+    lost = lost_digits(out, norm.unsqueeze(-1) + norm.unsqueeze(-2))
     lost.diagonal(dim1=-2, dim2=-1).zero_()
     return out, lost
+
+
+def _add_product(out: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
+    """Add products of matrices [*, n, k] and [*, k, m] in place: no array for them alone."""
+    if out.dim() == 2:
+        return out.addmm_(a, b, alpha=alpha)
+    a, b, flat = (part.reshape(-1, *part.shape[-2:]) for part in (a, b, out))
+    return flat.baddbmm_(a, b, alpha=alpha).view_as(out)
 
 
 def _again(out: Tensor, lost: Tensor, z: Tensor) -> Tensor:
@@ -103,8 +117,11 @@ def _gradient(grad: Tensor, z: Tensor, lost: bool) -> Tensor:
     """Return the sum of the weighted differences from each row, in float64 if digits are lost."""
     wide = z.double() if lost and z.device.type != "mps" else z
     wide = wide - wide.detach().mean(dim=-2, keepdim=True)
-    weight = 2 * (grad + grad.mT).to(wide.dtype)
-    return (weight.sum(dim=-1, keepdim=True) * wide - weight @ wide).to(z.dtype)
+    grad, twice = grad.to(wide.dtype), 2 * wide
+    # Not through the sum of both: few operations read a transposed matrix as slowly as that one.
+    out = (grad.sum(dim=-1) + grad.sum(dim=-2)).unsqueeze(-1) * twice
+    out = _add_product(out, grad, twice, -1)
+    return _add_product(out, grad.mT, twice, -1).to(z.dtype)
 
 
 class _SquaredDistances(torch.autograd.Function):

@@ -71,6 +71,18 @@ def losses(s: Tensor, t: Tensor, kernel: kernels.Kernel, edges: Tensor) -> dict[
     }
 
 
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_one_pair_among_many_is_measured_again(lead: tuple[int, ...]) -> None:
+    """All pairs are looked at together first: one that has lost its digits must not pass."""
+    z = torch.randn(*lead, 40, 8)
+    z[..., 1, :] = z[..., 0, :] + 1e-4
+    out = pairwise(z, kernels.RBF())
+    exact = (z.double().unsqueeze(-2) - z.double().unsqueeze(-3)).square().sum(-1)
+    torch.testing.assert_close(out, exact.float(), rtol=1e-5, atol=0)
+    assert torch.equal(out, out.mT)
+    assert not out.diagonal(dim1=-2, dim2=-1).any()
+
+
 @pytest.mark.parametrize("kernel", [kernels.RBF(), kernels.RBF("median")], ids=str)
 @pytest.mark.parametrize("far", [1e3, 1e4, 1e5])
 def test_losses_and_gradients_of_two_far_groups(kernel: kernels.Kernel, far: float) -> None:
