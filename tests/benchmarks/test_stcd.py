@@ -223,7 +223,7 @@ def test_stages_end_at_what_is_to_be_left(step: float) -> None:
     assert len(shares) == {0.03: 1, 0.2: 3, 0.5: 6, 0.8: 16}[step]
 
 
-def test_a_student_worse_than_persistence_has_stopped_and_is_in_no_mean() -> None:
+def test_rates_that_rise_are_compared_seed_by_seed() -> None:
     errors = {0.0: [4.0, 9.0, 5.0], 0.1: [3.0, 4.0, 4.5]}
     runs = [
         {"mae/mean": error, "config": {"lr": lr} | ({"rise": rise} if rise else {})}
@@ -231,10 +231,11 @@ def test_a_student_worse_than_persistence_has_stopped_and_is_in_no_mean() -> Non
         for rise, known in errors.items()
         for error in known
     ]
-    first, second, *_ = stcd_warmup.students({"persistence": 6.0, "runs": runs})
-    assert (first["stopped learning"], second["stopped learning"]) == ("1 of 3", "0 of 3")
-    assert first["error of the others"] == "4.50 ± 0.71"
-    assert second["lower by, where both learn"].startswith("0.750 (")
+    first, second, *_ = stcd_warmup.students({"runs": runs})
+    assert first["error"] == "6.00 ± 2.65"
+    assert second["by seed"] == "3.00, 4.00, 4.50"
+    assert second["lower by"].startswith("2.167 (")
+    assert not first["lower by"]
 
 
 def test_a_rate_rises_for_its_share_of_the_steps_and_falls_to_zero() -> None:
