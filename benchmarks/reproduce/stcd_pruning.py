@@ -1,6 +1,7 @@
 """STCD paper: a forecaster of 3 % of its teacher's parameters, distilled, pruned, and both.
 
-    python benchmarks/reproduce/stcd_pruning.py --root data/metr_la_week
+    python benchmarks/reproduce/stcd_pruning.py --root data/metr_la_week --steps 1200 \\
+        --teacher-steps 1800
     python benchmarks/reproduce/stcd_pruning.py --dataset pemsd7m --root data/pemsd7m_graph \\
         --settings benchmarks/results/stcd_pruning_metr_la_week.json  # tuned there, not here
     python benchmarks/reproduce/stcd_pruning.py --root data/metr_la_week --measure   # times alone
