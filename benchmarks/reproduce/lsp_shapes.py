@@ -29,7 +29,7 @@ from protocol import ALONE, TUNING, Axis, Method, collect, commit, rows, settled
 from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
-from experiment import Run, Store
+from experiment import Run, Store, at_least_one
 from modelnet import SHOWN, TABLE_5, build, execute, student_sizes, tap, teacher_sizes
 from modelnet_task import Task, load
 from presentation import present, spread
@@ -81,9 +81,8 @@ class Experiment:
         self.args, self.task, self.store = args, task, store
         self.common = {name: getattr(args, name) for name in ("dataset", "points", "epochs")}
         self.common |= {"patience": args.epochs, "batch_size": args.batch_size}
-        if args.dataset == "synthetic":
-            self.common["shapes"] = args.shapes
-        elif args.shapes_per_class is not None:
+        self.common |= {"shapes": args.shapes} if args.dataset == "synthetic" else {}
+        if args.shapes_per_class is not None:
             self.common["shapes_per_class"] = args.shapes_per_class
         self.teachers = {seed: self.teach(seed) for seed in (*TUNING, *range(args.seeds))}
 
@@ -150,6 +149,10 @@ def gather(
     if args.settings is None:
         return collect(methods, args.seeds, go)
     chosen = json.loads(args.settings.read_text())["parts"]["Scores"]["chosen"]
+    if lacking := [method.name for method in methods if method.name not in chosen]:
+        raise SystemExit(
+            f"--settings must have what was chosen for {', '.join(lacking)} (got {args.settings})"
+        )
     return settled(methods, chosen, args.seeds, go)
 
 
@@ -164,8 +167,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=40, help="of each run (default: 40)")
     parser.add_argument("--points", type=int, default=128, help="of a cloud (default: 128)")
     parser.add_argument("--shapes", type=int, default=400, help="of the generated set")
-    parser.add_argument("--shapes-per-class", type=int,
-                        help="of a set on disk, a fifth held out (default: all)")  # fmt: skip
+    parser.add_argument("--shapes-per-class", type=at_least_one,
+                        help="at most, a fifth of them held out (default: all)")  # fmt: skip
     parser.add_argument("--teacher-width", type=int, default=16)
     parser.add_argument("--student-width", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=16)

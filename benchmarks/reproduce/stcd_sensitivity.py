@@ -22,16 +22,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
-from stcd_task import NAMES, RESULTS, common, load, of_teacher, options, teachers_of, train
+from stcd_task import NAMES, common, make, of_teacher, options, teachers_of, train
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
 from experiment import Run, Store
 from presentation import Rows, present, spread
 from traffic_task import Task
 
-from pyg_stkd.files import write_atomic
 from pyg_stkd.report import interval
 
 ALONE = "alone"
@@ -250,14 +248,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.01, help="of the students (default: 0.01)")
     parser.add_argument("--grids", nargs="+", choices=GRIDS, default=list(GRIDS))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    path = RESULTS / f"stcd_sensitivity_{args.dataset.replace('-', '_')}.json"
-    if args.redraw:
-        found = json.loads(path.read_text())
-    else:
-        found = experiment(args, load(args), Store(args.out / args.dataset))
-        write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
-    print(show(found, path))
+    make("sensitivity", args, experiment, show)
 
 
 if __name__ == "__main__":

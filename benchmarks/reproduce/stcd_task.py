@@ -37,6 +37,7 @@ from pyg_stkd.distill import (
     TemporalCorrelationLoss,
     fit,
 )
+from pyg_stkd.files import write_atomic
 from pyg_stkd.kernels import RBF
 from pyg_stkd.nn import ASTGCN, STGCN
 from pyg_stkd.prune import KDIS, Pruner, distill_and_prune
@@ -330,6 +331,23 @@ def options(doc: str | None) -> argparse.ArgumentParser:
                         help="stored results whose settings are taken: no trial")  # fmt: skip
     parser.add_argument("--redraw", action="store_true", help="only write the stored page again")
     return parser
+
+
+def make(
+    table: str,
+    args: argparse.Namespace,
+    experiment: Callable[[argparse.Namespace, Task, Store], dict[str, Any]],
+    show: Callable[[dict[str, Any], Path], str],
+) -> None:
+    """Run an experiment, or read what it has stored, write its page and print its tables."""
+    torch.set_num_threads(1)
+    path = RESULTS / f"stcd_{table}_{args.dataset.replace('-', '_')}.json"
+    if args.redraw:
+        found = json.loads(path.read_text())
+    else:
+        found = experiment(args, load(args), Store(args.out / args.dataset))
+        write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
+    print(show(found, path))
 
 
 def common(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,9 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from protocol import TUNING, Axis, Method, rows
-from stcd_task import NAMES, RESULTS, build, common, gather, load, of_teacher, options, train
+from stcd_task import NAMES, build, common, gather, make, of_teacher, options, train
 from torch import nn
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
@@ -28,7 +27,6 @@ from presentation import Rows, present, spread
 from traffic_task import Task
 
 from pyg_stkd.distill import Teachers
-from pyg_stkd.files import write_atomic
 
 RATE = Axis("lr", (0.01, 0.02), 2.0)
 CLASSES = ("STGCN", "ASTGCN")
@@ -174,14 +172,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", choices=CLASSES, default=list(CLASSES))
     parser.add_argument("--teachers", nargs="+", choices=TEACHERS, default=list(TEACHERS))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    path = RESULTS / f"stcd_teachers_{args.dataset.replace('-', '_')}.json"
-    if args.redraw:
-        found = json.loads(path.read_text())
-    else:
-        found = experiment(args, load(args), Store(args.out / args.dataset))
-        write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
-    print(show(found, path))
+    make("teachers", args, experiment, show)
 
 
 if __name__ == "__main__":

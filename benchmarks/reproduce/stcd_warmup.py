@@ -11,21 +11,18 @@ Raw results: benchmarks/results/stcd_warmup_*.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from stcd_pruning import methods_of
-from stcd_task import NAMES, RESULTS, common, load, of_teacher, options, teachers_of, train
+from stcd_task import NAMES, common, make, of_teacher, options, teachers_of, train
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
 from experiment import Run, Store
 from presentation import Rows, present, spread
 from traffic_task import Task
 
-from pyg_stkd.files import write_atomic
 from pyg_stkd.report import interval
 
 RATES = (0.01, 0.02)
@@ -94,15 +91,11 @@ def show(found: dict[str, Any], path: Path) -> str:
 
 
 def main() -> None:
-    args = options(__doc__).parse_args()
-    torch.set_num_threads(1)
-    path = RESULTS / f"stcd_warmup_{args.dataset.replace('-', '_')}.json"
-    if args.redraw:
-        found = json.loads(path.read_text())
-    else:
-        found = experiment(args, load(args), Store(args.out / args.dataset))
-    write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
-    print(show(found, path))
+    parser = options(__doc__)
+    args = parser.parse_args()
+    if args.settings is not None:
+        parser.error(f"--settings must not be given: nothing is tuned here (got {args.settings})")
+    make("warmup", args, experiment, show)
 
 
 if __name__ == "__main__":

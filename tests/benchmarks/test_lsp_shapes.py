@@ -53,6 +53,8 @@ def test_the_larger_students_take_the_settings_of_table_4(tmp_path: Path) -> Non
     for methods in lsp_shapes.methods_of(6).values():
         found = lsp_shapes.gather(args, methods, lambda run: {"lr": run.config["lr"]})
         assert [run["lr"] for run in found["runs"]] == [0.1, 0.1, 0.2, 0.2]
+    with pytest.raises(SystemExit, match=r"chosen for LSP RBF, LSP Linear.*table\.json"):
+        lsp_shapes.gather(args, lsp_shapes.methods_of(5)["Scores"], lambda run: {})
 
 
 def test_rank_correlation_is_that_of_the_order_and_a_mean_over_shapes() -> None:
