@@ -174,7 +174,10 @@ class TemporalCorrelationLoss(DistillationLoss):
             None,
             ("temporal structure", self.normalize, t.dtype, t.size(1)),
             self.kernel,
-            lambda: temporal_structure(t, self.kernel, self.normalize),
+            # As the student's is: nodes innermost, which a file does not tell.
+            lambda: (
+                temporal_structure(t, self.kernel, self.normalize).permute(0, 2, 3, 1).contiguous()
+            ),
         )
         return temporal_correlation(
             s,
@@ -183,7 +186,7 @@ class TemporalCorrelationLoss(DistillationLoss):
             self.direction,
             normalize=self.normalize,
             nodes=student.node_index,
-            teacher_structure=known,
+            teacher_structure=None if known is None else known.permute(0, 3, 1, 2),
         )
 
     def extra_repr(self) -> str:

@@ -22,14 +22,14 @@ from pyg_stkd.functional.structures.extended_structure import (
     extended_structure,
     measured,
 )
-from pyg_stkd.functional.structures.local import scores_and_structure, structure_loss
-from pyg_stkd.functional.structures.similarities.prepared import has_bound
+from pyg_stkd.functional.structures.local import by_edge, structure_loss, structure_of
+from pyg_stkd.functional.structures.similarities.slice_distance import slices_innermost
 from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
 from pyg_stkd.graph.extended import ExtendedGraph, simple
 from pyg_stkd.graph.graph import OfGraph
 from pyg_stkd.graph.loops import add_loops, drop_loops
-from pyg_stkd.graph.slices import slice_blocks
+from pyg_stkd.graph.slices import SliceBlocks, slice_blocks
 from pyg_stkd.graph.union import same_edges
 from pyg_stkd.kernels import RBF, Cosine, Kernel, Laplacian
 
@@ -201,25 +201,13 @@ class LSPLoss(DistillationLoss):
         if isinstance(graph, ExtendedGraph) and can_extend(t, self.kernel, self.normalize):
             structure = self._extended(teacher, t, graph)
         elif lasting:
-            options = "local structure", self.normalize, t.dtype
-            structure = remembered(
-                teacher,
-                self,
-                graph,
-                options,
-                self.kernel,
-                lambda: local_structure(t, graph, self.kernel, self.normalize),
-                (base, slices),
-            )
+            structure = self._remembered(teacher, s, t, graph, (base, slices))
         self._looks[0] += 1
         if structure is None and self._looks[0] > _LOOKS and self._looks[0] % _EVERY:
             # As lsp would, but for a look at whether the kernel is blind.
-            both = scores_and_structure(s, t, graph, self.kernel, self.normalize)
-            inputs: dict[str, Tensor | None] = {"z_student": s, "z_teacher": t}
-            bounded = has_bound(self.kernel)
-            return structure_loss(
-                graph, *both, self.direction, self.reduction, nodes, inputs, bounded=bounded
-            )
+            known = structure_of(t, graph, self.kernel, self.normalize)
+            options = self.kernel, self.direction, self.normalize, self.reduction, nodes
+            return structure_loss(graph, s, known, *options, {"z_teacher": t})
         return lsp(
             s,
             t if structure is None else None,
@@ -231,6 +219,21 @@ class LSPLoss(DistillationLoss):
             nodes=nodes,
             teacher_structure=structure,
         )
+
+    def _remembered(
+        self, teacher: Capture, s: Tensor, t: Tensor, graph: Graph, base: tuple[Graph, int]
+    ) -> Tensor | None:
+        """Return the teacher's structure, laid out as the student's will be."""
+        blocks = graph if isinstance(graph, SliceBlocks) else None
+        if blocks is not None and not slices_innermost(blocks, s, self.kernel):
+            blocks = None
+
+        def build() -> Tensor:
+            made = local_structure(t, graph, self.kernel, self.normalize)
+            return made if blocks is None else by_edge(blocks, made)
+
+        options = "local structure", self.normalize, t.dtype, blocks is not None
+        return remembered(teacher, self, graph, options, self.kernel, build, base)
 
     def _extended(self, teacher: Capture, t: Tensor, graph: ExtendedGraph) -> Tensor | None:
         """Return the teacher's structure on a union, of distances on its own graph made before."""

@@ -32,11 +32,12 @@ from pyg_stkd.functional.structures.similarities.slice_distance import (
     slice_distances,
     slices_innermost,
 )
+from pyg_stkd.functional.structures.slice_divergence import slice_divergence
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.slices import SliceBlocks
 from pyg_stkd.kernels import RBF, Kernel
 
-__all__ = ["local_structure", "lsp", "scores_and_structure", "structure_loss"]
+__all__ = ["by_edge", "local_structure", "lsp", "structure_loss", "structure_of"]
 
 _DEFAULT_KERNEL = RBF()
 
@@ -152,84 +153,115 @@ def lsp(
         raise ValueError("Exactly one of 'z_teacher' and 'teacher_structure' must be given")
     if z_teacher is not None:
         _check_teacher(z_student, z_teacher)
-        student, teacher = scores_and_structure(z_student, z_teacher, graph, kernel, normalize)
+        teacher = structure_of(z_teacher, graph, kernel, normalize)
         with torch.no_grad():
             _warn_if_blind(graph, teacher, kernel, normalize)
     else:
         assert teacher_structure is not None
         shape = [graph.num_edges]
+        if teacher_structure.dim() == 2 and isinstance(graph, SliceBlocks):  # of by_edge
+            shape = [graph.base.num_edges, graph.num_slices]
         teacher = given_structure(teacher_structure, shape, "a value for each edge")
-        student = _scores_of_student(z_student, graph, kernel, normalize)
-    inputs = {"z_student": z_student, "z_teacher": z_teacher}
-    inputs["teacher_structure"] = teacher_structure
+    inputs = {"z_teacher": z_teacher, "teacher_structure": teacher_structure}
     return structure_loss(
-        graph, student, teacher, direction, reduction, nodes, inputs, bounded=has_bound(kernel)
+        graph, z_student, teacher, kernel, direction, normalize, reduction, nodes, inputs
     )
 
 
-def scores_and_structure(
-    z_student: Tensor, z_teacher: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize = None
-) -> tuple[Tensor, Tensor]:
-    """Return the scores of the student, and the structure of the teacher as logarithms, a constant.
+def structure_of(
+    z_teacher: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize = None
+) -> Tensor:
+    """Return the structure of the teacher as logarithms, a constant.
 
-    They have the precision in which they were computed, so that small differences keep it.
+    It has the precision in which it was computed, so that small differences keep it.
 
     Example:
         >>> z, graph = torch.tensor([[0.0], [0.0], [9.0]]), Graph(torch.tensor([[1, 2], [0, 0]]))
-        >>> [x.exp() for x in scores_and_structure(z, z, graph, RBF())]
-        [tensor([2.7183, 1.0000]), tensor([0.7311, 0.2689])]
+        >>> structure_of(z, graph, RBF()).exp()
+        tensor([0.7311, 0.2689])
     """
     with torch.no_grad():
-        teacher = _structure(z_teacher, graph, kernel, normalize)
-    return _scores_of_student(z_student, graph, kernel, normalize), teacher
+        return _structure(z_teacher, graph, kernel, normalize)
+
+
+def by_edge(graph: SliceBlocks, structure: Tensor) -> Tensor:
+    """Return a structure in slices as one row for each edge, [|E|, S], in memory too.
+
+    Example:
+        >>> from pyg_stkd.graph.slices import slice_blocks
+        >>> blocks = slice_blocks(Graph(torch.tensor([[1, 2], [0, 0]])), 3)
+        >>> by_edge(blocks, torch.tensor([0.0, 0.1, 1.0, 1.1, 2.0, 2.1]))
+        tensor([[0.0000, 1.0000, 2.0000],
+                [0.1000, 1.1000, 2.1000]])
+    """
+    if structure.dim() == 2:
+        return structure
+    return structure.view(graph.num_slices, -1).t().contiguous()
 
 
 def structure_loss(
     graph: Graph,
-    student: Tensor,
+    z_student: Tensor,
     teacher: Tensor,
+    kernel: Kernel,
     direction: Direction = "student",
+    normalize: Normalize = None,
     reduction: str = "node",
     nodes: Tensor | None = None,
     inputs: dict[str, Tensor | None] | None = None,
-    *,
-    bounded: bool = False,
 ) -> Tensor:
-    r"""Return the loss of the student's scores and the teacher's structure.
+    r"""Return the loss of the student's features and the teacher's structure.
 
     Args:
         graph (Graph): The edges.
-        student (Tensor): The scores, of which the softmax is taken; of a graph in slices, they may
-            be those of each edge in each slice, :math:`(|\mathcal{E}|, S)`.
-        teacher (Tensor): The structure, as logarithms.
+        z_student (Tensor): The student's features.
+        teacher (Tensor): The structure, as logarithms; of a graph in slices, it may be that of
+            :func:`by_edge`.
+        kernel (Kernel): The similarity.
         direction (str): As in :func:`lsp`. (default: :obj:`"student"`)
+        normalize (str, optional): As in :func:`lsp`. (default: :obj:`None`)
         reduction (str): As in :func:`lsp`. (default: :obj:`"node"`)
         nodes (Tensor, optional): As in :func:`lsp`. (default: all)
-        inputs (dict, optional): What both came from: errors name it, and the loss has its dtype.
-            (default: both themselves)
-        bounded (bool): Whether the scores are known to lie in :math:`[0, 1]`.
-            (default: :obj:`False`)
+        inputs (dict, optional): What the teacher's came from: errors name it, and the loss has the
+            dtype of it and of :obj:`z_student`. (default: itself)
 
     Example:
         >>> graph = Graph(torch.tensor([[1, 2], [0, 0]]))
-        >>> s, t = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75]).log()
-        >>> round(structure_loss(graph, s, t).item(), 4)
+        >>> z, t = torch.tensor([[0.0], [1.0], [1.0]]), torch.tensor([0.25, 0.75]).log()
+        >>> round(structure_loss(graph, z, t, RBF()).item(), 4)
         0.0479
     """
-    options: Any = {"bounded": bounded, "total": nodes is None}
-    if student.dim() == 1:
-        per_node = local_divergence(graph, student, teacher, direction, **options)
-    else:
-        assert isinstance(graph, SliceBlocks)
-        teacher = teacher.view(graph.num_slices, -1).t().contiguous()  # [|E|, S]
-        per_node = local_divergence(graph.base, student, teacher, direction, **options)
-        if nodes is not None:
-            per_node = per_node.t().flatten()  # slice after slice
+    per_node = _divergences(graph, z_student, teacher, kernel, direction, normalize, nodes)
     loss = _mean(graph, per_node, nodes, reduction)
-    inputs = inputs or {"student": student, "teacher": teacher}
+    inputs = {"z_student": z_student, **(inputs or {"teacher": teacher})}
     loss = loss.to(common_dtype(*inputs.values()))
     check_finite(loss, "local", **inputs)
     return loss
+
+
+def _divergences(
+    graph: Graph,
+    z: Tensor,
+    teacher: Tensor,
+    kernel: Kernel,
+    direction: Direction,
+    normalize: Normalize,
+    nodes: Tensor | None,
+) -> Tensor:
+    """Return the divergences of nodes, of which without :obj:`nodes` the sum is given."""
+    options: Any = {"bounded": has_bound(kernel), "total": nodes is None}
+    if not isinstance(graph, SliceBlocks) or not slices_innermost(graph, z, kernel):
+        if teacher.dim() == 2:
+            teacher = teacher.t().flatten()
+        score = _scores(z, graph, kernel, normalize)
+        return local_divergence(graph, score, teacher, direction, **options)
+    teacher = by_edge(graph, teacher)
+    if nodes is None and type(kernel) is RBF:
+        z = prepared(z, kernel, normalize).view(graph.num_slices, -1, z.size(1))
+        return slice_divergence(graph.base, z, teacher, kernel, direction)
+    score = _scores_in_slices(z, graph, kernel, normalize)  # [|E|, S]
+    per_node = local_divergence(graph.base, score, teacher, direction, **options)
+    return per_node if nodes is None else per_node.t().flatten()  # slice after slice
 
 
 def _structure(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
@@ -240,11 +272,9 @@ def _scores(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Te
     return for_softmax(z, kernel, lambda z: checked_similarity(z, graph, kernel, normalize))
 
 
-def _scores_of_student(z: Tensor, graph: Graph, kernel: Kernel, normalize: Normalize) -> Tensor:
-    """Return scores by edge; of a small graph in many slices by edge and slice, [|E|, S]."""
-    if not isinstance(graph, SliceBlocks) or not slices_innermost(graph, z, kernel):
-        return _scores(z, graph, kernel, normalize)
-
+def _scores_in_slices(
+    z: Tensor, graph: SliceBlocks, kernel: Kernel, normalize: Normalize
+) -> Tensor:
     def measured(z: Tensor) -> Tensor:
         z = prepared(z, kernel, normalize).view(graph.num_slices, -1, z.size(1))
         value = slice_distances(graph.base, z)

@@ -26,6 +26,7 @@ from pyg_stkd.functional.structures.similarities.prepared import (
     prepared,
 )
 from pyg_stkd.functional.structures.similarities.step_distance import few_steps, step_distances
+from pyg_stkd.functional.structures.step_divergence import step_divergence
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 
@@ -140,13 +141,21 @@ def temporal_correlation(
         teacher = given_structure(teacher_structure, expected, "[B, N, T, T - 1]")
         teacher = teacher if nodes is None else teacher.index_select(1, nodes)
     chosen = h_student if nodes is None else h_student.index_select(2, nodes)
-    student = _structure(chosen, kernel, normalize)
-    term = divergence(student, teacher, direction)
+    total = _divergence(chosen, teacher, kernel, direction, normalize)
     inputs = {"h_student": h_student, "h_teacher": h_teacher}
     inputs["teacher_structure"] = teacher_structure
-    loss = (term.sum() / max(1, term[..., 0].numel())).to(common_dtype(*inputs.values()))
+    loss = (total / max(1, teacher[..., 0].numel())).to(common_dtype(*inputs.values()))
     check_finite(loss, "temporal", **inputs)
     return loss
+
+
+def _divergence(
+    h: Tensor, teacher: Tensor, kernel: Kernel, direction: Direction, normalize: Normalize
+) -> Tensor:
+    # With one other step there is nothing to choose: a softmax of one number is exactly 1.
+    if type(kernel) is RBF and few_steps(h) and h.size(1) > 2 and h.numel() > 0:
+        return step_divergence(prepared(h, kernel, normalize), teacher, kernel, direction)
+    return divergence(_structure(h, kernel, normalize), teacher, direction).sum()
 
 
 def _structure(h: Tensor, kernel: Kernel, normalize: Normalize) -> Tensor:

@@ -221,3 +221,23 @@ def test_labels_of_double_precision_keep_their_digits() -> None:
     ours = response(s, t, y, gate=None)
     assert ours.dtype == torch.float32
     assert ours.item() == pytest.approx(naive(s, t, y, gate=None), rel=1e-6)
+
+
+@pytest.mark.parametrize("gate", [None, "outlier"])
+@pytest.mark.parametrize("delta", [None, 0.7])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_without_missing_labels_it_is_the_same_loss(gate, delta, alpha) -> None:
+    s, t, y = (100 + torch.randn(3, 4, 5, dtype=torch.float64) for _ in range(3))
+    s.requires_grad_()
+    found = response(s, t, y, alpha, gate, delta=delta)
+    # A mask says that all are there, and is looked at.
+    expected = response(s, t, y, alpha, gate, delta=delta, mask=torch.ones_like(y, dtype=bool))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (ours,), (theirs,) = torch.autograd.grad(found, s), torch.autograd.grad(expected, s)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+    assert torch.autograd.gradgradcheck(lambda s: response(s, t, y, alpha, gate, delta=delta), s)
+
+
+def test_labels_that_are_learned_get_their_gradient() -> None:
+    s, t, y = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    assert torch.autograd.gradcheck(lambda y: response(s, t, y, 0.3, "outlier"), y)

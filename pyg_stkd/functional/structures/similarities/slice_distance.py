@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,13 +15,22 @@ from pyg_stkd.graph.slices import SliceBlocks
 from pyg_stkd.graph.unordered import unordered
 from pyg_stkd.kernels import Kernel
 
-__all__ = ["slice_distances", "slices_innermost"]
+__all__ = [
+    "slices_last",
+    "pair_gradient",
+    "pair_squares",
+    "slice_distances",
+    "slices_innermost",
+    "sum_by_pair",
+]
 
 # From so many slices on, what is done to all slices of an edge at once is done in few, long runs.
 _MANY = 16
-# So many differences are alive at once, a cache's worth; wider graphs than this are left to
-# matrix products, which take 0.4 of the time for 1,664 edges and 64 channels.
-_ALIVE, _MOST = 1 << 18, 3 << 17
+# Graphs with more differences in so many slices are left to matrix products, which take 0.4 of the
+# time for 1,664 edges and 64 channels.
+_MOST = 3 << 17
+# So many differences of one channel are alive at once, a part of a cache.
+_ALIVE = 1 << 18
 
 
 def slices_innermost(graph: Graph, z: Tensor, kernel: Kernel) -> bool:
@@ -59,9 +68,55 @@ def slice_distances(graph: Graph, z: Tensor) -> Tensor:
         tensor([[1., 9.]])
     """
     pairs, place = unordered(graph)
-    if pairs is None:
-        return _SliceDistances.apply(z, graph, None)
-    return _SliceDistances.apply(z, pairs, place)
+    return _SliceDistances.apply(
+        z, graph if pairs is None else pairs, None if pairs is None else place
+    )
+
+
+def slices_last(graph: Graph, z: Tensor) -> list[Tensor]:
+    """Return features [S, N, F] as [F, N, S], for so many slices in turn as a cache holds.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0], [1]]))
+        >>> [x.shape for x in slices_last(graph, torch.ones(5, 2, 3))]
+        [torch.Size([3, 2, 5])]
+    """
+    parts = -(-z.size(0) * graph.num_edges // _ALIVE)
+    parts = max(1, min(parts, z.size(0) // _MANY))
+    return [part.permute(2, 1, 0).contiguous() for part in z.tensor_split(parts)]
+
+
+def pair_squares(graph: Graph, inner: Sequence[Tensor]) -> Tensor:
+    """Return the squared distances of edges in slices, [|E|, S], of :func:`slices_last`."""
+    out = []
+    for part in inner:
+        first, *others = _gaps(graph, part)
+        out.append(first.square_())
+        for gap in others:
+            out[-1].addcmul_(gap, gap)
+    return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+
+
+def pair_gradient(graph: Graph, inner: Sequence[Tensor], grad: Tensor) -> Tensor:
+    """Return the gradient of features [S, N, F], given that of :func:`pair_squares`."""
+    pointer, edge, sign = _incidence(graph)
+    width, num_nodes, _ = inner[0].shape
+    sign, sizes = sign.to(grad.dtype), [part.size(2) for part in inner]
+    out = grad.new_empty(grad.size(1), num_nodes, width)
+    for part, slope, found in zip(inner, grad.split(sizes, dim=1), out.split(sizes), strict=True):
+        of_node = torch.empty_like(part)
+        for k, gap in enumerate(_gaps(graph, part)):
+            of_node[k] = weighted_sum(pointer, edge, sign, gap.mul_(slope))
+        found.copy_(of_node.permute(2, 1, 0))
+    return out
+
+
+def sum_by_pair(graph: Graph, place: Tensor | None, value: Tensor) -> Tensor:
+    """Return the sums of what belongs to the edges of each pair, [P, S], of [|E|, S]."""
+    if place is None:
+        return value
+    edge, of_pair = _edges_of_pairs(graph, place)
+    return F.embedding_bag(edge, value, of_pair, mode="sum", include_last_offset=True)
 
 
 class _SliceDistances(torch.autograd.Function):
@@ -70,48 +125,35 @@ class _SliceDistances(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, graph, place):  # type: ignore[no-untyped-def]
         ctx.graph, ctx.place = graph, place
-        ctx.save_for_backward(z)
-        out = z.new_empty(graph.num_edges, z.size(0))
-        for part, gap in _gaps(graph, z):
-            out[:, part] = gap.square_().view(graph.num_edges, z.size(2), -1).sum(dim=1)
+        inner = slices_last(graph, z)
+        ctx.save_for_backward(z, *inner)
+        out = pair_squares(graph, inner)
         return out if place is None else out.index_select(0, place)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        (z,), graph, place = ctx.saved_tensors, ctx.graph, ctx.place
+        (z, *inner), graph, place = ctx.saved_tensors, ctx.graph, ctx.place
         if torch.is_grad_enabled():  # which can be derived again
             if place is not None:
                 grad = grad.new_zeros(graph.num_edges, z.size(0)).index_add(0, place, grad)
             return _gradient(graph, z, grad), None, None
-        if place is not None:
-            edge, of_pair = _edges_of_pairs(graph, place)
-            grad = F.embedding_bag(edge, grad, of_pair, mode="sum", include_last_offset=True)
-        pointer, edge, sign = _incidence(graph)
-        sign, out = sign.to(z.dtype), torch.empty_like(z, memory_format=torch.contiguous_format)
-        for part, slope in _gaps(graph, z):
-            shape = graph.num_edges, z.size(2), -1
-            slope.view(shape).mul_(grad[:, part].unsqueeze(1))
-            of_node = weighted_sum(pointer, edge, sign, slope)  # [N, F * S]
-            out[part] = of_node.view(graph.num_nodes * z.size(2), -1).t().view(-1, *z.shape[1:])
-        return out, None, None
+        return pair_gradient(graph, inner, sum_by_pair(graph, place, grad)), None, None
 
 
-def _gaps(graph: Graph, z: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield target minus source of each edge, [|E|, F * S], for so many slices as a cache holds.
+def _gaps(graph: Graph, inner: Tensor) -> Iterator[Tensor]:
+    """Yield target minus source of each edge in each slice, [|E|, S], for each channel."""
+    pointer, node, sign = graph.derived("ends", lambda: _ends(graph))
+    sign = sign.to(inner.dtype)
+    for channel in inner:
+        yield weighted_sum(pointer, node, sign, channel)
 
-    They are lost in the next turn: memory that is asked for anew costs more than what is done.
-    """
+
+def _ends(graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both nodes of each edge, as pointers and places, and 1 or -1 for each."""
     _, col, row = graph.csr()
-    width = graph.num_edges * z.size(2)
-    step = max(_MANY, _ALIVE // max(1, width) // _MANY * _MANY)
-    ends = [z.new_empty(width * min(step, z.size(0))) for _ in range(2)]
-    for start in range(0, z.size(0), step):
-        part = slice(start, start + step)
-        inner = z[part].flatten(1).t().reshape(graph.num_nodes, -1)  # [N, F * S]
-        dst, src = (x[: graph.num_edges * inner.size(1)].view(-1, inner.size(1)) for x in ends)
-        torch.index_select(inner, 0, row, out=dst)
-        torch.index_select(inner, 0, col, out=src)
-        yield part, dst.sub_(src)
+    node = torch.stack([row, col], dim=1).flatten()
+    pointer = torch.arange(0, node.numel() + 1, 2, dtype=node.dtype, device=node.device)
+    return pointer, node, torch.tensor([1.0, -1.0], device=node.device).repeat(col.numel())
 
 
 def _edges_of_pairs(graph: Graph, place: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pyg_stkd.graph import is_transforming
 
-__all__ = ["few_steps", "step_distances"]
+__all__ = ["few_steps", "lag_gradient", "lag_squares", "pair_places", "step_distances"]
 
 # Up to so many steps, differences of whole sequences are quicker than a small matrix for each node.
 _FEW = 12
@@ -46,13 +46,18 @@ def step_distances(h: Tensor) -> Tensor:
                 [9., 4.]])
     """
     steps = h.size(1)
-    value = _StepDistances.apply(h).index_select(1, _places(steps).to(h.device))
+    value = _StepDistances.apply(h).index_select(1, pair_places(steps).to(h.device))
     return value.unflatten(1, (steps, steps - 1)).permute(0, 3, 1, 2)
 
 
 @lru_cache(16)
-def _places(steps: int) -> Tensor:
-    """Return where the distance of each ordered pair of steps is among those by lag."""
+def pair_places(steps: int) -> Tensor:
+    """Return where the distance of each ordered pair of steps is among those by lag.
+
+    Example:
+        >>> pair_places(3)
+        tensor([0, 2, 0, 1, 2, 1])
+    """
     with torch.inference_mode(False):
         step = torch.arange(steps)
         lag = (step[:, None] - step).abs()  # [T, T]
@@ -61,37 +66,49 @@ def _places(steps: int) -> Tensor:
         return place[lag > 0]
 
 
+def lag_squares(h: Tensor) -> Tensor:
+    """Return the squared distances [B, T (T - 1) / 2, N] of the pairs of steps, lag after lag."""
+    batch, steps, num_nodes, width = h.shape
+    out = h.new_empty(batch, steps * (steps - 1) // 2, num_nodes)
+    ones, end = h.new_ones(width), 0
+    for gap in _gaps(h):
+        start, end = end, end + gap.size(1)
+        with torch.autocast(h.device.type, enabled=False):
+            out[:, start:end] = gap.square_().matmul(ones)
+    return out
+
+
+def lag_gradient(h: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of sequences, given that of :func:`lag_squares`."""
+    parts = (2 * grad).split([h.size(1) - lag for lag in range(1, h.size(1))], dim=1)
+    out = torch.zeros_like(h, memory_format=torch.contiguous_format)
+    for lag, (gap, weight) in enumerate(zip(_gaps(h), parts, strict=True), start=1):
+        slope = gap.mul_(weight.unsqueeze(-1))
+        out[:, lag:].add_(slope)
+        out[:, :-lag].sub_(slope)
+    return out
+
+
 class _StepDistances(torch.autograd.Function):
     """Squared distances [B, T (T - 1) / 2, N] of the pairs of steps, lag after lag."""
 
     @staticmethod
     def forward(ctx, h):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(h)
-        batch, steps, num_nodes, width = h.shape
-        out = h.new_empty(batch, steps * (steps - 1) // 2, num_nodes)
-        ones, end = h.new_ones(width), 0
-        for gap in _gaps(h):
-            start, end = end, end + gap.size(1)
-            with torch.autocast(h.device.type, enabled=False):
-                out[:, start:end] = gap.square_().matmul(ones)
-        return out
+        return lag_squares(h)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         (h,) = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return lag_gradient(h, grad)
+        # One which can be derived again.
         parts = (2 * grad).split([h.size(1) - lag for lag in range(1, h.size(1))], dim=1)
-        if torch.is_grad_enabled():  # which can be derived again
-            out = torch.zeros_like(h)
-            for lag, weight in enumerate(parts, start=1):
-                slope = _gap(h, lag) * weight.unsqueeze(-1)
-                ends = (0, 0, 0, 0, lag, 0), (0, 0, 0, 0, 0, lag)
-                out = out + F.pad(slope, ends[0]) - F.pad(slope, ends[1])
-            return out
         out = torch.zeros_like(h)
-        for lag, (gap, weight) in enumerate(zip(_gaps(h), parts, strict=True), start=1):
-            slope = gap.mul_(weight.unsqueeze(-1))
-            out[:, lag:].add_(slope)
-            out[:, :-lag].sub_(slope)
+        for lag, weight in enumerate(parts, start=1):
+            slope = _gap(h, lag) * weight.unsqueeze(-1)
+            ends = (0, 0, 0, 0, lag, 0), (0, 0, 0, 0, 0, lag)
+            out = out + F.pad(slope, ends[0]) - F.pad(slope, ends[1])
         return out
 
 
