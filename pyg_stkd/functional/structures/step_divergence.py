@@ -43,7 +43,7 @@ def step_divergence(
         >>> h = torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1, 1)
         >>> t = torch.full((1, 1, 3, 2), 0.5).log()
         >>> round(step_divergence(h, t, RBF()).item(), 4)
-        0.053
+        0.054
     """
     dtype = torch.promote_types(h.dtype, teacher.dtype)
     h, teacher = h.to(dtype), teacher.detach().to(dtype)
@@ -60,11 +60,8 @@ class _StepDivergence(torch.autograd.Function):
         known = teacher.permute(0, 2, 3, 1)  # [B, T, T - 1, N]
         rate = kernel.rate(square)  # each pair counts twice: their median is that of one of each
         score = square.mul_(rate).exp_()  # [B, T (T - 1) / 2, N]
-        weight = score.exp()
-        p = weight.index_select(1, place).unflatten(1, others)  # [B, T, T - 1, N]
-        total = p.sum(dim=2, keepdim=True)
-        p.div_(total)
-        log_p = score.index_select(1, place).unflatten(1, others).sub_(total.log_())
+        log_p = score.index_select(1, place).unflatten(1, others).log_softmax(dim=2)
+        p = log_p.exp()  # [B, T, T - 1, N]
         if direction == "student":
             slope = log_p.sub_(known).mul_(p)
             of_step = slope.sum(dim=2, keepdim=True)

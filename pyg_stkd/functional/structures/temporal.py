@@ -152,8 +152,7 @@ def temporal_correlation(
 def _divergence(
     h: Tensor, teacher: Tensor, kernel: Kernel, direction: Direction, normalize: Normalize
 ) -> Tensor:
-    # With one other step there is nothing to choose: a softmax of one number is exactly 1.
-    if type(kernel) is RBF and few_steps(h) and h.size(1) > 2 and h.numel() > 0:
+    if type(kernel) is RBF and few_steps(h) and h.numel() > 0:
         return step_divergence(prepared(h, kernel, normalize), teacher, kernel, direction)
     return divergence(_structure(h, kernel, normalize), teacher, direction).sum()
 
