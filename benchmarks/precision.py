@@ -51,12 +51,6 @@ from pyg_stkd.nn import DGCNN, GAT, STGCN
 from pyg_stkd.report import interval, write_atomic
 
 STEPS = 12
-# Of a table that this one replaced, to be told beside it.
-BEFORE = (
-    "At a constant rate, with five seeds, and with edge convolutions whose products were of "
-    "bfloat16, the differences were -0.16 (-0.38 to +0.05) for GAT, -3.15 (-8.16 to +1.86) of a "
-    "spread of 2.58 for DGCNN, +0.00 (-0.02 to +0.02) for STGCN."
-)
 
 
 @dataclass
@@ -246,7 +240,7 @@ def main() -> None:
         note = (
             f"Means of the seeds {seeds[0]} to {seeds[-1]} at a rate that falls to 0, the "
             "difference with its interval paired by seed; the spread is the standard deviation in "
-            f"float32. The bar: the difference is within it. {BEFORE}"
+            "float32. The bar: the difference is within it."
         )
         store("precision", rows, command, note, raw)
 
