@@ -10,18 +10,19 @@ from torch import Tensor
 
 from pyg_stkd.graph.arrays import Arrays
 from pyg_stkd.graph.graph import Graph
-from pyg_stkd.graph.lazy import LazyGraph
+from pyg_stkd.graph.lazy import SortedGraph
 from pyg_stkd.graph.order import fits_int32, places, pointers, usable_in_training
-from pyg_stkd.graph.union import union_edges
 
 __all__ = ["ExtendedGraph", "simple"]
 
 
-class ExtendedGraph(LazyGraph):
+class ExtendedGraph(SortedGraph):
     r"""The union of two graphs on the same nodes, as :func:`~pyg_stkd.graph.union_edges` makes it.
 
     The edges of the first are not sorted again, and it is known where they are: what was computed
-    of them need be computed of the new ones only. It is for one use, see :attr:`Graph.lasting`.
+    of them need be computed of the new ones only. What takes both parts one after another needs no
+    arrays of the union, which are made when asked for. It is for one use, see
+    :attr:`Graph.lasting`.
 
     Args:
         known (Graph): A graph of :func:`simple`.
@@ -30,8 +31,6 @@ class ExtendedGraph(LazyGraph):
     Attributes:
         known: The first graph.
         more: The graph of the edges that it lacks.
-        of_known: The places of its edges in the union.
-        of_more: The places of the others.
 
     Example:
         >>> known = simple(Graph(torch.tensor([[0, 1], [1, 0]]), 3))
@@ -47,7 +46,6 @@ class ExtendedGraph(LazyGraph):
             raise ValueError(
                 f"'other' must be on the {known.size} nodes of 'known' (got {other.size})"
             )
-        num_src, num_dst = known.size
         ours = _keys(other).sort().values.unique_consecutive()
         theirs = known.derived("keys", lambda: _keys(known))
         before = _before(theirs, ours)
@@ -55,22 +53,30 @@ class ExtendedGraph(LazyGraph):
             same = theirs.index_select(0, before.clamp(max=theirs.numel() - 1)) == ours
             new = places(~same)
             ours, before = ours.index_select(0, new), before.index_select(0, new)
-        self.known = known
-        self.of_more = before + torch.arange(ours.numel(), device=ours.device)
-        is_known = torch.ones(theirs.numel() + ours.numel(), dtype=torch.bool, device=ours.device)
-        is_known[self.of_more] = False
-        self.of_known = places(is_known)
-        row = torch.div(ours, max(num_src, 1), rounding_mode="floor")
-        self.more = Graph.__new__(Graph)
-        more = (pointers(row, num_dst), ours - row * max(num_src, 1), row)
-        place = torch.arange(row.numel(), device=row.device)
-        edge_index = torch.stack([more[1], row]).long()
-        self.more._fill(Arrays(known.size, more), perm=place, edge_index=edge_index)
+        self.known, self.more, self._before = known, _of_keys(ours, known), before
         self.more.lasting = False
-        pointer, *ends = known.csr()
-        both = [self.merge(*pair) for pair in zip(ends, more[1:], strict=True)]
-        csr = pointer + more[0].to(pointer.dtype), both[0], both[1]
-        self._fill(Arrays(known.size, csr))
+        self.value, self._derived = None, {}
+
+    @cached_property
+    def arrays(self) -> Arrays:  # type: ignore[override]
+        """The arrays of the union."""
+        with usable_in_training():
+            pointer, *ends = self.known.csr()
+            more, *others = self.more.csr()
+            both = [self.merge(*pair) for pair in zip(ends, others, strict=True)]
+            return Arrays(self.size, (pointer + more.to(pointer.dtype), both[0], both[1]))
+
+    @cached_property
+    def of_more(self) -> Tensor:
+        """The places of the edges that the first graph lacks."""
+        return self._before + torch.arange(self._before.numel(), device=self.device)
+
+    @cached_property
+    def of_known(self) -> Tensor:
+        """The places of the edges of the first graph."""
+        is_known = torch.ones(self.num_edges, dtype=torch.bool, device=self.device)
+        is_known[self.of_more] = False
+        return places(is_known)
 
     def merge(self, of_known: Tensor, of_more: Tensor) -> Tensor:
         """Return values of all edges, given those of the known ones and of the others."""
@@ -78,11 +84,21 @@ class ExtendedGraph(LazyGraph):
         out.index_copy_(0, self.of_known, of_known)
         return out.index_copy_(0, self.of_more, of_more.to(out.dtype))
 
-    @cached_property
-    def perm(self) -> Tensor:  # type: ignore[override]
-        """The identity."""
-        with usable_in_training():
-            return torch.arange(self.num_edges, device=self.device)
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.known.size
+
+    @property
+    def num_edges(self) -> int:
+        return self.known.num_edges + self.more.num_edges
+
+    @property
+    def device(self) -> torch.device:
+        return self.known.device
+
+    @property
+    def degree(self) -> Tensor:
+        return self.known.degree + self.more.degree
 
 
 def simple(graph: Graph) -> Graph:
@@ -92,7 +108,19 @@ def simple(graph: Graph) -> Graph:
         >>> simple(Graph(torch.tensor([[2, 1, 2], [0, 0, 0]]))).edge_index.tolist()
         [[1, 2], [0, 0]]
     """
-    return graph.derived("simple", lambda: union_edges(graph, graph, graph.size))
+    return graph.derived(
+        "simple", lambda: _of_keys(_keys(graph).sort().values.unique_consecutive(), graph)
+    )
+
+
+def _of_keys(key: Tensor, like: Graph) -> Graph:
+    """Return the graph of some numbers of :func:`_keys`, which are sorted, on another's nodes."""
+    num_src, num_dst = like.size
+    row = torch.div(key, max(num_src, 1), rounding_mode="floor")
+    col = key - row * max(num_src, 1)
+    pointer, *_ = like.csr()
+    row, col = row.to(pointer.dtype), col.to(pointer.dtype)
+    return SortedGraph(Arrays(like.size, (pointers(row, num_dst), col, row)))
 
 
 def _keys(graph: Graph) -> Tensor:

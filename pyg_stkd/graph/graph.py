@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +13,16 @@ from pyg_stkd.graph.exporting import is_exporting
 from pyg_stkd.graph.order import fits_int32, is_sorted, pointers, sort, usable_in_training
 from pyg_stkd.graph.read import Size, as_pair, read, resolve_size
 
-__all__ = ["Graph", "OfGraph", "edges_of"]
+__all__ = ["Graph", "OfGraph", "Store", "edges_of"]
 
 T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Where what is made of a graph outlives it."""
+
+    def derived(self, graph: Graph, kind: str, build: Callable[[], T]) -> T:
+        """Return what is kept of a kind, or build it, and keep it if it is of use later."""
 
 
 class Graph:
@@ -65,6 +72,7 @@ class Graph:
     arrays: Arrays  # what is made of a graph and kept with it holds these, not the graph
     # Whether it is used again: what helps later uses alone is not made of a graph that is not.
     lasting: bool = True
+    store: Store | None = None
 
     def __init__(self, edge_index: Any, num_nodes: Size = None) -> None:
         edges, value, given_size = edges_of(edge_index)
@@ -205,7 +213,10 @@ class Graph:
         found = kept.get(key)
         if found is None:
             with usable_in_training():
-                found = build()
+                if self.store is None or options:
+                    found = build()
+                else:
+                    found = self.store.derived(self, kind, build)
             if is_exporting():  # which must not leave its stand-ins for tensors behind
                 return found
             kept[key] = found

@@ -7,10 +7,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pyg_stkd.graph.arrays import Arrays
 from pyg_stkd.graph.graph import Graph
 from pyg_stkd.graph.order import usable_in_training
 
-__all__ = ["LazyGraph"]
+__all__ = ["LazyGraph", "SortedGraph"]
 
 
 class LazyGraph(Graph):
@@ -42,3 +43,26 @@ class LazyGraph(Graph):
     @property
     def degree(self) -> Tensor:
         return self.csr()[0].diff().long()
+
+
+class SortedGraph(LazyGraph):
+    """A graph of arrays that are sorted already, in the order of which its edges were given.
+
+    Args:
+        arrays (Arrays): The arrays.
+
+    Example:
+        >>> csr = torch.tensor([0, 2]), torch.tensor([1, 0]), torch.tensor([0, 0])
+        >>> graph = SortedGraph(Arrays((2, 1), csr))
+        >>> graph.edge_index.tolist(), graph.perm.tolist()
+        ([[1, 0], [0, 0]], [0, 1])
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._fill(arrays)
+
+    @cached_property
+    def perm(self) -> Tensor:  # type: ignore[override]
+        """The identity."""
+        with usable_in_training():
+            return torch.arange(self.num_edges, device=self.device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from pathlib import Path
 
 import pytest
 import torch
 
 from pyg_stkd import Distiller, kernels
-from pyg_stkd.distill import LSPLoss
+from pyg_stkd.distill import LSPLoss, TeacherCache
+from pyg_stkd.distill.recording import graph_store
 from pyg_stkd.functional import knn_graph, local_structure
 from pyg_stkd.graph import union_edges
 from pyg_stkd.nn import DGCNN
@@ -108,3 +111,46 @@ def test_the_teacher_is_measured_again_on_new_edges_alone(monkeypatch: pytest.Mo
         assert not [key for key in graph._derived if key[0] in ("unordered", "both ways")]
     (memo,) = known["convs.1"][0].memo.values()
     assert memo[2].numel() == seen[0].known.num_edges + 51
+
+
+@pytest.mark.parametrize("graph", ["union", "teacher"])
+def test_nothing_of_the_teachers_graph_is_sorted_again_beside_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    pytest.importorskip("safetensors")
+    monkeypatch.setattr(graph_store, "_MANY", 0)
+    batch = torch.arange(3).repeat_interleave(torch.tensor([90, 300, 120]))
+    pos = torch.randn(510, 3)
+    student = model(k=3, width=16)  # differences of few numbers need no pairs
+    kernel = kernels.RBF(sigma="median")
+    loss = LSPLoss("convs.1", "convs.1", kernel, graph, normalize="l2")
+    distiller = Distiller(model(k=5, width=32), student, [loss]).eval()
+    caches = [TeacherCache(distiller, path) for path in (None, tmp_path)]
+    built: list[str] = []
+    for name in ("unordered", "both_ways"):
+        module = importlib.import_module(f"pyg_stkd.graph.{name}")
+        plain = module._build
+        monkeypatch.setattr(
+            module, "_build", lambda *args, n=name, f=plain: built.append(n) or f(*args)
+        )
+    for epoch in range(4):
+        torch.nn.init.normal_(student.convs[0].nn.lins[0].weight)  # other neighbours each time
+        found = []
+        for cache in caches:
+            built.clear()
+            known = cache("a", pos, batch)
+            value = distiller(pos, batch, teacher=known)[1]["lsp"]
+            found.append((value, *torch.autograd.grad(value, student.convs[1].parameters())))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+        if epoch > 1:
+            assert not built  # both, on disk, in the epochs before
+    files = list((tmp_path / "structures").iterdir())
+    # the measured edges, their pairs, both directions of these, and of a union the sorted edges
+    assert len(files) == (4 if graph == "union" else 3)
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-4])
+        with pytest.raises(ValueError, match=r"safetensors must be a file of"):
+            distiller(pos, batch, teacher=caches[1]("a", pos, batch))[1]["lsp"].backward()
+        file.write_bytes(whole)

@@ -19,10 +19,17 @@ from pyg_stkd.distill.recording.typed_ends import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
 from pyg_stkd.functional.structures.extended_structure import (
     can_extend,
+    extended_scores,
     extended_structure,
     measured,
 )
-from pyg_stkd.functional.structures.local import by_edge, structure_loss, structure_of
+from pyg_stkd.functional.structures.local import (
+    by_edge,
+    mean_over,
+    structure_loss,
+    structure_of,
+)
+from pyg_stkd.functional.structures.local_divergence import local_divergence
 from pyg_stkd.functional.structures.similarities.slice_distance import slices_innermost
 from pyg_stkd.functional.structures.spatial import in_all_slices
 from pyg_stkd.graph import Graph, union_edges
@@ -199,7 +206,9 @@ class LSPLoss(DistillationLoss):
             s, t = s.flatten(0, -2), t.flatten(0, -2)  # [B * N, F]
         structure = None
         if isinstance(graph, ExtendedGraph) and can_extend(t, self.kernel, self.normalize):
-            structure = self._extended(teacher, t, graph)
+            value = self._extended(teacher, s, t, graph, nodes)
+            if value is not None:
+                return value
         elif lasting:
             structure = self._remembered(teacher, s, t, graph, (base, slices))
         self._looks[0] += 1
@@ -235,8 +244,10 @@ class LSPLoss(DistillationLoss):
         options = "local structure", self.normalize, t.dtype, blocks is not None
         return remembered(teacher, self, graph, options, self.kernel, build, base)
 
-    def _extended(self, teacher: Capture, t: Tensor, graph: ExtendedGraph) -> Tensor | None:
-        """Return the teacher's structure on a union, of distances on its own graph made before."""
+    def _extended(
+        self, teacher: Capture, s: Tensor, t: Tensor, graph: ExtendedGraph, nodes: Tensor | None
+    ) -> Tensor | None:
+        """Return the loss on a union, if the teacher's distances on its own graph are known."""
         made = remembered(
             teacher,
             (self, "distances"),
@@ -249,7 +260,18 @@ class LSPLoss(DistillationLoss):
         if made is None:
             return None
         with torch.no_grad():
-            return extended_structure(t, made, graph, self.kernel)
+            known = extended_structure(t, made, graph, self.kernel)
+        score = extended_scores(s, graph, self.kernel)
+        per_node = local_divergence(
+            (graph.known, graph.more),
+            score,
+            known,
+            self.direction,
+            bounded=True,
+            total=nodes is None,
+        )
+        inputs = {"z_student": s, "z_teacher": t}
+        return mean_over(graph, per_node, nodes, self.reduction, inputs)
 
     def _aligned(self, student: Capture, teacher: Capture) -> tuple[Tensor, Tensor]:
         s, t = align(student, teacher, rows=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,20 @@ class Beside:
         Raises:
             ValueError: If its file is damaged.
         """
-        path, _ = self._place(what)
+        found = self.read_all(what)
+        return None if found is None else found["structure"]
+
+    def write(self, what: str, value: Tensor) -> None:
+        """Keep a tensor."""
+        self.write_all(what, {"structure": value})
+
+    def read_all(self, what: str) -> dict[str, Tensor] | None:
+        """Return tensors by name, mapped into memory, if they are there.
+
+        Raises:
+            ValueError: If their file is damaged.
+        """
+        path = self.file(what)
         if not path.exists():
             return None
         _, broken = safetensors("TeacherCache(path=...)")
@@ -36,19 +50,21 @@ class Beside:
 
         try:
             with safe_open(path, framework="pt") as file:
-                found: Tensor = file.get_tensor("structure")
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except broken as error:
             raise ValueError(f"{path} must be a file of a structure (got {error})") from error
-        return found
 
-    def write(self, what: str, value: Tensor) -> None:
-        """Keep a tensor."""
+    def write_all(self, what: str, values: Mapping[str, Tensor]) -> None:
+        """Keep tensors by name."""
         library, _ = safetensors("TeacherCache(path=...)")
-        path, text = self._place(what)
-        kept = {"structure": value.detach().cpu().contiguous()}
-        write_atomic(path, library.save(kept, metadata={"format": _FORMAT, "of": text}))
+        kept = {name: value.detach().cpu().contiguous() for name, value in values.items()}
+        about = {"format": _FORMAT, "of": self._text(what)}
+        write_atomic(self.file(what), library.save(kept, metadata=about))
 
-    def _place(self, what: str) -> tuple[Path, str]:
-        text = f"{_FORMAT} {self.name} {what}"
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return self.folder / f"{digest}.safetensors", text
+    def file(self, what: str) -> Path:
+        """Return the file of what is made."""
+        digest = hashlib.blake2b(self._text(what).encode(), digest_size=16).hexdigest()
+        return self.folder / f"{digest}.safetensors"
+
+    def _text(self, what: str) -> str:
+        return f"{_FORMAT} {self.name} {what}"

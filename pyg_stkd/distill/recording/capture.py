@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from pyg_stkd.checks import node_index
+from pyg_stkd.distill.recording.beside import Beside
 from pyg_stkd.distill.recording.graph_cache import GraphCache
+from pyg_stkd.distill.recording.graph_store import store_beside
 from pyg_stkd.distill.recording.reading.choices import Choice
 from pyg_stkd.distill.recording.reading.counts import node_counts
 from pyg_stkd.distill.recording.reading.inputs import (
@@ -34,9 +36,6 @@ from pyg_stkd.distill.recording.reading.parts import (
 )
 from pyg_stkd.distill.recording.reading.typed import edges_within, targets, typed_edges
 from pyg_stkd.graph import Graph
-
-if TYPE_CHECKING:
-    from pyg_stkd.distill.recording.beside import Beside
 
 __all__ = ["Call", "Capture", "Owner"]
 
@@ -264,7 +263,7 @@ class Capture:
         lasting = own or edge_index is not self.built
         whole = self.restricted is None and self.centres is None
         if own and whole and is_plain(self.inputs, self.value):
-            return self._graphs.get(edge_index, self.num_nodes, lasting)
+            return self._found(edge_index, lasting)
         sources = num_sources(self.inputs)
         if self.restricted is None and (self.bipartite or sources not in (None, self.num_nodes)):
             raise ValueError(
@@ -273,7 +272,13 @@ class Capture:
             )
         if self.restricted is None and self.centres is None:
             self._check_nodes()
-        return self._graphs.get(edge_index, self.num_nodes, lasting)
+        return self._found(edge_index, lasting)
+
+    def _found(self, edge_index: Any, lasting: bool) -> Graph:
+        graph = self._graphs.get(edge_index, self.num_nodes, lasting)
+        if self.beside is not None and graph is not edge_index:  # it is built for each use
+            store_beside(graph, self.beside)
+        return graph
 
     @cached_property
     def bipartite(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyg_stkd.distill.recording.capture import Capture
 from pyg_stkd.distill.recording.fingerprint import fingerprint
+from pyg_stkd.distill.recording.graph_store import GraphStore
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel, state_of
 
@@ -62,5 +63,9 @@ def _in_words(kernel: Kernel, options: tuple[Any, ...], base: tuple[Graph | None
     state = state_of(kernel)
     assert state is not None
     graph, copies = base
-    edges = "" if graph is None else graph.derived("fingerprint", lambda: fingerprint(graph))
+    edges = ""
+    if graph is not None and isinstance(graph.store, GraphStore):
+        edges = graph.store.name  # of the same file, in each run
+    elif graph is not None:
+        edges = graph.derived("fingerprint", lambda: fingerprint(graph))
     return f"{type(kernel).__name__} {sorted(state[1].items())} {options} {edges} x {copies}"

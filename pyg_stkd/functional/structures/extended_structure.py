@@ -19,7 +19,7 @@ from pyg_stkd.graph.extended import ExtendedGraph
 from pyg_stkd.graph.order import places
 from pyg_stkd.kernels import Kernel, SquaredEuclidean
 
-__all__ = ["can_extend", "extended_structure", "measured"]
+__all__ = ["can_extend", "extended_scores", "extended_structure", "measured"]
 
 # Squares of lengths from here to its reciprocal are far from the ends of the range.
 _SMALL = 1e-15
@@ -51,6 +51,8 @@ def measured(z: Tensor, graph: Graph) -> Tensor:
 def extended_structure(z: Tensor, made: Tensor, graph: ExtendedGraph, kernel: Kernel) -> Tensor:
     """Return the :func:`~pyg_stkd.functional.local_structure` of unit vectors on a union.
 
+    The edges that are known come first, then the others: nothing need be merged.
+
     Args:
         z (Tensor): Node features, not yet normalised.
         made (Tensor): What :func:`measured` says of them on :obj:`graph.known`.
@@ -67,8 +69,26 @@ def extended_structure(z: Tensor, made: Tensor, graph: ExtendedGraph, kernel: Ke
         tensor([0.3470, 0.6530])
     """
     distance, length = made.split([graph.known.num_edges, z.size(0)])
-    distance = graph.merge(distance, _distances(z, length, graph.more))
-    return structure_of_scores(graph, mapped(kernel, distance), bounded=True)
+    distance = torch.cat([distance, _distances(z, length, graph.more)])
+    return structure_of_scores((graph.known, graph.more), mapped(kernel, distance), bounded=True)
+
+
+def extended_scores(z: Tensor, graph: ExtendedGraph, kernel: Kernel) -> Tensor:
+    """Return the similarities of both ends of the edges of a union, of unit vectors of features.
+
+    In the order of :func:`extended_structure`, and measured where the graph is kept: what was made
+    of the known edges is of use again.
+
+    Example:
+        >>> from pyg_stkd.graph.extended import simple
+        >>> from pyg_stkd.kernels import RBF
+        >>> z = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]])
+        >>> known = simple(Graph(torch.tensor([[2], [0]]), 3))
+        >>> extended_scores(z, ExtendedGraph(known, Graph(torch.tensor([[1], [0]]), 3)), RBF())
+        tensor([1.0000, 0.3679])
+    """
+    z = prepared(z, kernel, "l2")
+    return mapped(kernel, torch.cat([square_distance(x, z) for x in (graph.known, graph.more)]))
 
 
 def _distances(z: Tensor, length: Tensor, graph: Graph) -> Tensor:

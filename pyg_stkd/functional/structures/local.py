@@ -2,6 +2,7 @@ r"""Local structures of node features, and the loss that preserves them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -37,7 +38,7 @@ from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.slices import SliceBlocks
 from pyg_stkd.kernels import RBF, Kernel
 
-__all__ = ["by_edge", "local_structure", "lsp", "structure_loss", "structure_of"]
+__all__ = ["by_edge", "local_structure", "lsp", "mean_over", "structure_loss", "structure_of"]
 
 _DEFAULT_KERNEL = RBF()
 
@@ -232,8 +233,28 @@ def structure_loss(
         0.0479
     """
     per_node = _divergences(graph, z_student, teacher, kernel, direction, normalize, nodes)
-    loss = _mean(graph, per_node, nodes, reduction)
     inputs = {"z_student": z_student, **(inputs or {"teacher": teacher})}
+    return mean_over(graph, per_node, nodes, reduction, inputs)
+
+
+def mean_over(
+    graph: Graph,
+    per_node: Tensor,
+    nodes: Tensor | None,
+    reduction: str,
+    inputs: Mapping[str, Tensor | None],
+) -> Tensor:
+    """Return the mean of the divergences of nodes, of which without nodes the sum is given.
+
+    Raises:
+        ValueError: If it is not finite.
+
+    Example:
+        >>> graph, ones = Graph(torch.tensor([[1, 2], [0, 0]])), torch.ones(3)
+        >>> mean_over(graph, ones.sum(), None, "edge", {"z": ones}).item()
+        1.5
+    """
+    loss = _mean(graph, per_node, nodes, reduction)
     loss = loss.to(common_dtype(*inputs.values()))
     check_finite(loss, "local", **inputs)
     return loss
@@ -284,7 +305,6 @@ def _scores_in_slices(
 
 
 def _mean(graph: Graph, per_node: Tensor, nodes: Tensor | None, reduction: str) -> Tensor:
-    """Return the mean of the divergences of nodes, of which without nodes the sum is given."""
     if nodes is None:
         count = graph.num_nodes if reduction == "node" else graph.num_edges
         return per_node / max(1, count)

@@ -8,6 +8,7 @@ from pyg_stkd import kernels
 from pyg_stkd.functional import local_structure
 from pyg_stkd.functional.structures.extended_structure import (
     can_extend,
+    extended_scores,
     extended_structure,
     measured,
 )
@@ -24,6 +25,7 @@ def both(z: Tensor, kernel: kernels.Kernel = RBF) -> tuple[Tensor, Tensor]:
     """Return the structure on the union, and as it is without what was measured before."""
     graph = ExtendedGraph(KNOWN, OTHER)
     ours = extended_structure(z, measured(z, KNOWN), graph, kernel)
+    ours = graph.merge(*ours.split([KNOWN.num_edges, graph.more.num_edges]))
     return ours, local_structure(z.double(), union_edges(KNOWN, OTHER), kernel, "l2")
 
 
@@ -65,3 +67,25 @@ def test_what_can_be_extended() -> None:
     assert not can_extend(z, kernels.Laplacian(), "l2")
     assert not can_extend(z, kernels.SquaredEuclidean(), "l2")  # its scores have no bound
     assert not can_extend(z.half(), RBF, "l2")
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("kernel", [RBF, kernels.RBF(0.5)], ids=repr)
+def test_scores_are_those_of_the_union(kernel: kernels.RBF, offset: float) -> None:
+    """By the definition, with their gradients; far from the origin vectors are nearly parallel."""
+    graph = ExtendedGraph(KNOWN, OTHER)
+    z = (torch.randn(N, 450) + offset).requires_grad_()  # no few numbers
+    wide = z.detach().double().requires_grad_()
+    edges = torch.cat([KNOWN.edge_index, graph.more.edge_index], dim=1)
+    unit = wide / wide.norm(dim=1, keepdim=True)
+    square = (unit[edges[0]] - unit[edges[1]]).square().sum(1)
+    width = square.detach().median() if kernel.sigma == "median" else 0.5**2
+    expected = torch.exp(-square / (2 * width))
+    ours = extended_scores(z, graph, kernel)
+    torch.testing.assert_close(ours, expected.to(ours.dtype), rtol=1e-4, atol=1e-5)
+    weight = torch.randn(graph.num_edges)
+    found = [
+        torch.autograd.grad((out * weight).sum(), x)[0] for out, x in ((ours, z), (expected, wide))
+    ]
+    scale = found[1].abs().max().item()
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-3, atol=1e-4 * scale)

@@ -120,3 +120,31 @@ def test_the_gradient_sums_nothing_again(
     assert len(calls) == sums
     loss.backward()
     assert len(calls) == sums
+
+
+@pytest.mark.parametrize("total", [False, True])
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("direction", ["student", "teacher"])
+def test_edges_of_several_graphs(direction: Any, bounded: bool, total: bool) -> None:
+    """As if all were of one: those of one after another."""
+    parts = Graph(EDGES[:, ::3], N), Graph(EDGES[:, :0], N), Graph(EDGES[:, 1::3], N)
+    whole = Graph(torch.cat([part.edge_index for part in parts], dim=1), N)
+    options: Any = {"bounded": bounded, "total": total}
+    score, other = (torch.rand(whole.num_edges, dtype=torch.double) for _ in range(2))
+    score.requires_grad_()
+    teacher = structure_of_scores(parts, other, bounded)
+    torch.testing.assert_close(
+        teacher[whole.perm], structure_of_scores(whole, other[whole.perm], bounded)
+    )
+    derived = structure_of_scores(parts, other.clone().requires_grad_(), bounded)
+    torch.testing.assert_close(derived, teacher)
+    ours = local_divergence(parts, score, teacher, direction, **options)
+    theirs = local_divergence(whole, score[whole.perm], teacher[whole.perm], direction, **options)
+    torch.testing.assert_close(ours, theirs)
+
+    def call(score: Tensor) -> Tensor:
+        return local_divergence(parts, score, teacher, direction, **options)
+
+    assert gradcheck(call, score)
+    assert gradgradcheck(call, score)
+    assert local_divergence(parts, other, teacher, direction, bounded=bounded).item() == 0

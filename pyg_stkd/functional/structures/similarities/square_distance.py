@@ -36,8 +36,8 @@ def square_distance(graph: Graph, z: Tensor) -> Tensor:
         return _compiled(graph, z)
     pairs, place = unordered(graph) if graph.lasting else (None, None)
     if pairs is None:
-        return _SquareDistance.apply(z, graph, None, *graph_index(graph, z))
-    return _SquareDistance.apply(z, pairs, place, *graph_index(pairs, z))
+        return _SquareDistance.apply(z, graph, None)
+    return _SquareDistance.apply(z, pairs, place)
 
 
 def _compiled(graph: Graph, z: Tensor) -> Tensor:
@@ -143,29 +143,32 @@ class _SquareDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, z, graph, place, *index):  # type: ignore[no-untyped-def]
+    def forward(ctx, z, graph, place):  # type: ignore[no-untyped-def]
         ctx.graph, ctx.place = graph, place
         shift = _shift(z)
         moved = z if shift is None else z - shift
-        out, ctx.lost = _measure(index, z, moved)
-        ctx.save_for_backward(z, moved, *index)
+        out, ctx.lost = _measure(graph.csr(), z, moved)
+        ctx.save_for_backward(z, moved)
         out.clamp_(min=0)
         return out if place is None else out.index_select(0, place)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        z, other, *index = ctx.saved_tensors
+        z, other = ctx.saved_tensors
         if ctx.place is not None:
             of_pair = grad.new_zeros(ctx.graph.num_edges)
             grad = of_pair.index_add(0, ctx.place, grad)
         ways = both_ways(ctx.graph) if ctx.graph.lasting else ()
-        if torch.is_grad_enabled():
+        # What makes one sweep of both ways needs no transpose.
+        again = torch.is_grad_enabled()
+        index = ctx.graph.csr() if ways and not again else (*ctx.graph.csr(), *ctx.graph.csc())
+        if again:
             out = _gradient(index, grad, z, ctx.lost)  # which can be derived again
         elif ctx.lost:
             out = _wide_pull(index, ways, grad, z)
         else:
             out = _pull(index, ways, -2 * grad, other)
-        return out, *[None] * (2 + len(index))
+        return out, None, None
 
 
 def _wide(z: Tensor) -> Tensor:
