@@ -46,7 +46,9 @@ class ExtendedGraph(SortedGraph):
             raise ValueError(
                 f"'other' must be on the {known.size} nodes of 'known' (got {other.size})"
             )
-        ours = _keys(other).sort().values.unique_consecutive()
+        # Few are not found at a look: those are sorted, and searched for.
+        ours = _keys(other).index_select(0, places(~_found(known, other)))
+        ours = ours.sort().values.unique_consecutive()
         theirs = known.derived("keys", lambda: _keys(known))
         before = _before(theirs, ours)
         if theirs.numel() > 0:
@@ -130,6 +132,31 @@ def _keys(graph: Graph) -> Tensor:
     if not fits_int32(num_src * num_dst):
         col, row = col.long(), row.long()
     return row * max(num_src, 1) + col
+
+
+def _found(known: Graph, other: Graph) -> Tensor:
+    """Tell for some edges of another graph that they are there; of others it is not known."""
+    table = known.derived("slots", lambda: _slots(known))
+    _, col, row = other.csr()
+    return table.view(-1).index_select(0, _slot(table, col, row)) == col
+
+
+def _slots(graph: Graph) -> Tensor:
+    """Return a source of each target for each remainder of sources, -1 where there is none.
+
+    With twice as many slots as edges or more, most edges have one for themselves.
+    """
+    _, col, row = graph.csr()
+    degree = -(-graph.num_edges // max(graph.num_nodes, 1))
+    table = col.new_full((graph.num_nodes, 1 << (2 * degree).bit_length()), -1)
+    table.view(-1)[_slot(table, col, row)] = col
+    return table
+
+
+def _slot(table: Tensor, col: Tensor, row: Tensor) -> Tensor:
+    width = table.size(1)
+    row = row if fits_int32(table.numel()) else row.long()
+    return row * width + (col & (width - 1))
 
 
 def _before(known: Tensor, other: Tensor) -> Tensor:

@@ -50,3 +50,13 @@ def test_the_known_one_is_sorted_once() -> None:
     for _ in range(2):
         ExtendedGraph(simple(graph), Graph(edges(3, 4), 3))
     assert len([kind for kind in simple(graph)._derived if kind[0] == "keys"]) == 1
+
+
+def test_sources_of_one_remainder() -> None:
+    """Which share a slot of the table in which edges are looked up first."""
+    source = torch.arange(0, 640, 64)
+    known = simple(Graph(torch.stack([source, torch.zeros_like(source)]), 700))
+    other = Graph(torch.tensor([[0, 64, 65, 576, 640, 640], [0, 0, 0, 0, 0, 1]]), 700)
+    union = ExtendedGraph(known, other)
+    assert union.more.edge_index.tolist() == [[65, 640, 640], [0, 0, 1]]
+    assert union.edge_index.equal(union_edges(known, other).edge_index)

@@ -17,6 +17,7 @@ from pyg_stkd.distill.recording.reading.inputs import is_edge_index
 from pyg_stkd.distill.recording.remembered import remembered
 from pyg_stkd.distill.recording.typed_ends import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
+from pyg_stkd.functional.structures.extended_divergence import extended_divergence
 from pyg_stkd.functional.structures.extended_structure import (
     can_extend,
     extended_scores,
@@ -261,15 +262,12 @@ class LSPLoss(DistillationLoss):
             return None
         with torch.no_grad():
             known = extended_structure(t, made, graph, self.kernel)
-        score = extended_scores(s, graph, self.kernel)
-        per_node = local_divergence(
-            (graph.known, graph.more),
-            score,
-            known,
-            self.direction,
-            bounded=True,
-            total=nodes is None,
-        )
+        if nodes is None and isinstance(self.kernel, RBF):  # as all are that can be extended
+            per_node = extended_divergence(s, known, graph, self.kernel, self.direction)
+        else:
+            score, parts = extended_scores(s, graph, self.kernel), (graph.known, graph.more)
+            options: Any = {"bounded": True, "total": nodes is None}
+            per_node = local_divergence(parts, score, known, self.direction, **options)
         inputs = {"z_student": s, "z_teacher": t}
         return mean_over(graph, per_node, nodes, self.reduction, inputs)
 

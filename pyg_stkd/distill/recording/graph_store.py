@@ -12,8 +12,10 @@ from torch import Tensor
 from pyg_stkd.distill.recording.beside import Beside
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.arrays import Arrays
+from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.graph.lazy import SortedGraph
 from pyg_stkd.graph.order import is_sorted, pointers
+from pyg_stkd.graph.unordered import unordered
 
 __all__ = ["GraphStore", "store_beside"]
 
@@ -36,30 +38,32 @@ class GraphStore:
 
     def derived(self, graph: Graph, kind: str, build: Callable[[], T]) -> T:
         """Return what is kept of a kind; build and keep it where it is not, if it is one of these:
-        sorted edges, pairs of nodes, both directions.
+        the edges in order, or the pairs of nodes. Of both, all that losses make is in one file.
 
         Raises:
             ValueError: If a file is damaged.
         """
-        if kind not in _READ:
+        if kind not in ("simple", "unordered"):
             return build()
+        write, read = (_write, _read) if kind == "simple" else (_write_pairs, _read_pairs)
         what = f"{self.name}/{kind}"
         kept = self.beside.read_all(what)
+        made: Any
         if kept is None:
             made = build()
-            self.beside.write_all(what, _WRITTEN[kind](made))
+            self.beside.write_all(what, write(graph, made))
         else:
             try:
-                made = _READ[kind](graph, kept)
+                made = read(graph, kept)
             except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{self.beside.file(what)} must be a file of a graph with {graph.num_edges} "
                     f"edges (got {error})"
                 ) from error
-        inner: Any = made[0] if kind == "unordered" else made  # type: ignore[index]
-        if isinstance(inner, Graph):
-            inner.store = GraphStore(self.beside, what)
-        return made
+        if isinstance(made, Graph):
+            made.store = GraphStore(self.beside, what)
+        found: T = made
+        return found
 
 
 def store_beside(graph: Graph, beside: Beside) -> None:
@@ -68,81 +72,65 @@ def store_beside(graph: Graph, beside: Beside) -> None:
         graph.store = GraphStore(beside, "graph")
 
 
-def _write_sorted(graph: Graph) -> dict[str, Tensor]:
-    return {"edges": torch.stack(graph.csr()[1:])}
+def _write(_: Graph, made: Graph) -> dict[str, Tensor]:
+    return {"edges": _edges(made), **_write_pairs(made, unordered(made))}
 
 
-def _read_sorted(graph: Graph, kept: Mapping[str, Tensor]) -> Graph:
-    """Return a graph on the same nodes, of edges that are in order and there once."""
-    col, row = kept["edges"]
-    num_src, num_dst = graph.size
-    _check_range("a source", col, num_src)
-    wide = col.dtype == torch.int64 or num_src * num_dst < 2**31
-    key = (row if wide else row.long()) * num_src + col
-    if row.numel() > 0 and (not bool((key[1:] > key[:-1]).all()) or row[0] < 0):
-        raise ValueError("edges that are not sorted")
-    _check_range("a target", row[-1:], num_dst)
-    col, row = (x.to(graph.csr()[0].dtype) for x in (col, row))
-    return SortedGraph(Arrays(graph.size, (pointers(row, num_dst), col, row)))
+def _read(graph: Graph, kept: Mapping[str, Tensor]) -> Graph:
+    made = _sorted(kept["edges"], graph.size)
+    pairs = _read_pairs(made, kept)
+    made.derived("unordered", lambda: pairs)
+    return made
 
 
-def _write_pairs(made: tuple[Graph | None, Tensor]) -> dict[str, Tensor]:
+def _write_pairs(graph: Graph, made: tuple[Graph | None, Tensor]) -> dict[str, Tensor]:
     pairs, place = made
-    kept = {} if pairs is None else _write_sorted(pairs)
-    small = pairs is not None and pairs.num_edges < 2**31
-    return {**kept, "place": place.to(torch.int32) if small else place}
+    kept = {} if pairs is None else {"pairs": _edges(pairs)}
+    names = "pointer", "node", "weight"
+    ways = dict(zip(names, both_ways(graph if pairs is None else pairs), strict=True))
+    return {**kept, **ways, "place": place.to(graph.csr()[0].dtype)}
 
 
 def _read_pairs(graph: Graph, kept: Mapping[str, Tensor]) -> tuple[Graph | None, Tensor]:
-    place = kept["place"]
-    _check_size(place, graph.num_edges)
-    if "edges" not in kept:
-        return None, place
-    nodes = max(graph.size)
-    pairs = _read_sorted(Graph(torch.empty(2, 0, dtype=torch.long), nodes), kept)
-    _check_range("a place", place, pairs.num_edges)
+    place, pairs = kept["place"], None
+    if "pairs" in kept:
+        nodes = max(graph.size)
+        pairs = _sorted(kept["pairs"], (nodes, nodes))
+    counted = graph if pairs is None else pairs
+    _check("a place", place, graph.num_edges, counted.num_edges)
+    pointer, node, weight = kept["pointer"], kept["node"], kept["weight"]
+    entries = 2 * counted.num_edges + counted.num_nodes
+    _check("a pointer", pointer, counted.num_nodes + 1, entries + 1)
+    if not is_sorted(pointer) or (int(pointer[0]), int(pointer[-1])) != (0, entries):
+        raise ValueError("pointers that are not sorted")
+    _check("a node", node, entries, counted.num_nodes)
+    _check("a weight", weight, entries, counted.num_edges + counted.num_nodes)
+    counted.derived("both ways", lambda: (pointer, node, weight))
     return pairs, place
 
 
-def _write_ways(made: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-    return dict(zip(("pointer", "node", "place"), made, strict=True))
+def _edges(graph: Graph) -> Tensor:
+    return torch.stack(graph.csr()[1:])
 
 
-def _read_ways(graph: Graph, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    pointer, node, place = kept["pointer"], kept["node"], kept["place"]
-    entries = 2 * graph.num_edges + graph.num_nodes
-    _check_size(pointer, graph.num_nodes + 1)
-    _check_size(node, entries)
-    _check_size(place, entries)
-    _check_range("a pointer", pointer, entries + 1)
-    if not is_sorted(pointer) or (int(pointer[0]), int(pointer[-1])) != (0, entries):
-        raise ValueError("pointers that are not sorted")
-    _check_range("a node", node, graph.num_nodes)
-    _check_range("a place", place, graph.num_edges + graph.num_nodes)
-    return pointer, node, place
+def _sorted(edges: Tensor, size: tuple[int, int]) -> Graph:
+    """Return a graph of edges, which must be sorted by target and source and there once."""
+    col, row = edges
+    _check("a source", col, row.numel(), size[0])
+    _check("a target", row, row.numel(), size[1])
+    if size[0] * size[1] >= 2**31:
+        col, row = col.long(), row.long()
+    key = row * size[0] + col
+    if key.numel() > 1 and int(torch.sub(key[1:], key[:-1]).min()) <= 0:
+        raise ValueError("edges that are not sorted")
+    col, row = edges
+    return SortedGraph(Arrays(size, (pointers(row, size[1]), col, row)))
 
 
-def _check_size(index: Tensor, size: int) -> None:
-    if list(index.shape) != [size]:
-        raise ValueError(f"shape {list(index.shape)} for {size} numbers")
-
-
-def _check_range(what: str, index: Tensor, size: int) -> None:
-    """Raise unless all numbers are from 0 to below a size: kernels do not look at them."""
-    if index.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{what} of {index.dtype}")
-    low, high = (int(x) for x in index.aminmax()) if index.numel() > 0 else (0, -1)
+def _check(what: str, index: Tensor, count: int, size: int) -> None:
+    """Raise unless there are so many numbers, from 0 to below a size: no kernel looks at them."""
+    if index.dtype not in (torch.int32, torch.int64) or list(index.shape) != [count]:
+        raise ValueError(f"{count} of {what} as {list(index.shape)} of {index.dtype}")
+    low, high = (int(x) for x in index.aminmax()) if count > 0 else (0, -1)
     if low < 0 or high >= size:
         raise ValueError(f"{what} from {low} to {high} of {size}")
-
-
-_READ: dict[str, Callable[[Graph, Mapping[str, Tensor]], Any]] = {
-    "simple": _read_sorted,
-    "unordered": _read_pairs,
-    "both ways": _read_ways,
-}
-_WRITTEN: dict[str, Callable[[Any], dict[str, Tensor]]] = {
-    "simple": _write_sorted,
-    "unordered": _write_pairs,
-    "both ways": _write_ways,
-}

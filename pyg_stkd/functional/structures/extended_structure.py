@@ -19,7 +19,7 @@ from pyg_stkd.graph.extended import ExtendedGraph
 from pyg_stkd.graph.order import places
 from pyg_stkd.kernels import Kernel, SquaredEuclidean
 
-__all__ = ["can_extend", "extended_scores", "extended_structure", "measured"]
+__all__ = ["can_extend", "extended_scores", "extended_structure", "measured", "scores_of_units"]
 
 # Squares of lengths from here to its reciprocal are far from the ends of the range.
 _SMALL = 1e-15
@@ -87,8 +87,12 @@ def extended_scores(z: Tensor, graph: ExtendedGraph, kernel: Kernel) -> Tensor:
         >>> extended_scores(z, ExtendedGraph(known, Graph(torch.tensor([[1], [0]]), 3)), RBF())
         tensor([1.0000, 0.3679])
     """
-    z = prepared(z, kernel, "l2")
-    return mapped(kernel, torch.cat([square_distance(x, z) for x in (graph.known, graph.more)]))
+    return scores_of_units(prepared(z, kernel, "l2"), graph, kernel)
+
+
+def scores_of_units(unit: Tensor, graph: ExtendedGraph, kernel: Kernel) -> Tensor:
+    """Return the same of unit vectors."""
+    return mapped(kernel, torch.cat([square_distance(x, unit) for x in (graph.known, graph.more)]))
 
 
 def _distances(z: Tensor, length: Tensor, graph: Graph) -> Tensor:

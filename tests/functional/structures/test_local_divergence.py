@@ -148,3 +148,17 @@ def test_edges_of_several_graphs(direction: Any, bounded: bool, total: bool) -> 
     assert gradcheck(call, score)
     assert gradgradcheck(call, score)
     assert local_divergence(parts, other, teacher, direction, bounded=bounded).item() == 0
+
+
+@pytest.mark.parametrize("direction", ["student", "teacher"])
+def test_as_many_edges_at_each_node(direction: Any) -> None:
+    """Which are added in another way: not where the numbers alone would fit."""
+    source = torch.arange(12) % 5
+    for target in (torch.arange(4).repeat_interleave(3), torch.tensor([0] * 5 + [1] + [2] * 6)):
+        graph = Graph(torch.stack([source, target]), (5, 4))
+        score, teacher = draws(graph)
+        ours = local_divergence(graph, score, teacher, direction, bounded=True)
+        expected = naive(graph, score, teacher, direction).nan_to_num().sum()
+        torch.testing.assert_close(ours, expected)
+        found = [torch.autograd.grad(x, score)[0] for x in (ours, expected)]
+        torch.testing.assert_close(*found)

@@ -125,7 +125,27 @@ def unit(z: Tensor) -> Tensor:
         zero = (z.detach() == 0).all(dim=-1, keepdim=True)
         norm = torch.linalg.vector_norm(z.masked_fill(zero, 1.0), dim=-1, keepdim=True)
         return z.masked_fill(zero, 0.0) / norm
-    return z / norm
+    return _Unit.apply(z, norm.detach())
+
+
+class _Unit(torch.autograd.Function):
+    """Rows over their lengths: in backward, few arrays as large as they are."""
+
+    @staticmethod
+    def forward(ctx, z, norm):  # type: ignore[no-untyped-def]
+        out = z / norm
+        ctx.save_for_backward(z, norm, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        z, norm, out = ctx.saved_tensors
+        if torch.is_grad_enabled():  # which can be derived again
+            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+            out = z / norm
+            return (grad - out * (out * grad).sum(dim=-1, keepdim=True)) / norm, None
+        along = (out * grad).sum(dim=-1, keepdim=True)
+        return torch.addcmul(grad, out, along, value=-1).div_(norm), None
 
 
 def _exact_unit(z: Tensor) -> Tensor:

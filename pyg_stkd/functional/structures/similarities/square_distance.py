@@ -6,6 +6,7 @@ defined only once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.graph.order import places
 from pyg_stkd.graph.unordered import kept_pairs, unordered
 
-__all__ = ["square_distance"]
+__all__ = ["pulled", "square_distance", "squares"]
 
 # Up to so many numbers in them, differences are quicker than norms and products, and exact.
 _FEW = 1 << 14
@@ -65,7 +66,8 @@ _library.define(
 @torch.library.impl(_library, "square_distance", "CompositeExplicitAutograd")
 def _square_distance(index: list[Tensor], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     shift = _shift(z)
-    out, lost = _measure(index, z, z if shift is None else z - shift)
+    moved = z if shift is None else z - shift
+    out, lost = _measure(index, z, moved, _norms(index, moved))
     shift = z.new_zeros(z.size(1)) if shift is None else shift
     return out.clamp_(min=0), shift, torch.tensor(lost)
 
@@ -105,15 +107,19 @@ def _shift(z: Tensor) -> Tensor | None:
     return mean
 
 
-def _measure(index: Any, z: Tensor, moved: Tensor) -> tuple[Tensor, bool]:
+def _norms(index: Any, moved: Tensor) -> Tensor:
+    """Return squared norms by the kernel of the products: equal nodes are at distance 0 exactly."""
+    pointer = torch.arange(moved.size(0) + 1, dtype=index[1].dtype, device=moved.device)
+    out: Tensor = torch.ops.pyg_stkd.sddmm([pointer, pointer[:-1], pointer[:-1]], moved, moved)
+    return out
+
+
+def _measure(index: Any, z: Tensor, moved: Tensor, norm: Tensor) -> tuple[Tensor, bool]:
     """Return distances from norms and products, and whether differences lose digits of some.
 
     Of which distances norms and products have lost digits, those are measured by differences.
     """
     _, col, row = index[:3]
-    # Norms by the kernel of the products, so that equal nodes are at distance 0 exactly.
-    pointer = torch.arange(z.size(0) + 1, dtype=col.dtype, device=z.device)
-    norm = torch.ops.pyg_stkd.sddmm([pointer, pointer[:-1], pointer[:-1]], moved, moved)
     out = torch.ops.pyg_stkd.sddmm(list(index), moved, moved).mul_(-2)
     norms = norm.index_select(0, row).add_(norm.index_select(0, col))
     out.add_(norms)
@@ -136,6 +142,27 @@ def _loses_gradient(exact: Tensor, norms: Tensor) -> Tensor:
     return lost_digits(exact.sqrt(), norms.sqrt()) & (exact > 0)
 
 
+def squares(graphs: Sequence[Graph], z: Tensor) -> tuple[list[Tensor], Tensor, list[bool]]:
+    """Return squared distances on some graphs on the same nodes, without derivatives, and of what
+    :func:`pulled` makes these: the nodes about the origin, and of which graphs digits are lost.
+    """
+    shift = _shift(z)
+    moved = z if shift is None else z - shift
+    norm = _norms(graphs[0].csr(), moved)
+    found = [_measure(graph.csr(), z, moved, norm) for graph in graphs]
+    return [out.clamp_(min=0) for out, _ in found], moved, [lost for _, lost in found]
+
+
+def pulled(graph: Graph, z: Tensor, moved: Tensor, grad: Tensor, lost: bool) -> Tensor:
+    """Return the gradient of nodes, given that of squared distances on one of the graphs."""
+    ways = both_ways(graph) if graph.lasting else ()
+    # What makes one sweep of both ways needs no transpose.
+    index = graph.csr() if ways else (*graph.csr(), *graph.csc())
+    if lost:
+        return _wide_pull(index, ways, grad, z)
+    return _pull(index, ways, -2 * grad, moved)
+
+
 class _SquareDistance(torch.autograd.Function):
     """The distance from norms and products, in place on few arrays.
 
@@ -145,11 +172,8 @@ class _SquareDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, graph, place):  # type: ignore[no-untyped-def]
         ctx.graph, ctx.place = graph, place
-        shift = _shift(z)
-        moved = z if shift is None else z - shift
-        out, ctx.lost = _measure(graph.csr(), z, moved)
+        (out,), moved, (ctx.lost,) = squares((graph,), z)
         ctx.save_for_backward(z, moved)
-        out.clamp_(min=0)
         return out if place is None else out.index_select(0, place)
 
     @staticmethod
@@ -158,16 +182,11 @@ class _SquareDistance(torch.autograd.Function):
         if ctx.place is not None:
             of_pair = grad.new_zeros(ctx.graph.num_edges)
             grad = of_pair.index_add(0, ctx.place, grad)
-        ways = both_ways(ctx.graph) if ctx.graph.lasting else ()
-        # What makes one sweep of both ways needs no transpose.
-        again = torch.is_grad_enabled()
-        index = ctx.graph.csr() if ways and not again else (*ctx.graph.csr(), *ctx.graph.csc())
-        if again:
+        if torch.is_grad_enabled():
+            index = *ctx.graph.csr(), *ctx.graph.csc()
             out = _gradient(index, grad, z, ctx.lost)  # which can be derived again
-        elif ctx.lost:
-            out = _wide_pull(index, ways, grad, z)
         else:
-            out = _pull(index, ways, -2 * grad, other)
+            out = pulled(ctx.graph, z, other, grad, ctx.lost)
         return out, None, None
 
 
