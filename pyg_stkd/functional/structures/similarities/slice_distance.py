@@ -90,10 +90,10 @@ def pair_squares(graph: Graph, inner: Sequence[Tensor]) -> Tensor:
     """Return the squared distances of edges in slices, [|E|, S], of :func:`slices_last`."""
     out = []
     for part in inner:
-        first, *others = _gaps(graph, part)
-        out.append(first.square_())
-        for gap in others:
-            out[-1].addcmul_(gap, gap)
+        total = part.new_zeros(graph.num_edges, part.size(2))
+        for gap in _gaps(graph, part):  # of which one is alive at a time
+            total.addcmul_(gap, gap)
+        out.append(total)
     return out[0] if len(out) == 1 else torch.cat(out, dim=1)
 
 
