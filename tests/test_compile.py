@@ -52,6 +52,10 @@ def on_graph(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
     return torch.randn(num_nodes, 8), edges(num_nodes, num_edges)
 
 
+def wide_points(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    return torch.randn(num_nodes, 40), edges(num_nodes, num_edges)
+
+
 def with_edge_attr(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
     return *on_graph(num_nodes, num_edges), torch.randn(num_edges, 3)
 
@@ -62,6 +66,10 @@ def points(num_nodes: int, _: int) -> tuple[Any, ...]:
 
 def sequences(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
     return torch.randn(2, 12, num_nodes, 4), edges(num_nodes, num_edges)
+
+
+def wide_sequences(num_nodes: int, num_edges: int) -> tuple[Any, ...]:
+    return torch.randn(2, 3, num_nodes, 40), edges(num_nodes, num_edges)
 
 
 def without_graph(num_nodes: int, _: int) -> tuple[Any, ...]:
@@ -183,6 +191,8 @@ LAYERS = {
     "DynamicEdgeConv": Case(lambda: stkd.DynamicEdgeConv(edge_network(), 5), points),
     "ChebConv": Case(lambda: stkd.ChebConv(4, 6, 3), weighted),
     "GCNConv": Case(lambda: stkd.GCNConv(4, 6), weighted),
+    "ChebConv, wide": Case(lambda: stkd.ChebConv(40, 40, 3), wide_sequences),
+    "GCNConv, wide": Case(lambda: stkd.GCNConv(40, 36), wide_sequences),
     "GatedTemporalConv": Case(
         lambda: stkd.GatedTemporalConv(4, 6), lambda n, e: sequences(n, e)[:1]
     ),
@@ -223,6 +233,8 @@ LOSSES = {
     "lsp, Euclidean": Case(lambda: Loss(8, lsp_of(kernels.Euclidean())), on_graph),
     "gsp": Case(lambda: Loss(8, gsp_of(kernels.RBF(2.0))), on_graph),
     "gsp, Cosine": Case(lambda: Loss(8, gsp_of(kernels.Cosine())), on_graph),
+    "gsp, Linear": Case(lambda: Loss(8, gsp_of(kernels.Linear())), on_graph),
+    "gsp, Cosine of wide features": Case(lambda: Loss(40, gsp_of(kernels.Cosine())), wide_points),
     "gsp, Polynomial": Case(lambda: Loss(8, gsp_of(kernels.Polynomial(2))), on_graph),
     "contrast": Case(lambda: Loss(8, contrast), on_graph),
     "response": Case(lambda: Loss(8, response), on_graph),

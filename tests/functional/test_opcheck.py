@@ -28,7 +28,7 @@ STRIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x,
     "transposed": lambda x: x.mT.contiguous().mT if x.dim() > 1 else x,
     "sliced": lambda x: torch.stack([x, x], dim=-1)[..., 0],
-    "expanded": lambda x: x[:1].expand_as(x) if x.numel() else x,
+    "expanded": lambda x: x[:1].expand_as(x) if x.dim() and x.numel() else x,
 }
 
 
@@ -61,6 +61,11 @@ def primitives(edges: Tensor, dtype: torch.dtype, wide: bool) -> Iterator[tuple[
         yield OPS.spmm, [index, weight, y, True]
         yield OPS.segment_sum, [index[0], weight]
         yield OPS.segment_log_softmax, [index[0], index[2], weight]
+    weight = torch.randn(edges.size(1)).to(dtype)
+    for num_slices in (0, 1, 3):
+        slices = [torch.randn(num_slices, n, 4).to(dtype) for n in SIZE]
+        yield OPS.spmm_slices, [index, weight, slices[0], False]
+        yield OPS.spmm_slices, [index, weight, slices[1], True]
     for argmax in (False, True):
         yield OPS.neighbour_max, [torch.randn(7, 4).to(dtype), index[0], index[1], argmax]
 
@@ -81,6 +86,16 @@ def distances(edges: Tensor, dtype: torch.dtype, wide: bool) -> Iterator[tuple[A
     z, v = torch.randn(2, 7, 4).to(dtype)
     yield OPS.manhattan, [z, v, col, row]
     yield OPS.manhattan_backward, [torch.randn(edges.size(1)).to(dtype), z, col, row]
+
+
+def structures(_edges: Tensor, dtype: torch.dtype, _wide: bool) -> Iterator[tuple[Any, list[Any]]]:
+    if dtype != torch.float32:  # the only one that is looked at
+        return
+    for num_nodes, cosine, doubt in itertools.product((1, 7), (True, False), (True, False)):
+        s, t = torch.randn(num_nodes, 3), torch.randn(num_nodes, 4)
+        for slope in (torch.randn(num_nodes, 3), torch.empty(0, 3)):
+            found = torch.randn(()), slope, torch.tensor(doubt)
+            yield OPS.gram_gap_again, [s, t, cosine, *found]
 
 
 def attention(edges: Tensor, dtype: torch.dtype, wide: bool) -> Iterator[tuple[Any, list[Any]]]:
@@ -133,7 +148,7 @@ def sequences(_edges: Tensor, dtype: torch.dtype, _wide: bool) -> Iterator[tuple
                 yield OPS.gated_conv_backward, back
 
 
-CALLS = (primitives, distances, attention, clouds, sequences)
+CALLS = (primitives, distances, structures, attention, clouds, sequences)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

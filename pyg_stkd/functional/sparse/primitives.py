@@ -1,9 +1,10 @@
 r"""The sparse primitives; attention, maxima, distances and searches have kernels of their own.
 
 None builds an :math:`(|\mathcal{E}|, F)` array. They are operators of torch's dispatcher, so that
-:func:`torch.compile` sees each as one node; each is differentiated in terms of the others, so
-derivatives of any order exist. Half precision is computed in float32. Under
-:func:`torch.export.export` they are gathers and scatters instead, which every runtime has.
+:func:`torch.compile` sees each as one node, but for products on CPU, which Inductor adds in the
+loop that makes them; each is differentiated in terms of the others, so derivatives of any order
+exist. Half precision is computed in float32. Under :func:`torch.export.export` they are gathers
+and scatters instead, which every runtime has.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from pyg_stkd.functional.sparse.sparse_ops import (
 from pyg_stkd.graph import Graph, wants_plain
 
 __all__ = ["sddmm", "segment_log_softmax", "segment_softmax", "segment_sum", "spmm"]
+
+# Up to so many features of nodes, on CPU, Inductor's sum of products is the faster one with its
+# own derivative too: calls of our operators outweigh its atomic additions.
+_FEW_FEATURES = 1 << 17
 
 
 def sddmm(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
@@ -63,7 +68,8 @@ def sddmm(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
             f"'a' and 'b' must have the same width (got {list(a.shape)} and {list(b.shape)})"
         )
     a, b = _same_dtype(a, b)
-    if wants_plain():
+    few = torch.compiler.is_compiling() and a.is_cpu and a.numel() <= _FEW_FEATURES
+    if few or wants_plain():
         return plain_sddmm(graph, a, b).to(a.dtype)
     if b is a:  # torch.compile wants the inputs of a function to be distinct
         b = b.view_as(b)

@@ -8,16 +8,13 @@ from torch.nn import functional as F
 
 from pyg_stkd import checks
 from pyg_stkd.functional.structures.divergence import check_finite
+from pyg_stkd.functional.structures.gram_gap import CLOSE, gram_gap
 from pyg_stkd.functional.structures.similarities.pairwise import pairwise
 from pyg_stkd.functional.structures.similarities.prepared import has_bound, mapped, prepared
-from pyg_stkd.graph import is_transforming
+from pyg_stkd.graph import is_transforming, wants_plain
 from pyg_stkd.kernels import Cosine, Kernel, Linear
 
 __all__ = ["gsp", "paired_rows"]
-
-# Matrices that are closer together, as a part of their largest element, have too few digits of
-# their difference.
-_CLOSE = 2.0**-10
 
 
 def gsp(
@@ -36,8 +33,9 @@ def gsp(
         \right)^2
 
     For :class:`~pyg_stkd.kernels.Cosine` and :class:`~pyg_stkd.kernels.Linear` no
-    :math:`N \times N` matrix is built where the features are narrower than that: of centred
-    features the sum is :math:`\lVert \mathbf{S}^\top \mathbf{S} \rVert^2 +
+    :math:`N \times N` matrix is built of more than twice as many nodes as both have features, nor
+    where :obj:`max_samples` of them would do if there are more than features: of centred features
+    the sum is :math:`\lVert \mathbf{S}^\top \mathbf{S} \rVert^2 +
     \lVert \mathbf{T}^\top \mathbf{T} \rVert^2 - 2 \lVert \mathbf{S}^\top \mathbf{T} \rVert^2`,
     and what their means add is simple; in float64 against cancellation, over all nodes.
 
@@ -69,13 +67,14 @@ def gsp(
     checks.features("z_teacher", z_teacher)
     z_teacher = z_teacher.detach()
     linear = type(kernel) in (Cosine, Linear)
-    widths = z_student.size(-1) + z_teacher.size(-1)
-    by_features = linear and z_student.size(0) > widths
+    by_features = linear and z_student.size(0) > _most_pairs(z_student, z_teacher, max_samples)
     s, t = paired_rows(z_student, z_teacher, None if by_features else max_samples)
     if s.size(0) == 0:
         return s.sum()
     if by_features:
         loss = _by_features(prepared(s.double(), kernel), prepared(t.double(), kernel)).to(s.dtype)
+    elif linear and s.dtype == torch.float32 and s.device.type != "mps" and not wants_plain():
+        loss = gram_gap(s, t, kernel)
     else:
         loss = _by_pairs(s, t, kernel)
     check_finite(loss, "global", z_student=z_student, z_teacher=z_teacher)
@@ -99,6 +98,14 @@ def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, 
     if s.dtype in (torch.float16, torch.bfloat16):
         s = s.float()
     return s, t.to(s.dtype)
+
+
+def _most_pairs(s: Tensor, t: Tensor, max_samples: int | None) -> int:
+    """Return up to how many nodes all pairs cost less than all features, which are of float64."""
+    widths = s.size(1) + t.size(1)
+    # Measured at 64 to 512 features: from 1.9 to 2.3 times as many nodes on features win.
+    most = widths if s.dtype == torch.float64 else 2 * widths
+    return most if max_samples is None else min(most, max(widths, max_samples))
 
 
 def _by_features(s: Tensor, t: Tensor) -> Tensor:
@@ -128,6 +135,6 @@ def _by_pairs(s: Tensor, t: Tensor, kernel: Kernel) -> Tensor:
         return mean(s, t)[0]
     if not compiling:
         loss, theirs = mean(s, t)
-        if bool(loss.detach() > (_CLOSE * theirs.abs().amax()).square()) and bool(loss.isfinite()):
+        if bool(loss.detach() > (CLOSE * theirs.abs().amax()).square()) and bool(loss.isfinite()):
             return loss.to(dtype)
     return mean(s.double(), t.double())[0].to(dtype)

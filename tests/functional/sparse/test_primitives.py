@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pyg_stkd.functional import (
     segment_sum,
     spmm,
 )
-from pyg_stkd.functional.sparse import sparse_ops
+from pyg_stkd.functional.sparse import primitives, sparse_ops
 from pyg_stkd.graph import Graph
 
 GRAPHS = {
@@ -395,7 +396,43 @@ def test_compile(heads: int | None, dynamic: bool) -> None:
     for f in (step, compiled):
         out = f(x, y)
         results.append((out, *torch.autograd.grad(out.sin().sum(), (x, y))))
-    torch.testing.assert_close(*results, rtol=0, atol=0)
+    torch.testing.assert_close(*results)
+
+
+@COMPILE
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("few", [True, False], ids=["few", "many"])
+@pytest.mark.parametrize("name", ["bipartite", "no edges"])
+def test_compiled_products_are_plain_by_size(
+    name: str,
+    few: bool,
+    heads: int | None,
+    dtype: torch.dtype,
+    compiled_calls: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of few features the derivative is a compiler's too, of many that of our operator."""
+    graph = build(name)
+    _, _, (x, y) = case("sddmm", graph, heads)
+    x, y = (z.detach().to(dtype).requires_grad_() for z in (x, y))
+    expected = sddmm(graph, x, y)
+    grads = torch.autograd.grad(expected.sum(), (x, y))
+    monkeypatch.setattr(primitives, "_FEW_FEATURES", x.numel() - int(not few))
+    seen, found = compiled_calls(lambda x, y: sddmm(graph, x, y), x, y)
+    assert seen == (set() if few else {"spmm"})
+    torch.testing.assert_close(found, [expected.detach(), *grads])
+
+
+@COMPILE
+def test_compiled_gradients_of_weights_are_products_too(compiled_calls: Any) -> None:
+    graph = build("square")
+    _, _, (weight, x) = case("spmm", graph, None)
+    expected = spmm(graph, weight, x)
+    grads = torch.autograd.grad(expected.sum(), (weight, x))
+    seen, found = compiled_calls(lambda weight, x: spmm(graph, weight, x), weight, x)
+    assert seen == {"spmm"}
+    torch.testing.assert_close(found, [expected.detach(), *grads])
 
 
 @pytest.mark.parametrize("heads", HEADS)

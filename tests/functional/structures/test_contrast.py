@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.nn import functional as F
 
 from pyg_stkd.functional import contrast
 
@@ -32,6 +34,51 @@ def test_equals_the_definition(n: int, width: int, temperature: float, seed: int
 def test_gradient_of_both_sides() -> None:
     s, t = (torch.randn(5, 3).double().requires_grad_() for _ in range(2))
     assert gradcheck(lambda s, t: contrast(s, t, 0.5), (s, t))
+
+
+def float64(s: Tensor, t: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    z = s.detach().double().requires_grad_()
+    logits = F.normalize(z, dim=1) @ F.normalize(t.double(), dim=1).t() / temperature
+    loss = F.cross_entropy(logits, torch.arange(len(s)))
+    return loss.detach().float(), torch.autograd.grad(loss, z)[0].float()
+
+
+@pytest.mark.parametrize("temperature", [0.005, 0.03, 0.04, 0.075, 2.0])
+def test_single_precision_at_any_temperature(temperature: float) -> None:
+    """Also where exponentials would not be in range: two opposite nodes, and equal ones."""
+    s, t = torch.randn(2, 40, 3)
+    t[0], t[1] = -s[0], s[1]
+    t[2:4] = s[2]
+    loss = contrast(s.requires_grad_(), t, temperature)
+    expected, slope = float64(s, t, temperature)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.autograd.grad(loss, s)[0], slope, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_near_zero_keeps_its_digits() -> None:
+    s = torch.eye(30).requires_grad_()
+    loss = contrast(s, 3 * torch.eye(30))
+    expected, slope = float64(s, torch.eye(30), 0.075)  # 5e-5
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(loss, s)[0], slope, rtol=1e-4, atol=1e-9)
+    assert contrast(torch.ones(1, 2), torch.ones(1, 2)).item() == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e37])
+@pytest.mark.parametrize("temperature", [0.03, 0.075])
+def test_compiled_it_is_the_same_at_any_scale(
+    scale: float, temperature: float, compiled_calls: Any
+) -> None:
+    s, t = torch.randn(2, 20, 4)
+    s[3], t[5] = 0, 0
+    s *= scale
+    loss = contrast(s.requires_grad_(), t, temperature)
+    expected = [loss.detach(), *torch.autograd.grad(loss, s)]
+    seen, found = compiled_calls(lambda s, t: contrast(s, t, temperature), s, t)
+    assert not seen
+    found[1], expected[1] = found[1] * scale, expected[1] * scale
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_is_least_where_each_node_meets_itself() -> None:

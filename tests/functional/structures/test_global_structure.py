@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -87,6 +88,31 @@ def test_equal_structures_cost_nothing_in_float32_far_from_the_origin() -> None:
     turn = torch.linalg.qr(torch.randn(4, 4))[0]
     for kernel in (Cosine(), RBF(1.0)):
         assert gsp(z @ turn, z, kernel).item() < 1e-4
+
+
+@pytest.mark.parametrize("most", [None, 20, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_pairs_or_features_by_what_costs_less(
+    dtype: torch.dtype, most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features are of float64; of them none is drawn, so they do where pairs would be."""
+    module = sys.modules["pyg_stkd.functional.structures.global_structure"]
+    by_features, called = module._by_features, []
+
+    def note(s: Tensor, t: Tensor) -> Tensor:
+        called.append(s.size(0))
+        return by_features(s, t)
+
+    monkeypatch.setattr(module, "_by_features", note)
+    s, t = torch.randn(40, 5, dtype=dtype), torch.randn(40, 7, dtype=dtype)
+    for num_nodes in (8, 12, 13, 20, 21, 24, 25, 40):
+        torch.manual_seed(0)
+        value = gsp(s[:num_nodes], t[:num_nodes], max_samples=most)
+        if (most, num_nodes) != (9, 12):  # of which 9 are drawn
+            expected = naive(s[:num_nodes], t[:num_nodes], "cosine")
+            assert value.item() == pytest.approx(expected, rel=1e-5)
+    single = {None: [25, 40], 20: [21, 24, 25, 40], 9: [13, 20, 21, 24, 25, 40]}[most]
+    assert called == ([13, 20, 21, 24, 25, 40] if dtype == torch.float64 else single)
 
 
 def test_half_precision_and_no_gradient_to_the_teacher() -> None:

@@ -12,7 +12,19 @@ from pyg_stkd import checks
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel, Laplacian
 
-__all__ = ["Normalize", "for_softmax", "has_bound", "lost_digits", "mapped", "prepared", "unit"]
+__all__ = [
+    "Normalize",
+    "are_usual",
+    "for_softmax",
+    "has_bound",
+    "have_parallels",
+    "lost_digits",
+    "mapped",
+    "prepared",
+    "sampled",
+    "unit",
+    "wide_unit",
+]
 
 Normalize = Literal["l2", "layer"] | None
 
@@ -119,8 +131,10 @@ def unit(z: Tensor) -> Tensor:
     """
     if z.numel() == 0:
         return z
+    if torch.compiler.is_compiling() and _widens(z):
+        return wide_unit(z)[0].to(z.dtype)  # which is fused, in fewer passes than what is below
     norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    if torch.compiler.is_compiling() or is_transforming() or not _are_usual(norm.detach()):
+    if torch.compiler.is_compiling() or is_transforming() or not bool(are_usual(norm.detach())):
         z = _near_one(z)
         zero = (z.detach() == 0).all(dim=-1, keepdim=True)
         norm = torch.linalg.vector_norm(z.masked_fill(zero, 1.0), dim=-1, keepdim=True)
@@ -156,27 +170,72 @@ def _exact_unit(z: Tensor) -> Tensor:
     """
     if z.numel() == 0:
         return z
-    compiling = torch.compiler.is_compiling() or is_transforming()
-    wide = z.dtype == torch.float32 and z.device.type != "mps"
-    if wide and (compiling or _some_are_parallel(z.detach())):
-        z = z.double()
+    if _widens(z):
+        if torch.compiler.is_compiling():
+            return wide_unit(z)[0]
+        if is_transforming() or _some_are_parallel(z.detach()):
+            z = z.double()
     return unit(z)
 
 
-def _are_usual(norm: Tensor) -> bool:
-    """Tell whether all squares are far from the ends of the range."""
-    low, high = norm.aminmax()
-    return bool((low > _SMALL) & (high < 1 / _SMALL))
+def _widens(z: Tensor) -> bool:
+    """Tell whether there is a precision with room for all squares of these features."""
+    return z.dtype == torch.float32 and z.device.type != "mps"
+
+
+def wide_unit(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unit vectors of single precision features in float64, where squares are in range.
+
+    And their lengths; that of 0 is infinite, so that nothing turns it.
+
+    Example:
+        >>> wide_unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))[0]
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]], dtype=torch.float64)
+    """
+    z = z.double()
+    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    length = length.masked_fill(length == 0, torch.inf)
+    return z / length, length
+
+
+def are_usual(norm: Tensor) -> Tensor:
+    """Tell whether all squares are far from the ends of the range.
+
+    Example:
+        >>> are_usual(torch.tensor([1.0, 2.0])), are_usual(torch.tensor([1.0, 0.0]))
+        (tensor(True), tensor(False))
+    """
+    return (norm.amin() > _SMALL) & (norm.amax() < 1 / _SMALL)
 
 
 def _some_are_parallel(z: Tensor) -> bool:
     """Tell whether two of some rows are on one line through 0 but for a small angle."""
-    rows = z.flatten(0, -2)
-    rows = _near_one(rows[:: -(-rows.size(0) // _SAMPLE)])
+    rows = _near_one(sampled(z.flatten(0, -2)))
     rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)  # NaN for 0, on no line
     with torch.autocast(z.device.type, enabled=False):
         cosine = rows @ rows.mT
     return bool(cosine.fill_diagonal_(0.0).abs_().gt(1 - _PARALLEL).any())
+
+
+def sampled(rows: Tensor) -> Tensor:
+    """Return some of the rows, at equal steps.
+
+    Example:
+        >>> sampled(torch.arange(1000)).numel()
+        125
+    """
+    return rows[:: -(-rows.size(0) // _SAMPLE)]
+
+
+def have_parallels(cosine: Tensor) -> Tensor:
+    """Tell whether two rows, other than a row and itself, are on one line but for a small angle.
+
+    Example:
+        >>> have_parallels(torch.eye(3)), have_parallels(-torch.ones(2, 2))
+        (tensor(False), tensor(True))
+    """
+    return (cosine.abs() > 1 - _PARALLEL).to(cosine.dtype).sum() > cosine.size(0)
 
 
 def _near_one(z: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import pyg_stkd.functional.sparse.primitives  # noqa: F401 - registers the operator that propagate() calls
 from pyg_stkd import checks
+from pyg_stkd.functional.sparse.spmm_slices import spmm_slices
 from pyg_stkd.graph import Graph, is_exporting, wants_plain
 from pyg_stkd.graph.graph import OfGraph
 
@@ -100,7 +101,10 @@ class GraphOperator(OfGraph):
 
 
 def propagate(x: Tensor, tensors: tuple[Tensor, ...], transpose: bool = False) -> Tensor:
-    """Multiply a constant operator (or its transpose) with the columns of :obj:`x` [N, F]."""
+    """Multiply a constant operator (or its transpose) with the columns of :obj:`x` [N, F].
+
+    A sparse one also takes slices [S, N, F] of it.
+    """
     plain = wants_plain()
     if plain and len(tensors) == 1:
         return (tensors[0].t() if transpose else tensors[0]) @ x
@@ -108,8 +112,8 @@ def propagate(x: Tensor, tensors: tuple[Tensor, ...], transpose: bool = False) -
         value, _, source, target = tensors[:4]
         if transpose:
             source, target = target, source
-        rows = value.view(-1, 1) * x.index_select(0, source)
-        return torch.zeros_like(x).index_add(0, target.long(), rows)
+        rows = value.view(-1, 1) * x.index_select(-2, source)
+        return torch.zeros_like(x).index_add(-2, target.long(), rows)
     return _Propagate.apply(x, transpose, *tensors)
 
 
@@ -120,6 +124,8 @@ class _Propagate(torch.autograd.Function):
         ctx.transpose = transpose
         if len(tensors) == 1:
             return (tensors[0].t() if transpose else tensors[0]) @ x
+        if x.dim() == 3:
+            return spmm_slices(list(tensors[1:]), tensors[0], x, transpose)
         return torch.ops.pyg_stkd.spmm(list(tensors[1:]), tensors[0], x, transpose)
 
     @staticmethod
