@@ -68,8 +68,8 @@ def sddmm(graph: Graph, a: Tensor, b: Tensor) -> Tensor:
             f"'a' and 'b' must have the same width (got {list(a.shape)} and {list(b.shape)})"
         )
     a, b = _same_dtype(a, b)
-    few = torch.compiler.is_compiling() and a.is_cpu and a.numel() <= _FEW_FEATURES
-    if few or wants_plain():
+    # torch.export must not choose by size.
+    if wants_plain() or (torch.compiler.is_compiling() and a.is_cpu and a.numel() <= _FEW_FEATURES):
         return plain_sddmm(graph, a, b).to(a.dtype)
     if b is a:  # torch.compile wants the inputs of a function to be distinct
         b = b.view_as(b)
