@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyg_stkd.graph.graph import Graph
 
-__all__ = ["kept_pairs", "unordered"]
+__all__ = ["kept_pairs", "pairs_or_edges", "unordered"]
 
 # Up to which share of pairs among the edges it pays to look at pairs in their place.
 _FEW = 0.9
@@ -26,6 +26,17 @@ def unordered(graph: Graph) -> tuple[Graph | None, Tensor]:
         ([[0, 2], [1, 2]], [0, 0, 1])
     """
     return graph.derived("unordered", lambda: _build(graph))
+
+
+def pairs_or_edges(graph: Graph) -> tuple[Graph, Tensor | None]:
+    """Return the same, or where hardly any edge has a counterpart the graph itself, and no places.
+
+    Example:
+        >>> pairs_or_edges(Graph(torch.tensor([[1], [0]])))[1] is None
+        True
+    """
+    pairs, place = unordered(graph)
+    return (graph, None) if pairs is None else (pairs, place)
 
 
 def kept_pairs(graph: Graph) -> tuple[Graph | None, Tensor | None]:

@@ -16,7 +16,7 @@ from pyg_stkd.functional.structures.similarities.prepared import prepared
 from pyg_stkd.functional.structures.similarities.square_distance import pulled, squares
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.extended import ExtendedGraph
-from pyg_stkd.graph.unordered import unordered
+from pyg_stkd.graph.unordered import pairs_or_edges
 from pyg_stkd.kernels import RBF
 
 __all__ = ["extended_divergence"]
@@ -66,7 +66,7 @@ class _ExtendedDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, unit, teacher, graph, kernel, direction):  # type: ignore[no-untyped-def]
         ctx.graph, ctx.kernel, ctx.direction = graph, kernel, direction
-        pairs, place = _pairs(graph.known)
+        pairs, place = pairs_or_edges(graph.known)
         (square, more), moved, ctx.lost = squares((pairs, graph.more), unit)
         if square.numel() + more.numel() == 0:
             ctx.save_for_backward(unit, teacher, moved, square, more)
@@ -91,7 +91,7 @@ class _ExtendedDivergence(torch.autograd.Function):
             value = local_divergence(_parts(graph), score, teacher, ctx.direction, bounded=True)
             (out,) = torch.autograd.grad(value, unit, grad, create_graph=True)
         else:
-            parts = _pairs(graph.known)[0], graph.more
+            parts = pairs_or_edges(graph.known)[0], graph.more
             out, more = (
                 pulled(part, unit, moved, slope * grad, lost)
                 for part, slope, lost in zip(parts, slopes, ctx.lost, strict=True)
@@ -102,12 +102,6 @@ class _ExtendedDivergence(torch.autograd.Function):
 
 def _parts(graph: ExtendedGraph) -> tuple[Graph, Graph]:
     return graph.known, graph.more
-
-
-def _pairs(graph: Graph) -> tuple[Graph, Tensor | None]:
-    """Return a graph of pairs, and each edge's place there; or the graph, if hardly any are two."""
-    pairs, place = unordered(graph)
-    return (graph, None) if pairs is None else (pairs, place)
 
 
 def _at(value: Tensor, place: Tensor | None) -> Tensor:

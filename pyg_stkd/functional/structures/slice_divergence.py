@@ -17,7 +17,7 @@ from pyg_stkd.functional.structures.similarities.slice_distance import (
     sum_by_pair,
 )
 from pyg_stkd.graph import Graph
-from pyg_stkd.graph.unordered import unordered
+from pyg_stkd.graph.unordered import pairs_or_edges
 from pyg_stkd.kernels import RBF
 
 __all__ = ["slice_divergence"]
@@ -63,7 +63,7 @@ class _SliceDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, teacher, graph, kernel, direction):  # type: ignore[no-untyped-def]
         ctx.graph, ctx.kernel, ctx.direction = graph, kernel, direction
-        pairs, place = _pairs(graph)
+        pairs, place = pairs_or_edges(graph)
         inner = slices_last(pairs, z)
         square = pair_squares(pairs, inner)  # [P, S]
         rate = kernel.rate(square if place is None else square.index_select(0, place))
@@ -88,14 +88,8 @@ class _SliceDivergence(torch.autograd.Function):
             value = local_divergence(ctx.graph, score, teacher, ctx.direction, bounded=True)
             (out,) = torch.autograd.grad(value, z, grad, create_graph=True)
         else:
-            out = pair_gradient(_pairs(ctx.graph)[0], inner, slope * grad)
+            out = pair_gradient(pairs_or_edges(ctx.graph)[0], inner, slope * grad)
         return out, None, None, None, None
-
-
-def _pairs(graph: Graph) -> tuple[Graph, Tensor | None]:
-    """Return a graph of pairs, and each edge's place there; or the graph, if hardly any are two."""
-    pairs, place = unordered(graph)
-    return (graph, None) if pairs is None else (pairs, place)
 
 
 def _of_pairs(
