@@ -72,7 +72,7 @@ def _mean(s: Tensor, t: Tensor, largest: float) -> Tensor:
     """Return the mean cross entropy of each node among all, whose logits differ by that at most.
 
     Where exponentials are in range they are added as they are: a pass over all pairs less than
-    with their maxima (0.75 of the time of 2,048 nodes), and near 0 the loss keeps its digits.
+    with their maxima, and near 0 the loss keeps its digits.
     """
     logits = s @ t.t()
     if largest > _LARGEST:

@@ -84,8 +84,9 @@ def extended_scores(z: Tensor, graph: ExtendedGraph, kernel: Kernel) -> Tensor:
         >>> from pyg_stkd.kernels import RBF
         >>> z = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]])
         >>> known = simple(Graph(torch.tensor([[2], [0]]), 3))
-        >>> extended_scores(z, ExtendedGraph(known, Graph(torch.tensor([[1], [0]]), 3)), RBF())
-        tensor([1.0000, 0.3679])
+        >>> graph = ExtendedGraph(known, Graph(torch.tensor([[1], [0]]), 3))
+        >>> extended_scores(z, graph, RBF())  # of vectors on one line in float64
+        tensor([1.0000, 0.3679], dtype=torch.float64)
     """
     return scores_of_units(prepared(z, kernel, "l2"), graph, kernel)
 

@@ -65,6 +65,8 @@ def gsp(
     checks.instance("kernel", kernel, Kernel)
     checks.features("z_student", z_student)
     checks.features("z_teacher", z_teacher)
+    if max_samples is not None:
+        checks.count("max_samples", max_samples)
     z_teacher = z_teacher.detach()
     linear = type(kernel) in (Cosine, Linear)
     by_features = linear and z_student.size(0) > _most_pairs(z_student, z_teacher, max_samples)
