@@ -13,9 +13,6 @@ from pyg_stkd.functional.structures.similarities.prepared import unit
 
 __all__ = ["contrast"]
 
-# Exponentials up to that of this number can be added in single precision.
-_LARGEST = 64.0
-
 
 def contrast(
     z_student: Tensor,
@@ -62,25 +59,10 @@ def contrast(
         )
     if s.size(0) == 0:
         return s.sum() + t.sum()
+    s, t = unit(s), unit(t)
+    own = torch.arange(s.size(0), device=s.device)
     with torch.autocast(s.device.type, enabled=False):
-        loss = _mean(unit(s) / float(temperature), unit(t), 2.0 / float(temperature))
+        cosine = s @ t.t()
+    loss = F.cross_entropy(cosine / float(temperature), own)
     check_finite(loss, "contrasted", z_student=z_student, z_teacher=z_teacher)
     return loss
-
-
-def _mean(s: Tensor, t: Tensor, largest: float) -> Tensor:
-    """Return the mean cross entropy of each node among all, whose logits differ by that at most.
-
-    Where exponentials are in range they are added as they are: a pass over all pairs less than
-    with their maxima, and near 0 the loss keeps its digits.
-    """
-    logits = s @ t.t()
-    if largest > _LARGEST:
-        return F.cross_entropy(logits, torch.arange(s.size(0), device=s.device))
-    own = (s * t).sum(dim=1, keepdim=True)
-    if torch.compiler.is_compiling():  # fused, and one code for any number of nodes
-        node = torch.arange(s.size(0), device=s.device)
-        others = logits.masked_fill(node.unsqueeze(1) == node, -torch.inf) - own
-    else:
-        others = logits.fill_diagonal_(-torch.inf) - own
-    return others.exp().sum(dim=1).log1p().mean()
