@@ -396,7 +396,8 @@ def test_compile(heads: int | None, dynamic: bool) -> None:
     for f in (step, compiled):
         out = f(x, y)
         results.append((out, *torch.autograd.grad(out.sin().sum(), (x, y))))
-    torch.testing.assert_close(*results)
+    # Compiled products are added in another order.
+    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-14)
 
 
 @COMPILE
