@@ -131,15 +131,19 @@ def unit(z: Tensor) -> Tensor:
     """
     if z.numel() == 0:
         return z
-    if torch.compiler.is_compiling() and _widens(z):
-        return wide_unit(z)[0].to(z.dtype)  # which is fused, in fewer passes than what is below
     norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     if torch.compiler.is_compiling() or is_transforming() or not bool(are_usual(norm.detach())):
-        z = _near_one(z)
-        zero = (z.detach() == 0).all(dim=-1, keepdim=True)
-        norm = torch.linalg.vector_norm(z.masked_fill(zero, 1.0), dim=-1, keepdim=True)
-        return z.masked_fill(zero, 0.0) / norm
+        return _scaled_unit(z)
     return _Unit.apply(z, norm.detach())
+
+
+def _scaled_unit(z: Tensor) -> Tensor:
+    """Return unit vectors, from multiples of about 1 whose squares are in range."""
+    least = torch.finfo(z.dtype).tiny  # whose reciprocal is in range
+    size = z.detach().abs().amax(dim=-1, keepdim=True).clamp(least, 1 / least)
+    z = z * size.reciprocal()  # a constant to autograd: no scale changes the result
+    square = z.square().sum(dim=-1, keepdim=True)
+    return z * square.masked_fill(square == 0, torch.inf).rsqrt()  # from 0 no gradient returns
 
 
 class _Unit(torch.autograd.Function):
