@@ -176,6 +176,33 @@ def test_the_best_teacher_is_that_of_validation() -> None:
     assert own[0] < 0 < own[2]  # the first teacher is worse than its student
 
 
+def test_one_teacher_is_that_of_all_students(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def train(run: Run, task: Task, store: Store, teacher: Any) -> dict[str, Any]:
+        asked.append((run.method, run.seed, run.config.get("teacher"), teacher))
+        of = {"method": run.method, "seed": run.seed, "left": [[4, 4, 4], [4, 4]]}
+        return of | {"mae/mean": 2.0, "val": -2.0}
+
+    found = {s: (f"model {s}", {"seed": s, "val": v}) for s, v in enumerate([-3.0, -1.0, -2.0])}
+    monkeypatch.setattr(stcd_pruning, "train", train)
+    monkeypatch.setattr(stcd_pruning, "teachers_of", lambda *args, **kwargs: dict(found))
+    args = argparse.Namespace(
+        dataset="metr-la-week", sensors=6, stride=4, batch=8, width=12, steps=6, teacher_steps=6,
+        seeds=3, untuned=True, settings=None, one_teacher=True, dense="[[4, 4, 4], [4, 4]]",
+        stage_steps=1, methods=[ALONE, "pruned", stcd_pruning.BOTH, "widths"],
+    )  # fmt: skip
+    made = stcd_pruning.experiment(args, task, Store(tmp_path))
+    assert [teacher["seed"] for teacher in made["teachers"]] == [1, 1, 1]
+    assert {teacher for *_, teacher in asked} == {"model 1"}
+    assert {(method, of) for method, _, of, _ in asked} == {
+        (ALONE, None), ("pruned", 1), (stcd_pruning.BOTH, 1), ("widths", None)
+    }  # fmt: skip
+    assert {seed for _, seed, *_ in asked} == {0, 1, 2}
+
+
 def test_errors_and_pairs_have_their_sign() -> None:
     found = found_of([1.0, 1.1, 0.9])
     table = {row["model"]: row for row in stcd_pruning.scores(found)}
