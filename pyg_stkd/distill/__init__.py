@@ -3,8 +3,8 @@
 from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.check import CheckReport, LossReport, TapReport, TeacherReport
 from pyg_stkd.distill.distiller import Distiller
-from pyg_stkd.distill.fit import fit
-from pyg_stkd.distill.fit_run import Epoch
+from pyg_stkd.distill.fitting.fit import fit
+from pyg_stkd.distill.fitting.run import Epoch
 from pyg_stkd.distill.global_mean import global_mean
 from pyg_stkd.distill.losses import (
     AttentionTransferLoss,

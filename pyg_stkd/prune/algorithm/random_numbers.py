@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from pyg_stkd.distill.streams import random_state, set_random
+from pyg_stkd.distill.fitting.streams import random_state, set_random
 
 __all__ = ["RandomNumbers"]
 

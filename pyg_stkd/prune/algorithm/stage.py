@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyg_stkd.distill.distiller import Distiller
-from pyg_stkd.distill.fit_batches import Batches
-from pyg_stkd.distill.streams import Stream, interleave
+from pyg_stkd.distill.fitting.batches import Batches
+from pyg_stkd.distill.fitting.streams import Stream, interleave
 from pyg_stkd.distill.training import (
     Batch,
     Criterion,

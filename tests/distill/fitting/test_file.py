@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from pyg_stkd.distill import Distiller, fit, fit_file
+from pyg_stkd.distill import Distiller, fit
+from pyg_stkd.distill.fitting import file
 
 
 def start(path, steps=4):
@@ -27,7 +28,7 @@ def test_a_file_is_plain_and_whole(tmp_path, monkeypatch):
     assert torch.equal(content["distiller"]["student.weight"], student.weight)
 
     before = path.read_bytes()
-    monkeypatch.setattr(fit_file.torch, "save", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(file.torch, "save", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         next(epochs)
     assert path.read_bytes() == before

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnP
 
 from pyg_stkd.distill.check import dry
 from pyg_stkd.distill.distiller import Distiller
-from pyg_stkd.distill.fit_batches import Batches
-from pyg_stkd.distill.streams import on_unlabelled
+from pyg_stkd.distill.fitting.batches import Batches
+from pyg_stkd.distill.fitting.streams import on_unlabelled
 from pyg_stkd.distill.training import Batch, Criterion, total_loss
 
 __all__ = ["Epoch", "MakeOptimizer", "MakeScheduler", "Run", "Validate"]

@@ -5,7 +5,7 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 
 from pyg_stkd.distill import Distiller, TeacherCache
-from pyg_stkd.distill.fit_batches import Batches
+from pyg_stkd.distill.fitting.batches import Batches
 
 
 def pair():

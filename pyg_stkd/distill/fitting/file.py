@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pyg_stkd.distill.fit_run import Run
-from pyg_stkd.distill.streams import random_state, set_random
+from pyg_stkd.distill.fitting.run import Run
+from pyg_stkd.distill.fitting.streams import random_state, set_random
 from pyg_stkd.files import write_atomic
 
 __all__ = ["load_fit", "save_fit"]

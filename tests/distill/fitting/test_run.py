@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pyg_stkd.distill import Distiller
-from pyg_stkd.distill.fit_batches import Batches
-from pyg_stkd.distill.fit_run import Run
+from pyg_stkd.distill.fitting.batches import Batches
+from pyg_stkd.distill.fitting.run import Run
 
 X, Y = torch.randn(8, 2), torch.randn(8, 1)
 

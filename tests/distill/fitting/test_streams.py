@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
-from pyg_stkd.distill.streams import (
+from pyg_stkd.distill.fitting.streams import (
     Stream,
     interleave,
     on_unlabelled,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from pyg_stkd.distill.cache import TeacherCache
-from pyg_stkd.distill.streams import Stream
+from pyg_stkd.distill.fitting.streams import Stream
 from pyg_stkd.distill.training import Batch, Unpack, of_data, of_models
 
 __all__ = ["Batches"]

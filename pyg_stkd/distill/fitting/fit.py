@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from pyg_stkd import checks
 from pyg_stkd.distill.cache import TeacherCache
 from pyg_stkd.distill.distiller import Distiller
-from pyg_stkd.distill.fit_batches import Batches
-from pyg_stkd.distill.fit_file import load_fit, save_fit
-from pyg_stkd.distill.fit_run import Epoch, MakeOptimizer, MakeScheduler, Run, Validate
+from pyg_stkd.distill.fitting.batches import Batches
+from pyg_stkd.distill.fitting.file import load_fit, save_fit
+from pyg_stkd.distill.fitting.run import Epoch, MakeOptimizer, MakeScheduler, Run, Validate
 from pyg_stkd.distill.training import Criterion, Unpack
 
 __all__ = ["fit"]
