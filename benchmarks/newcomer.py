@@ -75,7 +75,11 @@ def path(folder: Path, torch: str | None) -> list[tuple[str, float]]:
     steps = [
         timed("git clone", ["git", "clone", "-q", str(ROOT), str(clone)], folder),
         timed("python -m venv", [sys.executable, "-m", "venv", str(folder / "env")], folder),
-        timed("pip install .[export], torch with it", [*pip, f"{clone}[export]", *own], folder),
+        timed(
+            "pip install .[export,safe], torch with it",
+            [*pip, f"{clone}[export,safe]", *own],
+            folder,
+        ),
     ]
     (folder / "mine.py").write_text(script(clone / PAGE))
     page = timed("the page", [str(python), "mine.py"], folder)

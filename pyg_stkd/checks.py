@@ -276,6 +276,9 @@ def node_index(name: str, value: Any, num_nodes: int, of: str = "nodes") -> Tens
 
 
 def _shown(value: Any) -> str:
-    """Return a value in few words: what has many parts by its class."""
+    """Return a value in few words: what has many parts by its class, also in a tuple or list."""
+    if type(value) in (tuple, list) and any(isinstance(part, Tensor) for part in value):
+        parts = ", ".join(_shown(part) for part in value)
+        return f"{type(value).__name__} of {parts}"
     many = isinstance(value, (Tensor, nn.Module)) or hasattr(value, "__array__")
     return type(value).__name__ if many else repr(value)

@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+try:
+    from torchmetrics import Metric
+except ImportError as error:
+    raise ImportError(
+        "pyg_stkd.metrics needs the package torchmetrics: pip install 'pyg-stkd[metrics]'"
+    ) from error
 
 __all__ = [
     "MaskedMAE",

@@ -34,6 +34,8 @@ def test_choice_takes_what_is_offered(value: object) -> None:
         (["a"], r"\['a'\]"),
         (torch.tensor([1, 2]), "Tensor"),
         (np.array(["a", "b"]), "ndarray"),
+        ((torch.ones(2), 1), "tuple of Tensor, 1"),
+        ([torch.ones(2), "a"], "list of Tensor, 'a'"),
     ],
 )
 def test_choice_takes_nothing_else(value: object, got: str) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import math
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -204,3 +206,10 @@ def test_refuses() -> None:
         metric.update(wrong, wrong)
     with pytest.raises(ValueError, match="one shape"):
         metric.update(torch.ones(2, 12, 5), torch.ones(2, 12, 4))
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    monkeypatch.delitem(sys.modules, "pyg_stkd.metrics")
+    with pytest.raises(ImportError, match=r"^pyg_stkd.metrics needs .*'pyg-stkd\[metrics\]'$"):
+        importlib.import_module("pyg_stkd.metrics")

@@ -139,7 +139,8 @@ def task_loss(criterion: Criterion, out: Any, target: Any) -> Tensor:
     """Return the task's loss, on the rows that count.
 
     Raises:
-        TypeError: If some rows count and the output is no tensor, or no tensor is returned.
+        TypeError: If the criterion is a class, some rows count and the output is no tensor, or no
+            tensor is returned.
         ValueError: If rows count that the output has not.
 
     Example:
@@ -147,6 +148,10 @@ def task_loss(criterion: Criterion, out: Any, target: Any) -> Tensor:
         >>> task_loss(lambda out, y: (out - y).sum(), torch.ones(3), target).item()
         1.0
     """
+    if isinstance(criterion, type):  # it would take output and target for options of its own
+        raise TypeError(
+            f"'criterion' must be an object, {criterion.__name__}() (got {criterion.__name__})"
+        )
     if isinstance(target, OnRows):
         if not isinstance(out, Tensor):
             raise TypeError(

@@ -106,19 +106,27 @@ def load_compact(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
 
     Args:
         path (str): A file of :func:`save_compact`.
-        build (callable): Makes the model as it was before pruning. It is called on the meta
-            device: no memory is used for its weights, and none are drawn.
+        build (callable): Makes the model as it was before pruning, of a class of the same name,
+            in whichever module that is now. It is called on the meta device: no memory is used
+            for its weights, and none are drawn.
 
     Raises:
         ImportError: If safetensors is not installed.
+        TypeError: If :obj:`build` is no function, or a model.
         ValueError: If the file is damaged, another one, of another model, or its widths contradict
             each other.
     """
+    if isinstance(build, nn.Module) or not callable(build):
+        raise TypeError(
+            "'build' must be a function that makes the model as it was before pruning, such as "
+            f"lambda: Net(64) (got {type(build).__name__})"
+        )
     path = Path(path)
     recipe, state = _read(path)
     with torch.device("meta"):
         model = build()
-    if _class_name(model) != recipe["class"]:
+    # By name: a class of a script is one of __main__ there, and of a module where it is imported.
+    if type(model).__name__ != recipe["class"].rpartition(".")[2]:
         raise ValueError(
             f"'build' must make a {recipe['class']}, as {path.name!r} has "
             f"(got {_class_name(model)})"

@@ -180,7 +180,10 @@ class Pruner:
             RuntimeError: If all stages are done, or the processes have different models.
         """
         if share is None and self.stage >= len(self.keep):
-            raise RuntimeError(f"All {len(self.keep)} stages of 'keep' are done")
+            raise RuntimeError(
+                f"All {len(self.keep)} stages of 'keep' are done: keep=(0.5, 0.3) makes two, and "
+                "step(share=0.3) is one more"
+            )
         target = self.keep[self.stage] if share is None else check_shares(share)[0]
         check_same("model and 'keep'", lambda: (repr(self), target, self._masked.state_dict()))
         scores = self._score(losses)

@@ -212,3 +212,10 @@ def test_without_labels_the_teacher_alone_teaches():
         total_loss(lambda x, target: (x, {}), ((1,), {}, None), None)
     with pytest.raises(ValueError, match=r"'alpha' must be at least 0 and at most 1 \(got 2\)"):
         total_loss(distiller, ((1,), {}, None), None, alpha=2)
+
+
+def test_a_criterion_is_an_object() -> None:
+    with pytest.raises(
+        TypeError, match=r"^'criterion' must be an object, MSELoss\(\) \(got MSELoss\)$"
+    ):
+        task_loss(nn.MSELoss, torch.ones(3), torch.ones(3))

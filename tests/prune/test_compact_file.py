@@ -353,3 +353,28 @@ def test_models_of_ones_own_are_followed(tmp_path: Path) -> None:
         write(path, state, recipe | {"widths": widths})
         with pytest.raises(ValueError, match=r"'path' must be .*'own.safetensors'"):
             load_compact(path, Net)
+
+
+def test_a_class_of_a_script_is_found_again_in_a_module(tmp_path: Path) -> None:
+    """A script saves a class of __main__, and what loads it imports that class."""
+    first, second = (
+        type("Net", (nn.Sequential,), {"__module__": module}) for module in ("__main__", "mine")
+    )
+    small = first(nn.Linear(2, 3), nn.Linear(3, 1))
+    x = torch.ones(1, 2)
+    save_compact(small, tmp_path / "small.safetensors", example=(x,))
+    build = lambda: second(nn.Linear(2, 8), nn.Linear(8, 1))  # noqa: E731
+    again = load_compact(tmp_path / "small.safetensors", build)
+    assert type(again) is second
+    assert torch.equal(again(x), small(x))
+    other = type("Other", (nn.Sequential,), {})
+    with pytest.raises(ValueError, match=r"'build' must make a __main__\.Net, as .*\.Other\)"):
+        load_compact(tmp_path / "small.safetensors", lambda: other(*build()))
+
+
+def test_build_is_a_function(tmp_path: Path) -> None:
+    for build in (nn.Linear(2, 3), "Net"):
+        with pytest.raises(
+            TypeError, match=r"'build' must be a function that makes.*\(got (Linear|str)\)"
+        ):
+            load_compact(tmp_path / "small.safetensors", build)  # type: ignore[arg-type]

@@ -70,9 +70,13 @@ class Batches:
         return any(stream.listed for stream in self._streams.values())
 
     @property
-    def is_read_by_default(self) -> bool:
-        """Whether batches are Data of which the models take :obj:`x` and :obj:`edge_index`."""
-        return self._unpack is None and self._inputs is None
+    def reading(self) -> str | None:
+        """What the models take of a batch that is read by default, in words."""
+        if self._unpack is not None:
+            return None
+        if self._inputs is None:
+            return "x and edge_index of the Data"
+        return f"the first {self._inputs} of the {self._inputs + 1} entries of a tuple"
 
     def first(self, labelled: bool) -> Batch:
         """Return a batch to look at, which the teacher has not been asked about."""

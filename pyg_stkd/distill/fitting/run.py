@@ -17,7 +17,7 @@ from pyg_stkd.distill.check import dry
 from pyg_stkd.distill.distiller import Distiller
 from pyg_stkd.distill.fitting.batches import Batches
 from pyg_stkd.distill.fitting.streams import on_unlabelled
-from pyg_stkd.distill.training import Batch, Criterion, total_loss
+from pyg_stkd.distill.training import Batch, Criterion, of_models, total_loss
 
 __all__ = ["Epoch", "MakeOptimizer", "MakeScheduler", "Run", "Validate"]
 
@@ -86,13 +86,24 @@ class Run:
     def _look(self, labelled: bool) -> None:
         try:
             self._loss(labelled, None)
-        except TypeError as error:
-            if not self.batches.is_read_by_default or "argument" not in str(error):
+        except (RuntimeError, TypeError) as error:
+            reading = self.batches.reading
+            if reading is None or not self._is_refused(self.batches.first(labelled)):
                 raise
-            raise TypeError(
-                "The models must take x and edge_index of the Data, or unpack=batch -> (args, "
-                f"kwargs, target) must be given (got {error})"
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(
+                f"The models must take {reading}, or unpack=batch -> (args, kwargs, target) must "
+                f"be given (got {error})"
             ) from error
+
+    def _is_refused(self, batch: Batch) -> bool:
+        """Return whether the student by itself does not run on a batch."""
+        args, kwargs, _ = batch
+        try:
+            self.distiller.student(*args, **of_models(kwargs))
+        except (RuntimeError, TypeError):
+            return True
+        return False
 
     def prepare(self, optimizer: Any, scheduler: MakeScheduler | None) -> None:
         """Make optimizer and scheduler, and keep the weights of now as the best."""

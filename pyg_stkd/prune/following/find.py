@@ -40,9 +40,9 @@ def find_ports(
     if sharp is None:
         if rule is None:
             raise ValueError(
-                f"'example' must be given for a model class without a rule, so that its channels "
-                f"are found by running it: Pruner(model, example=(x, edge_index)) (got None and "
-                f"{class_name(model)})"
+                "'example' must be given for a model class without a rule, so that its channels "
+                "are found by running it: what its forward takes, such as example=(x, edge_index) "
+                f"(got None and {class_name(model)})"
             )
         return Ports(model, ignore, heads)
     if rule is not None and not joins_layers(rule):

@@ -38,7 +38,10 @@ def check_example(model: nn.Module, run: Callable[[nn.Module], Any]) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run(model.eval())
     except Exception as error:
-        how = "as a tuple of arguments or a mapping of keyword arguments"
+        how = (
+            "as a tuple of arguments, such as (data.x, data.edge_index), or a mapping of keyword "
+            "arguments"
+        )
         if isinstance(error, NotImplementedError):
             how += ", with 'call' for a model without a forward"
         raise ValueError(

@@ -507,7 +507,7 @@ def test_models_and_losses_that_do_not_fit():
     refused(ValueError, r"must have the same shape \(got \[6, 2\] and", [graph(0)], distiller=other)
     wide = (torch.randn(6, 5), EDGES)
     refused(
-        RuntimeError, "^mat1 and mat2 shapes cannot be multiplied", [(*wide, graph(0)[2])]
+        ValueError, "^The models must take the first 2 of .*cannot be mult", [(*wide, graph(0)[2])]
     )  # the model says so
     refused(ValueError, "'unlabelled' must give what .*be multiplied", [graph(0)], [wide])
     needs = Distiller(*models(), [ResponseLoss()])
@@ -577,3 +577,25 @@ def test_looking_changes_nothing():
     fit(Distiller(teacher, student), [graph(0)], [graph(1)], **options(validate=lambda _: 1.0))
     assert torch.equal(weights(student), before)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_batches_that_are_read_otherwise_than_they_are_meant_say_so():
+    """Such as windows of a series (x, y, mask), whose roads the loader does not know."""
+    teacher, student = models()
+    x, edges, y = graph(0)
+    with pytest.raises(
+        ValueError,
+        match=r"take the first 2 of the 3 entries of a tuple, or unpack=batch.*given \(got \w+",
+    ):
+        fit(Distiller(teacher, student), [(x, torch.ones(3, 5), y)], **options())
+    with pytest.raises(TypeError, match=r"take the first 1 of the 2 entries.*'edge_index'"):
+        fit(Distiller(teacher, student), [(x, y)], **options())
+    with pytest.raises(ValueError, match=r"take x and edge_index of the Data.*given \(got \w+"):
+        fit(Distiller(teacher, student), [Data(x=x[:, :3], edge_index=edges, y=y)], **options())
+    # An error of the criterion is none of reading, and is left as it is.
+    with pytest.raises(RuntimeError, match=r"^expected scalar type"):
+        fit(Distiller(teacher, student), [(x, edges, y)], **options(criterion=wrong))
+
+
+def wrong(out, target):
+    raise RuntimeError("expected scalar type")

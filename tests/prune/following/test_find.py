@@ -241,7 +241,7 @@ def test_functions_in_a_sequential_are_followed(prune_followed: Any) -> None:
 
 
 def test_a_class_without_a_rule_is_refused_with_the_line_to_write() -> None:
-    with pytest.raises(ValueError, match=r"Pruner\(model, example=\(x, edge_index\)\).*Tutorial"):
+    with pytest.raises(ValueError, match=r"takes, such as example=\(x, edge_index\) .*Tutorial"):
         Pruner(Tutorial(), Random(0))
     with pytest.raises(ValueError, match=r"'example' must be inputs that the model runs on.*Error"):
         Pruner(Tutorial(), Random(0), example=(graph()[0],))
