@@ -162,11 +162,13 @@ class RBF(Kernel):
             return -0.5 / self.sigma**2
         value = value.detach()
         median = _median(value)
+        least = torch.finfo(value.dtype).tiny
         # Where every other edge is a self-loop the median is 0, and that width would be blind.
         if _may_look(value) and median > 0:
-            return -0.5 / max(float(median), torch.finfo(value.dtype).tiny)
+            return -0.5 / max(float(median), least)
         median = torch.where(median > 0, median, value.mean())
-        return -0.5 / median.clamp(min=torch.finfo(value.dtype).tiny)
+        # Where all are equal nothing pulls them: the rounding of a gradient counts at no rate.
+        return torch.where(median > 0, -0.5 / median.clamp(min=least), 0.0)
 
 
 def _may_look(value: Tensor) -> bool:

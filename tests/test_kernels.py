@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from pyg_stkd import kernels
+from pyg_stkd.functional import lsp, temporal_correlation
 
 VALUE = torch.tensor([0.25, 1.0, 2.5, 4.0, 9.0], dtype=torch.double)
 TABLE = {
@@ -46,6 +47,21 @@ def test_median_is_taken_of_each_call_and_constant() -> None:
     value = VALUE.clone().requires_grad_()
     (slope,) = torch.autograd.grad(kernel(value).sum(), value)
     torch.testing.assert_close(slope, -0.2 * (-VALUE / 5).exp())
+
+
+@pytest.mark.parametrize("steps", [3, 13])
+def test_equal_nodes_and_steps_are_not_pulled_at_a_median(steps: int) -> None:
+    """At the least width that there is, the rounding of a gradient was 1e30."""
+    torch.manual_seed(0)
+    z = torch.randn(1, 33).expand(600, 33).clone().requires_grad_()
+    edge_index = torch.randint(0, 600, (2, 6000))
+    h = z[:6].expand(2, steps, 6, 33)
+    teacher, theirs = torch.randn(600, 4), torch.randn(2, steps, 6, 4)
+    kernel = kernels.RBF(sigma="median")
+    for loss in (lsp(z, teacher, edge_index, kernel), temporal_correlation(h, theirs, kernel)):
+        (grad,) = torch.autograd.grad(loss, z)
+        assert loss > 1e-3
+        assert grad.abs().max() == 0
 
 
 def test_median_of_loops() -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pyg_stkd import checks
 from pyg_stkd.functional.structures.divergence import check_finite
-from pyg_stkd.functional.structures.global_structure import paired_rows
+from pyg_stkd.functional.structures.global_structure import check_rows, paired_rows
 from pyg_stkd.functional.structures.similarities.prepared import unit
 
 __all__ = ["contrast"]
@@ -51,12 +51,13 @@ def contrast(
         0.3133
     """
     checks.number("temperature", temperature, above=0)
-    s, t = paired_rows(z_student, z_teacher, max_samples)
-    if s.size(-1) != t.size(-1):
+    check_rows(z_student, z_teacher, max_samples)
+    if z_student.size(-1) != z_teacher.size(-1):
         raise ValueError(
             "'z_student' and 'z_teacher' must have the same width "
             f"(got shapes {list(z_student.shape)} and {list(z_teacher.shape)})"
         )
+    s, t = paired_rows(z_student, z_teacher, max_samples)
     if s.size(0) == 0:
         return s.sum() + t.sum()
     s, t = unit(s), unit(t)

@@ -14,7 +14,7 @@ from pyg_stkd.functional.structures.similarities.prepared import has_bound, mapp
 from pyg_stkd.graph import is_transforming, wants_plain
 from pyg_stkd.kernels import Cosine, Kernel, Linear
 
-__all__ = ["gsp", "paired_rows"]
+__all__ = ["check_rows", "gsp", "paired_rows"]
 
 
 def gsp(
@@ -63,10 +63,7 @@ def gsp(
     """
     kernel = Cosine() if kernel is None else kernel
     checks.instance("kernel", kernel, Kernel)
-    checks.features("z_student", z_student)
-    checks.features("z_teacher", z_teacher)
-    if max_samples is not None:
-        checks.count("max_samples", max_samples)
+    check_rows(z_student, z_teacher, max_samples)
     z_teacher = z_teacher.detach()
     linear = type(kernel) in (Cosine, Linear)
     by_features = linear and z_student.size(0) > _most_pairs(z_student, z_teacher, max_samples)
@@ -83,17 +80,26 @@ def gsp(
     return loss
 
 
-def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, Tensor]:
-    """Return the same rows of both, at most so many, in single precision at least."""
+def check_rows(z_student: Tensor, z_teacher: Tensor, max_samples: int | None) -> None:
+    """Raise unless both are features of the same nodes, and the most of these a number.
+
+    Raises:
+        TypeError: If features are not of floating point numbers, or :obj:`max_samples` no integer.
+        ValueError: If the numbers of nodes differ, or :obj:`max_samples` is below 1.
+    """
     if max_samples is not None:
         checks.count("max_samples", max_samples)
-    checks.features("z_student", s)
-    checks.features("z_teacher", t)
-    if s.size(0) != t.size(0):
+    checks.features("z_student", z_student)
+    checks.features("z_teacher", z_teacher)
+    if z_student.size(0) != z_teacher.size(0):
         raise ValueError(
             "'z_student' and 'z_teacher' must have the same nodes, row by row "
-            f"(got shapes {list(s.shape)} and {list(t.shape)})"
+            f"(got shapes {list(z_student.shape)} and {list(z_teacher.shape)})"
         )
+
+
+def paired_rows(s: Tensor, t: Tensor, max_samples: int | None) -> tuple[Tensor, Tensor]:
+    """Return the same rows of both, at most so many, in single precision at least."""
     if max_samples is not None and s.size(0) > max_samples:
         rows = torch.randperm(s.size(0), device=s.device)[:max_samples]
         s, t = s.index_select(0, rows), t.index_select(0, rows)

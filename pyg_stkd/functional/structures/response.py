@@ -122,17 +122,18 @@ def _square_loss(
     s: Tensor, t: Tensor, y: Tensor, alpha: float, gate: Gate, delta: float | None
 ) -> Tensor:
     r"""Return the loss of squares without missing labels, in which the student is met once:
-    :math:`(1 - w) \, (s - y)^2 + w \, (s - t)^2 = (s - y - w (t - y))^2 + w (1 - w) (t - y)^2`.
+    :math:`(1 - w) \, (s - y)^2 + w \, (s - t)^2 = (s - m)^2 + w (1 - w) (t - y)^2` with
+    :math:`m = y + w (t - y)`, which is the teacher where :math:`w = 1`, however far the label is.
     """
     gap = t - y
     square = gap.square()
     if gate is None:
-        return F.mse_loss(s - y, gap.mul_(alpha)) + alpha * (1 - alpha) * square.mean()
+        return F.mse_loss(s, y.lerp(t, alpha)) + alpha * (1 - alpha) * square.mean()
     if delta is None:
         delta = max(2 * math.sqrt(square.mean()), torch.finfo(s.dtype).tiny)
     share = (gap / delta).square_().neg_().expm1_().mul_(alpha - 1).add_(alpha)
     rest = share.addcmul(share, share, value=-1).mul_(square).mean()
-    return F.mse_loss(s - y, gap.mul_(share)) + rest
+    return F.mse_loss(s, y.lerp(t, share)) + rest
 
 
 def _loss(

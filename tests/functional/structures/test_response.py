@@ -109,6 +109,25 @@ def test_teacher_gets_no_gradient(triple: tuple[Tensor, Tensor, Tensor]) -> None
     assert not response(s, t, y).requires_grad
 
 
+@pytest.mark.parametrize("far", [1e8, 1e12])
+@pytest.mark.parametrize("given", [{}, {"gate": None, "alpha": 1.0}, {"delta": 1.0}])
+def test_a_label_that_does_not_count_takes_no_digits_of_the_teacher(
+    given: dict[str, Any], far: float
+) -> None:
+    """Their difference was one of both from the label: 0 of labels of 1e8 in single precision."""
+    torch.manual_seed(0)
+    s, y = torch.randn(100, 3), torch.randn(100, 3)
+    t = s + 0.1 * torch.randn(100, 3)
+    y[0, 0] = far
+    grads = []
+    for mask in (None, torch.ones_like(y, dtype=torch.bool)):  # in few passes, and by definition
+        x = s.clone().requires_grad_()
+        loss = response(x, t, y, mask=mask, **given)
+        grads.append(torch.autograd.grad(loss * s.numel(), x)[0])
+    torch.testing.assert_close(grads[0][0, 0], 2 * (s - t)[0, 0])
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
+
+
 def test_outlier_gate_by_hand() -> None:
     # Teacher errors 0 and 4: RMSE sqrt(8), delta 2 sqrt(8); w = 0.5 and 1 - 0.5 exp(-1/2).
     s, t, y = torch.zeros(2), torch.tensor([1.0, 1.0]), torch.tensor([1.0, 5.0])

@@ -140,7 +140,9 @@ def unit(z: Tensor) -> Tensor:
 def _scaled_unit(z: Tensor) -> Tensor:
     """Return unit vectors, from multiples of about 1 whose squares are in range."""
     least = torch.finfo(z.dtype).tiny  # whose reciprocal is in range
-    size = z.detach().abs().amax(dim=-1, keepdim=True).clamp(least, 1 / least)
+    size = z.detach().abs().amax(dim=-1, keepdim=True)
+    # That of 0 is left: twice that reciprocal is beyond the range, and no number times 0.
+    size = torch.where(size > 0, size.clamp(least, 1 / least), 1.0)
     z = z * size.reciprocal()  # a constant to autograd: no scale changes the result
     square = z.square().sum(dim=-1, keepdim=True)
     return z * square.masked_fill(square == 0, torch.inf).rsqrt()  # from 0 no gradient returns
@@ -255,9 +257,14 @@ def _standardised(z: Tensor) -> Tensor:
     if z.numel() == 0:
         return z
     z = _near_one(z)
-    out, mean, scale = torch.native_layer_norm(
-        z, z.shape[-1:], None, None, torch.finfo(z.dtype).tiny
-    )
+    least = torch.finfo(z.dtype).tiny
+    out, mean, scale = torch.native_layer_norm(z, z.shape[-1:], None, None, least)
     spread = scale.detach().reciprocal()
     equal = spread <= 8 * torch.finfo(z.dtype).eps * mean.detach().abs()
-    return out.masked_fill(equal | (spread < _SMALL), 0)
+    flat = equal | (spread < _SMALL)
+    looks = not torch.compiler.is_compiling() and z.requires_grad and torch.is_grad_enabled()
+    if is_transforming() or (looks and bool(flat.any())):
+        # Nor may such rows meet what their tiny spread makes infinite in second derivatives.
+        z = z.masked_fill(flat, 0)
+        out = torch.native_layer_norm(z, z.shape[-1:], None, None, least)[0]
+    return out.masked_fill(flat, 0)

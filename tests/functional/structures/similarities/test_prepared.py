@@ -96,6 +96,36 @@ def test_second_derivatives_beside_a_row_of_zeros() -> None:
     assert again.tolist() == [[0.0] * 3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("normalize", ["layer", "l2"])
+def test_second_derivatives_of_rows_without_a_direction(normalize: str, dtype: torch.dtype) -> None:
+    """They were NaN: of 'l2' where a derivative of the first was above 4, of 'layer' always."""
+    torch.manual_seed(0)
+    z, v, w = (torch.randn(6, 33, dtype=dtype) for _ in range(3))
+    z[1], z[4] = 0, 0 if normalize == "l2" else 0.7
+
+    def second(z: Tensor, rows: list[int]) -> Tensor:
+        x = z[rows].requires_grad_()
+        loss = (prepared(x, kernels.Linear(), normalize) * w[rows]).square().sum()
+        (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+        (out,) = torch.autograd.grad((grad * v[rows] * 100).sum(), x)
+        return out
+
+    everyone = second(z, [0, 1, 2, 3, 4, 5])
+    assert everyone[[1, 4]].tolist() == [[0.0] * 33] * 2
+    torch.testing.assert_close(everyone[[0, 2, 3, 5]], second(z, [0, 2, 3, 5]))
+    if normalize == "layer":  # whose transforms look at no numbers
+        norm = torch.func.grad(
+            lambda z: (
+                torch.func.grad(lambda z: prepared(z, kernels.Linear(), "layer")[0, 0])(z)
+                .square()
+                .sum()
+            )
+        )
+        assert norm(z).isfinite().all()
+        assert norm(z[1:]).tolist() == [[0.0] * 33] * 5
+
+
 @pytest.mark.parametrize("normalize", ["layer", "l2"])
 def test_gradients_of_any_order(normalize: str) -> None:
     z = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
