@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data.data import BaseData
 
 from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
@@ -103,6 +104,8 @@ class TeacherCache:
         if known is None:
             known = self._found(key, given, inputs)
         if known is None:
+            if not self._check_inputs:  # no one asks whether these were written to meanwhile
+                args, kwargs = _copied(args), _copied(kwargs)
             known = self._distiller.capture_teacher(*args, **kwargs)
             if self._path is not None:
                 name = secrets.token_hex(16)
@@ -256,6 +259,15 @@ def _with_children(module: nn.Module, seen: set[int]) -> Iterator[nn.Module]:
     for child in module._modules.values():
         if child is not None and id(child) not in seen:
             yield from _with_children(child, seen)
+
+
+def _copied(value: Any) -> Any:
+    """Return arguments with tensors of their own."""
+    if isinstance(value, (Tensor, BaseData)):
+        return value.clone()
+    if type(value) in (tuple, list):
+        return type(value)(_copied(item) for item in value)
+    return {k: _copied(v) for k, v in value.items()} if type(value) is dict else value
 
 
 def _is_lasting(key: Any) -> bool:

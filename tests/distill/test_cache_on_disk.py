@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from pyg_stkd.distill import (
     TemporalCorrelationLoss,
 )
 from pyg_stkd.distill.losses import correlation, structure
+from pyg_stkd.distill.recording import graph_store
+from pyg_stkd.functional import lsp
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn import STGCN
 
@@ -112,6 +115,43 @@ def test_refuses_another_input_under_a_known_key(tmp_path: Path, path: str | Non
     careless = TeacherCache(distiller, path and tmp_path / f"{path}2", check_inputs=False)
     losses_of(distiller, careless)
     losses_of(distiller, careless, X + 0.1)
+
+
+@pytest.mark.parametrize("path", [None, pytest.param("cache", marks=on_disk)])
+def test_refuses_another_number_under_a_known_key(tmp_path: Path, path: str | None) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor, times: float) -> Tensor:
+            return x * times
+
+    distiller = Distiller(Scaled(), Scaled(), [LogitLoss()])
+    cache = TeacherCache(distiller, path and tmp_path / path)
+    assert cache("a", X, times=2.0)[""][0].value.equal(X * 2)
+    assert cache("a", X, times=2.0)[""][0].value.equal(X * 2)
+    with pytest.raises(ValueError, match="another one for 'a'"):
+        cache("a", X, times=3.0)
+
+
+@pytest.mark.parametrize("memory", ["no file", None, 1])
+def test_an_input_that_is_not_checked_may_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: Any
+) -> None:
+    """What is kept of the first is its own: files of its graph met the edges that came later."""
+    if memory != "no file":
+        pytest.importorskip("safetensors")
+    monkeypatch.setattr(graph_store, "_MANY", 0)
+    torch.manual_seed(0)
+    loss = LSPLoss("convs.0", "convs.0", graph="teacher", normalize="l2")
+    distiller = Distiller(GCN(5, 8, 2, 3), GCN(5, 6, 2, 3), [loss])
+    on_file: Any = {} if memory == "no file" else {"path": tmp_path, "memory": memory}
+    cache = TeacherCache(distiller, check_inputs=False, **on_file)
+    edges, x = torch.randint(0, 20, (2, 60)), torch.randn(20, 5)
+    first, convs = edges.clone(), (distiller.student.convs[0], distiller._teachers[0].convs[0])
+    for _ in range(4):
+        value = distiller(x, edges, teacher=cache("a", x, edges))[1]["lsp"]
+        s, t = convs[0](x, edges), convs[1](x, first)
+        expected = lsp(s, t, first, normalize="l2")
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+        edges.copy_(torch.randint(0, 20, (2, 60)))
 
 
 @on_disk

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pyg_stkd.distill.recording.checksum import check_sums, sums
 from pyg_stkd.files import safetensors, write_atomic
 
 __all__ = ["Beside"]
@@ -50,15 +51,17 @@ class Beside:
 
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except broken as error:
+                values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                check_sums(values, (file.metadata() or {}).get("sums"))
+                return values
+        except (broken, AttributeError, ValueError) as error:
             raise ValueError(f"{path} must be a file of a structure (got {error})") from error
 
     def write_all(self, what: str, values: Mapping[str, Tensor]) -> None:
         """Keep tensors by name."""
         library, _ = safetensors("TeacherCache(path=...)")
         kept = {name: value.detach().cpu().contiguous() for name, value in values.items()}
-        about = {"format": _FORMAT, "of": self._text(what)}
+        about = {"format": _FORMAT, "of": self._text(what), "sums": sums(kept)}
         write_atomic(self.file(what), library.save(kept, metadata=about))
 
     def file(self, what: str) -> Path:

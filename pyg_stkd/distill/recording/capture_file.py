@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.checksum import checksum
 from pyg_stkd.distill.recording.reading.choices import Choice
 from pyg_stkd.distill.recording.reading.parts import tensors_of
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
@@ -20,6 +22,8 @@ from pyg_stkd.graph import Graph
 __all__ = ["load_captures", "save_captures"]
 
 _PLAIN = (str, int, float, bool, type(None))
+# What files raise that hold something else than was written.
+_BROKEN = (AttributeError, IndexError, KeyError, RuntimeError, StopIteration, TypeError, ValueError)
 
 
 def save_captures(
@@ -47,6 +51,7 @@ def save_captures(
     writer = _Writer(dtype, inputs)
     tree = [[writer.encoded(capture) for capture in captures[name]] for name in captures]
     texts = {**about, "tree": json.dumps([list(captures), tree])}
+    texts["sum"] = _sum_of(texts)
     write_atomic(path, library.save(writer.tensors, metadata=texts))
 
 
@@ -71,6 +76,8 @@ def load_captures(
     try:
         with safe_open(path, framework="pt") as file:
             texts = dict(file.metadata() or {})
+            if texts.get("sum", _sum_of(texts)) != _sum_of(texts):  # which older files lack
+                raise ValueError("other texts than were written")
             layers, tree = json.loads(texts["tree"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         reader = _Reader(tensors, inputs if given and texts.get("input") == given else ())
@@ -78,7 +85,7 @@ def load_captures(
             layer: tuple(reader.capture(each) for each in calls)
             for layer, calls in zip(layers, tree, strict=True)
         }
-    except (broken, KeyError, TypeError, ValueError) as error:
+    except (broken, *_BROKEN) as error:
         raise ValueError(f"{path} must be a file of a teacher's captures (got {error})") from error
     return TeacherCaptures(found), texts
 
@@ -110,7 +117,10 @@ class _Writer:
             kept = value.detach().as_subclass(Tensor)
             dtype = str(kept.dtype).removeprefix("torch.")
             if self.dtype is not None and kept.is_floating_point():
-                kept = kept.to(self.dtype)
+                kept = self._narrow(kept, where)
+            elif not kept.is_floating_point() and not kept.is_complex():
+                # Edges and batches alone: of features that no loss needs, nothing is to be read.
+                known["sum"] = checksum(kept)
             number = str(len(self.tensors))
             self.tensors[number] = kept.cpu().contiguous().clone()
             return {"tensor": number, "dtype": dtype, **known}
@@ -130,6 +140,16 @@ class _Writer:
             f"them, to be kept in a file (got {type(value).__name__}): keep them in memory "
             f"(path=None)"
         )
+
+    def _narrow(self, value: Tensor, where: str) -> Tensor:
+        assert self.dtype is not None
+        kept = value.to(self.dtype)
+        if bool((kept.isinf() & value.isfinite()).any()):
+            raise ValueError(
+                f"'dtype' must have room for the captures of the {where} (got {self.dtype}, and "
+                f"numbers up to {float(value[value.isfinite()].abs().amax()):g})"
+            )
+        return kept
 
 
 class _Reader:
@@ -163,7 +183,10 @@ class _Reader:
             if isinstance(given, Graph if kind == "graph" else Tensor):
                 return given
         if kind == "tensor":
-            return self._tensors[content].to(getattr(torch, tree["dtype"]))
+            kept = self._tensors[content]
+            if "sum" in tree and tree["sum"] != checksum(kept):
+                raise ValueError(f"other numbers in tensor {content} than were written")
+            return kept.to(getattr(torch, tree["dtype"]))
         if kind == "graph":
             return Graph(self._value(content), tuple(tree["size"]))
         if kind == "plain":
@@ -172,6 +195,12 @@ class _Reader:
             return {self._value(k): self._value(v) for k, v in content}
         items = [self._value(item) for item in content]
         return tuple(items) if kind == "tuple" else items
+
+
+def _sum_of(texts: Mapping[str, str]) -> str:
+    """Return a hash of texts, but for the one in which it is kept."""
+    others = sorted((name, text) for name, text in texts.items() if name != "sum")
+    return hashlib.blake2b(json.dumps(others).encode(), digest_size=8).hexdigest()
 
 
 def _leaves(values: Sequence[Any]) -> list[Any]:

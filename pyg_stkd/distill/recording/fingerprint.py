@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ __all__ = ["Seen", "fingerprint"]
 def fingerprint(*values: Any) -> str:
     """Return a hash of all tensors in some values: their types, shapes and numbers.
 
+    Numbers and words beside tensors count too.
+
     Example:
         >>> x = torch.ones(2)
         >>> fingerprint(x) == fingerprint([x.clone()]), fingerprint(x) == fingerprint(x + 1)
@@ -30,6 +32,7 @@ def fingerprint(*values: Any) -> str:
         for part in _dense_parts(tensor.detach()):
             plain = part.cpu().contiguous().view(-1).view(torch.uint8)
             digest.update(plain.numpy().data)
+    digest.update("".join(_words(values)).encode())
     return digest.hexdigest()
 
 
@@ -56,11 +59,14 @@ class Seen:
 
     def __init__(self, *values: Any) -> None:
         self._known = [(weakref.ref(x), _version(x)) for x in _held(values)]
+        self._words = list(_words(values))
 
     def same(self, *values: Any) -> bool:
         """Return whether the tensors of these values are those, and no one has written to them."""
         given = list(_held(values))
-        return len(given) == len(self._known) and all(
+        if len(given) != len(self._known) or self._words != list(_words(values)):
+            return False
+        return all(
             ref() is x and version is not None and version == _version(x)
             for x, (ref, version) in zip(given, self._known, strict=True)
         )
@@ -73,6 +79,17 @@ def _held(values: Iterable[Any]) -> Iterable[Tensor]:
             yield from value.csr()
         else:
             yield from tensors_of(value)
+
+
+def _words(values: Iterable[Any]) -> Iterable[str]:
+    """Yield the numbers and words among values, as texts."""
+    for value in values:
+        if isinstance(value, (bool, int, float, str)):
+            yield repr(value)
+        elif isinstance(value, Mapping):
+            yield from _words(value.values())
+        elif isinstance(value, (tuple, list)):
+            yield from _words(value)
 
 
 def _version(tensor: Tensor) -> int | None:

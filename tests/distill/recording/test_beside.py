@@ -36,3 +36,25 @@ def test_refuses_a_damaged_file(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match="must be a file of a structure"):
             beside.read("x")
+
+
+def test_refuses_any_other_bit_of_its_numbers(tmp_path: Path) -> None:
+    beside = Beside(tmp_path, "a")
+    beside.write_all("x", {"odd": torch.arange(7, dtype=torch.int32), "even": torch.ones(4)})
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for place in range(len(whole) - 7 * 4 - 4 * 4, len(whole)):
+        for bit in (0, 7):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            file.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"(?s)structure.*other numbers in '(odd|even)'"):
+                beside.read_all("x")
+
+
+def test_reads_what_was_written_before_there_were_sums(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    beside = Beside(tmp_path, "a")
+    save_file({"structure": torch.ones(3)}, beside.file("x"))
+    assert torch.equal(beside.read("x"), torch.ones(3))

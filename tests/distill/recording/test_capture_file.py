@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from pyg_stkd.distill import Capture, TeacherCaptures
 from pyg_stkd.distill.recording.capture_file import load_captures, save_captures
@@ -86,3 +88,63 @@ def test_refuses_other_files(tmp_path: Path, damage: str) -> None:
         save_file({"x": X}, path)
     with pytest.raises(ValueError, match=r"a\.safetensors must be a file of a teacher's captures"):
         load_captures(path)
+
+
+def test_refuses_other_texts_and_edges(tmp_path: Path) -> None:
+    """Which layer it is, what tensors were, edges: a bit of each would be another teacher."""
+    path = tmp_path / "a.safetensors"
+    save_captures(frozen(X), path, {"key": "1"}, None)
+    whole = path.read_bytes()
+    for before, after in (
+        (b"conv", b"cone"),
+        (b"float32", b"floau32"),
+        (b"tensor", b"ten3or"),
+        (EDGES.numpy().tobytes(), EDGES.flip(1).numpy().tobytes()[:-1] + b"\1"),
+    ):
+        assert before in whole
+        path.write_bytes(whole.replace(before, after))
+        with pytest.raises(ValueError, match=r"(?s)a teacher's captures .*other (texts|numbers)"):
+            load_captures(path)
+    path.write_bytes(whole)
+    assert load_captures(path)[1]["key"] == "1"
+
+
+def test_reads_what_was_written_before_there_were_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyg_stkd.distill.recording import capture_file as module
+
+    path = tmp_path / "a.safetensors"
+    library, _ = module.safetensors("test")
+    write = library.save
+
+    def save(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+        tree = re.sub(r', "sum": \d+', "", metadata["tree"])
+        assert tree != metadata["tree"]
+        return write(tensors, {"key": metadata["key"], "tree": tree})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "save", save)
+        save_captures(frozen(X), path, {"key": "1"}, None)
+    found, about = load_captures(path)
+    assert about["key"] == "1"
+    assert torch.equal(found["conv"][0].edge_index, EDGES)
+    # Other fields than such files have are refused by what they are.
+    path.write_bytes(path.read_bytes().replace(b"float32", b"floau32"))
+    with pytest.raises(ValueError, match=r"a teacher's captures .*floau32"):
+        load_captures(path)
+
+
+def test_refuses_numbers_for_which_a_type_has_no_room(tmp_path: Path) -> None:
+    big = torch.tensor([[1.0, -7e4], [float("inf"), 2.0]])
+    with pytest.raises(
+        ValueError,
+        match=r"'dtype' must have room for the captures of the teacher layer 'conv' "
+        r"\(got torch.float16, and numbers up to 70000\)",
+    ):
+        save_captures(frozen(big), tmp_path / "a", {}, torch.float16)
+    assert not list(tmp_path.iterdir())
+    save_captures(frozen(big), tmp_path / "a", {}, torch.bfloat16)
+    save_captures(
+        frozen(big.clamp(min=-6e4)), tmp_path / "b", {}, torch.float16
+    )  # what is infinite is

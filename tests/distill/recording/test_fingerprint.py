@@ -18,6 +18,20 @@ def test_types_shapes_and_numbers_count(other: object) -> None:
     assert fingerprint(other) != fingerprint(X)
 
 
+def test_numbers_and_words_beside_tensors_count() -> None:
+    given = [X, {"k": 3, "norm": True}, ["mean", None], 0.5]
+    for other in (
+        [X, {"k": 4, "norm": True}, ["mean", None], 0.5],
+        [X, {"k": 3, "norm": False}, ["mean", None], 0.5],
+        [X, {"k": 3, "norm": True}, ["max", None], 0.5],
+        [X, {"k": 3, "norm": True}, ["mean", None], 0.25],
+    ):
+        assert fingerprint(*other) != fingerprint(*given)
+        assert not Seen(*given).same(*other)
+    assert fingerprint(X, None) == fingerprint(X)
+    assert Seen(*given).same(*given)
+
+
 def test_equal_tensors_have_one() -> None:
     wide = torch.stack([X, X + 1], dim=-1)[..., 0]  # not contiguous
     assert fingerprint(wide) == fingerprint(X) == fingerprint({"x": X})
