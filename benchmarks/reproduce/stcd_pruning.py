@@ -123,7 +123,8 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
     return {
         "dataset": args.dataset,
         "data": f"{task.plain.num_nodes} sensors, {len(task.windows['train'])} windows to train on",
-        "options": {key: value for key, value in vars(args).items() if not isinstance(value, Path)},
+        "options": {key: value for key, value in vars(args).items() if not isinstance(value, Path)}
+        | {"settings": args.settings and args.settings.name},
         "persistence": task.baselines()["persistence"]["mae/mean"],
         "teachers": [teachers[seed][1] for seed in range(args.seeds)],
         "runs": found["runs"] + more["runs"],
@@ -256,6 +257,8 @@ def tuning(found: dict[str, Any]) -> str:
     """Say how the settings came about, where it was not by trials on this data."""
     if any(told["trials"] for told in found["chosen"].values()):
         return "Learning rates were chosen on validation, by seeds that are not reported."
+    if found["options"].get("settings"):
+        return f"Settings are those that {found['options']['settings']} has found."
     return "Nothing was tuned on this data: all methods have had no trial."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -78,7 +79,9 @@ def fit(
             (default: :obj:`0.5`)
         every (int, optional): The steps of an epoch. (default: a fiftieth of :obj:`steps`, or as
             many as have steps of both kinds)
-        mode (str): :obj:`"max"` if a higher metric is better. (default: :obj:`"min"`)
+        mode (str): :obj:`"max"` if a higher metric is better. Where no weights were better than
+            those before the first step, as with the wrong one, a warning says so.
+            (default: :obj:`"min"`)
         cache (bool, str or TeacherCache): Whether the teacher runs on each batch of a list once
             only, and what the losses need of it is kept in memory. Switch it off where that is too
             much, or batches in a list are changed in place. A folder keeps it on disk, for later
@@ -163,9 +166,28 @@ def _train(run: Run, path: Path | None) -> Iterator[Epoch]:
             if path is not None:
                 save_fit(path, run)
             yield epoch
+        _warn_if_none_was_better(run)
     finally:
         if run.validate is not None:
             run.distiller.student.load_state_dict(run.best_state)
+
+
+def _warn_if_none_was_better(run: Run) -> None:
+    """Warn where the student ends with the weights that it began with: nothing else would tell."""
+    if run.validate is None or any(report["best"] for report in run.reports):
+        return
+    last, larger = run.reports[-1]["metric"], run.mode == "max"
+    why = (
+        "an error, which is better when smaller, needs mode='min'"
+        if larger
+        else "a score, which is better when larger, needs mode='max'"
+    )
+    warnings.warn(
+        f"No weights of this training were better on 'validate' than those before it (mode="
+        f"{run.mode!r}: {run.best_metric:.4g} before, {last:.4g} at the end), which the student "
+        f"has again: {why}",
+        stacklevel=3,
+    )
 
 
 def _cache(distiller: Distiller, given: bool | str | Path | TeacherCache) -> TeacherCache | None:

@@ -127,6 +127,27 @@ def test_weights_that_it_came_with_may_be_the_best_and_leaving_early_gives_the_b
     assert torch.equal(weights(student), before)
 
 
+@pytest.mark.parametrize(
+    ("mode", "metrics", "words"),
+    [
+        ("min", [0.5, 0.75, 1.0], r"mode='min': 0.5 before, 1 at the end.*needs mode='max'"),
+        ("max", [1.0, 0.75, 0.5], r"mode='max': 1 before, 0.5 at the end.*needs mode='min'"),
+    ],
+)
+def test_weights_that_are_lost_are_told_of(mode, metrics, words):
+    teacher, student = models()
+    before, given = weights(student), iter(metrics)
+    epochs = fit(
+        Distiller(teacher, student), [graph(0)], mode=mode,
+        **options(steps=2, every=1, validate=lambda _: next(given)),
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=words) as told:
+        run(epochs)
+    assert len(told) == 1
+    assert told[0].filename == __file__  # where the loop is
+    assert torch.equal(weights(student), before)
+
+
 def test_alpha_weighs_labels_and_teacher():
     for alpha in (0.0, 0.3, 1.0):
         teacher, student = models()
