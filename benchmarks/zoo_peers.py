@@ -28,7 +28,7 @@ from torch_geometric.nn.dense.linear import Linear
 from zoo_graphs import HIDDEN, Model
 
 from pyg_stkd.prune.following.calls.call import tensors_of
-from pyg_stkd.prune.masks.skipping import skip_channels
+from pyg_stkd.prune.mask_hooks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import Example, unwrap
 from pyg_stkd.prune.structure.registry import find_rule
 from pyg_stkd.prune.structure.rules import norms

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from pyg_stkd.modes import eval_mode
 from pyg_stkd.prune import Pruner
-from pyg_stkd.prune.masks.skipping import CHANNEL_MASK
+from pyg_stkd.prune.mask_hooks.skipping import CHANNEL_MASK
 
 __all__ = [
     "assert_exports",

@@ -17,22 +17,22 @@ from pyg_stkd.distill.recording.reading.inputs import is_edge_index
 from pyg_stkd.distill.recording.remembered import remembered
 from pyg_stkd.distill.recording.typed_ends import by_edge_type
 from pyg_stkd.functional import local_structure, lsp
-from pyg_stkd.functional.structures.extended_divergence import extended_divergence
-from pyg_stkd.functional.structures.extended_structure import (
-    can_extend,
-    extended_scores,
-    extended_structure,
-    measured,
-)
+from pyg_stkd.functional.structures.divergences.local_divergence import local_divergence
 from pyg_stkd.functional.structures.local import (
     by_edge,
     mean_over,
     structure_loss,
     structure_of,
 )
-from pyg_stkd.functional.structures.local_divergence import local_divergence
 from pyg_stkd.functional.structures.similarities.slice_distance import slices_innermost
 from pyg_stkd.functional.structures.spatial import in_all_slices
+from pyg_stkd.functional.structures.unions.extended_divergence import extended_divergence
+from pyg_stkd.functional.structures.unions.extended_structure import (
+    can_extend,
+    extended_scores,
+    extended_structure,
+    measured,
+)
 from pyg_stkd.graph import Graph, union_edges
 from pyg_stkd.graph.extended import ExtendedGraph, simple
 from pyg_stkd.graph.graph import OfGraph

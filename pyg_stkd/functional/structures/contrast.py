@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
-from pyg_stkd.functional.structures.divergence import check_finite
+from pyg_stkd.functional.structures.divergences.divergence import check_finite
 from pyg_stkd.functional.structures.global_structure import check_rows, paired_rows
 from pyg_stkd.functional.structures.similarities.prepared import unit
 

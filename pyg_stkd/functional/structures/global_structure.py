@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
-from pyg_stkd.functional.structures.divergence import check_finite
+from pyg_stkd.functional.structures.divergences.divergence import check_finite
 from pyg_stkd.functional.structures.gram_gap import CLOSE, gram_gap
 from pyg_stkd.functional.structures.similarities.pairwise import pairwise
 from pyg_stkd.functional.structures.similarities.prepared import has_bound, mapped, prepared

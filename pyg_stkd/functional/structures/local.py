@@ -11,16 +11,17 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.functional.sparse.sparse_ops import compute_dtype, reduce_segments
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
-from pyg_stkd.functional.structures.divergence import (
+from pyg_stkd.functional.structures.divergences.divergence import (
     Direction,
     check_finite,
     common_dtype,
     given_structure,
 )
-from pyg_stkd.functional.structures.local_divergence import (
+from pyg_stkd.functional.structures.divergences.local_divergence import (
     local_divergence,
     structure_of_scores,
 )
+from pyg_stkd.functional.structures.divergences.slice_divergence import slice_divergence
 from pyg_stkd.functional.structures.similarities.prepared import (
     Normalize,
     for_softmax,
@@ -33,7 +34,6 @@ from pyg_stkd.functional.structures.similarities.slice_distance import (
     slice_distances,
     slices_innermost,
 )
-from pyg_stkd.functional.structures.slice_divergence import slice_divergence
 from pyg_stkd.graph import Graph, is_transforming
 from pyg_stkd.graph.slices import SliceBlocks
 from pyg_stkd.kernels import RBF, Kernel

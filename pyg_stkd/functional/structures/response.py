@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_stkd import checks
-from pyg_stkd.functional.structures.divergence import common_dtype
+from pyg_stkd.functional.structures.divergences.divergence import common_dtype
 from pyg_stkd.graph import is_transforming
 
 __all__ = ["check_options", "Error", "Gate", "response"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd import checks
-from pyg_stkd.functional.structures.divergence import Direction
+from pyg_stkd.functional.structures.divergences.divergence import Direction
 from pyg_stkd.functional.structures.local import lsp
 from pyg_stkd.functional.structures.sequences import check_pair
 from pyg_stkd.functional.structures.similarities.prepared import Normalize

@@ -10,13 +10,14 @@ from torch import Tensor
 from pyg_stkd import checks
 from pyg_stkd.functional.sparse.sparse_ops import compute_dtype
 from pyg_stkd.functional.structures.blind import SAMPLE, warn_if_blind
-from pyg_stkd.functional.structures.divergence import (
+from pyg_stkd.functional.structures.divergences.divergence import (
     Direction,
     check_finite,
     common_dtype,
     divergence,
     given_structure,
 )
+from pyg_stkd.functional.structures.divergences.step_divergence import step_divergence
 from pyg_stkd.functional.structures.sequences import check_pair
 from pyg_stkd.functional.structures.similarities.pairwise import pairwise
 from pyg_stkd.functional.structures.similarities.prepared import (
@@ -26,7 +27,6 @@ from pyg_stkd.functional.structures.similarities.prepared import (
     prepared,
 )
 from pyg_stkd.functional.structures.similarities.step_distance import few_steps, step_distances
-from pyg_stkd.functional.structures.step_divergence import step_divergence
 from pyg_stkd.graph import is_transforming
 from pyg_stkd.kernels import RBF, Kernel
 

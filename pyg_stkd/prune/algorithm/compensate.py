@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pyg_stkd.modes import eval_mode
+from pyg_stkd.prune.mask_hooks.hooks import masked_names, original_of, refresh
 from pyg_stkd.prune.masked.processes import summed, together
-from pyg_stkd.prune.masks.hooks import masked_names, original_of, refresh
 
 __all__ = ["add_means"]
 

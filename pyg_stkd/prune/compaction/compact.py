@@ -13,8 +13,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from pyg_stkd.prune.following.find import find_ports
 from pyg_stkd.prune.following.sharpened import Sharpened
-from pyg_stkd.prune.masks.hooks import Refresh, remove_masks
-from pyg_stkd.prune.masks.skipping import stop_skipping
+from pyg_stkd.prune.mask_hooks.hooks import Refresh, remove_masks
+from pyg_stkd.prune.mask_hooks.skipping import stop_skipping
 from pyg_stkd.prune.structure.copies import copied
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Layout

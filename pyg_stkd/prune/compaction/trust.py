@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pyg_stkd.prune.compaction.compact import narrow
 from pyg_stkd.prune.compaction.verify import Comparison, Difference
 from pyg_stkd.prune.following.sharpened import Sharpened
-from pyg_stkd.prune.masks.hooks import original_of
-from pyg_stkd.prune.masks.skipping import skip_channels
+from pyg_stkd.prune.mask_hooks.hooks import original_of
+from pyg_stkd.prune.mask_hooks.skipping import skip_channels
 from pyg_stkd.prune.structure.copies import with_its_parameters
 from pyg_stkd.prune.structure.layout import Group, Layout, named_originals
 from pyg_stkd.prune.structure.ports import Ports

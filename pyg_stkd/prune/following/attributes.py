@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from pyg_stkd.prune.following.leaves import leaf_of
-from pyg_stkd.prune.masks.hooks import original_of
+from pyg_stkd.prune.mask_hooks.hooks import original_of
 from pyg_stkd.prune.structure.layout import named_originals
 from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.units import Channels

@@ -15,6 +15,8 @@ from pyg_stkd.prune.following.attributes import remembered
 from pyg_stkd.prune.following.explain import Explanation, explain, refusal
 from pyg_stkd.prune.following.find import find_ports
 from pyg_stkd.prune.following.sharpened import Sharpened
+from pyg_stkd.prune.mask_hooks.hooks import original_of, set_mask
+from pyg_stkd.prune.mask_hooks.skipping import skip_channels
 from pyg_stkd.prune.masked.cost import Cost, check_cost
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import (
@@ -26,8 +28,6 @@ from pyg_stkd.prune.masked.model import (
 )
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import normalize, select_by_cost, select_channels
-from pyg_stkd.prune.masks.hooks import original_of, set_mask
-from pyg_stkd.prune.masks.skipping import skip_channels
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.layout import Group, Layout, floor_width, named_originals
 from pyg_stkd.prune.structure.prunable import check_as_written, check_example

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.following.explain import Explanation
+from pyg_stkd.prune.mask_hooks.hooks import Refresh, masked_names, original_of, refresh
 from pyg_stkd.prune.masked.importance import Importance
-from pyg_stkd.prune.masks.hooks import Refresh, masked_names, original_of, refresh
 from pyg_stkd.prune.structure.layout import Group, named_originals
 
 __all__ = ["check_at_first", "check_mask", "LayerChannels", "Left", "MaskedModel"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.utils import prune
 
+from pyg_stkd.prune.mask_hooks.hooks import masked_names
+from pyg_stkd.prune.mask_hooks.skipping import channel_mask, stop_skipping
 from pyg_stkd.prune.masked.model import MaskedModel
-from pyg_stkd.prune.masks.hooks import masked_names
-from pyg_stkd.prune.masks.skipping import channel_mask, stop_skipping
 
 __all__ = ["Snapshot"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyg_stkd.prune.mask_hooks.hooks import mask_of, original_of, set_mask
 from pyg_stkd.prune.masked.importance import Importance
 from pyg_stkd.prune.masked.model import Left, MaskedModel, check_at_first, check_mask
 from pyg_stkd.prune.masked.processes import first
 from pyg_stkd.prune.masked.selection import select_weights
-from pyg_stkd.prune.masks.hooks import mask_of, original_of, set_mask
 from pyg_stkd.prune.structure.layout import Group, named_originals
 from pyg_stkd.prune.structure.prunable import check_parameters
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pyg_stkd.prune.masks.hooks import mask_of, masked_names, original_of
-from pyg_stkd.prune.masks.skipping import channel_mask
+from pyg_stkd.prune.mask_hooks.hooks import mask_of, masked_names, original_of
+from pyg_stkd.prune.mask_hooks.skipping import channel_mask
 from pyg_stkd.prune.structure.parametrized import unmasked_dims
 from pyg_stkd.prune.structure.ports import Ports
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch_geometric.nn import JumpingKnowledge
 
-from pyg_stkd.prune.masks.hooks import masked_names
+from pyg_stkd.prune.mask_hooks.hooks import masked_names
 from pyg_stkd.prune.structure.parametrized import is_computed, parts_of
 from pyg_stkd.prune.structure.prunable import (
     check_ignored,

@@ -12,8 +12,8 @@ from torch_geometric.nn import GCN
 
 from pyg_stkd.prune import Magnitude, Pruner
 from pyg_stkd.prune.following.explain import Explanation
+from pyg_stkd.prune.mask_hooks.hooks import MaskContainer, Refresh, set_mask
 from pyg_stkd.prune.masked.model import MaskedModel, check_at_first, check_mask
-from pyg_stkd.prune.masks.hooks import MaskContainer, Refresh, set_mask
 
 MASK = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 

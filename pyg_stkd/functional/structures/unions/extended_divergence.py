@@ -5,15 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.structures.divergence import Direction
-from pyg_stkd.functional.structures.extended_structure import extended_scores, scores_of_units
-from pyg_stkd.functional.structures.local_divergence import (
+from pyg_stkd.functional.structures.divergences.divergence import Direction
+from pyg_stkd.functional.structures.divergences.local_divergence import (
     composes,
     divergence_and_slope,
     local_divergence,
 )
 from pyg_stkd.functional.structures.similarities.prepared import prepared
 from pyg_stkd.functional.structures.similarities.square_distance import pulled, squares
+from pyg_stkd.functional.structures.unions.extended_structure import (
+    extended_scores,
+    scores_of_units,
+)
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.extended import ExtendedGraph
 from pyg_stkd.graph.unordered import pairs_or_edges
@@ -31,14 +34,16 @@ def extended_divergence(
 ) -> Tensor:
     r"""Return the divergence of structures of unit vectors from a teacher's, the sum over nodes.
 
-    It is the :func:`~pyg_stkd.functional.structures.local_divergence.local_divergence` of
-    :func:`~pyg_stkd.functional.structures.extended_structure.extended_scores`. What both nodes of a
-    pair share is computed once, and nothing but a slope for each pair is kept for the gradient.
+    It is the
+    :func:`~pyg_stkd.functional.structures.divergences.local_divergence.local_divergence` of
+    :func:`~pyg_stkd.functional.structures.unions.extended_structure.extended_scores`. What both
+    nodes of a pair share is computed once, and nothing but a slope for each pair is kept for the
+    gradient.
 
     Args:
         z (Tensor): Node features, not yet normalised.
         teacher (Tensor): The teacher's structure, of
-            :func:`~pyg_stkd.functional.structures.extended_structure.extended_structure`.
+            :func:`~pyg_stkd.functional.structures.unions.extended_structure.extended_structure`.
         graph (ExtendedGraph): The union.
         kernel (RBF): The kernel.
         direction (str): As in :func:`~pyg_stkd.functional.lsp`. (default: :obj:`"student"`)

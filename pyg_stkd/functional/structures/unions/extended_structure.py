@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.functional.sparse.manhattan import chunks
-from pyg_stkd.functional.structures.local_divergence import structure_of_scores
+from pyg_stkd.functional.structures.divergences.local_divergence import structure_of_scores
 from pyg_stkd.functional.structures.similarities.prepared import (
     has_bound,
     lost_digits,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyg_stkd.functional.structures.divergence import Direction
-from pyg_stkd.functional.structures.local_divergence import local_divergence
+from pyg_stkd.functional.structures.divergences.divergence import Direction
+from pyg_stkd.functional.structures.divergences.local_divergence import local_divergence
 from pyg_stkd.functional.structures.similarities.prepared import mapped
 from pyg_stkd.functional.structures.similarities.slice_distance import (
     pair_gradient,
@@ -31,7 +31,8 @@ def slice_divergence(
 ) -> Tensor:
     r"""Return the divergences of structures from those of a teacher, the sum over nodes and slices.
 
-    It is the :func:`~pyg_stkd.functional.structures.local_divergence.local_divergence` of
+    It is the
+    :func:`~pyg_stkd.functional.structures.divergences.local_divergence.local_divergence` of
     similarities of :func:`slice_distances`. What both nodes of a pair share is computed once, and
     nothing but a slope for each pair is kept for the gradient.
 

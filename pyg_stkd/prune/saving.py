@@ -15,7 +15,7 @@ from pyg_stkd.prune.compaction.compact import plain_copy
 from pyg_stkd.prune.following.attributes import remembered
 from pyg_stkd.prune.following.find import find_ports
 from pyg_stkd.prune.following.sharpened import Sharpened
-from pyg_stkd.prune.masks.hooks import masked_names
+from pyg_stkd.prune.mask_hooks.hooks import masked_names
 from pyg_stkd.prune.structure.example import Example
 from pyg_stkd.prune.structure.ports import Ports
 from pyg_stkd.prune.structure.widths import Width, check_widths, widths_of

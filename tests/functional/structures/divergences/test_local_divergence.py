@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from pyg_stkd.functional.structures import local_divergence as module
-from pyg_stkd.functional.structures.local_divergence import local_divergence, structure_of_scores
+from pyg_stkd.functional.structures.divergences import local_divergence as module
+from pyg_stkd.functional.structures.divergences.local_divergence import (
+    local_divergence,
+    structure_of_scores,
+)
 from pyg_stkd.graph import Graph
 
 N = 6

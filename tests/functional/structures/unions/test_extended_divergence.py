@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from pyg_stkd.functional.structures import extended_divergence as module
-from pyg_stkd.functional.structures.extended_divergence import extended_divergence
-from pyg_stkd.functional.structures.extended_structure import extended_scores
-from pyg_stkd.functional.structures.local_divergence import structure_of_scores
+from pyg_stkd.functional.structures.divergences.local_divergence import structure_of_scores
+from pyg_stkd.functional.structures.unions import extended_divergence as module
+from pyg_stkd.functional.structures.unions.extended_divergence import extended_divergence
+from pyg_stkd.functional.structures.unions.extended_structure import extended_scores
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.extended import ExtendedGraph, simple
 from pyg_stkd.kernels import RBF

@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/compact_file.py: a small model from its file, without the big one."""
+"""Tests of pyg_stkd/prune/saving.py: a small model from its file, without the big one."""
 
 from __future__ import annotations
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_stkd.functional.structures.divergence import check_finite, divergence, given_structure
+from pyg_stkd.functional.structures.divergences.divergence import (
+    check_finite,
+    divergence,
+    given_structure,
+)
 
 
 def test_divergence_equals_that_of_torch() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.structures.divergence import Direction, divergence
+from pyg_stkd.functional.structures.divergences.divergence import Direction, divergence
 from pyg_stkd.functional.structures.similarities.prepared import mapped
 from pyg_stkd.functional.structures.similarities.step_distance import (
     lag_gradient,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyg_stkd import kernels
 from pyg_stkd.functional import local_structure
-from pyg_stkd.functional.structures.extended_structure import (
+from pyg_stkd.functional.structures.unions.extended_structure import (
     can_extend,
     extended_scores,
     extended_structure,

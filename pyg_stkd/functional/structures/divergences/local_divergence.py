@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pyg_stkd.functional.sparse.primitives import segment_log_softmax, segment_sum
 from pyg_stkd.functional.sparse.sparse_ops import SegmentLogSoftmax, reduce_segments
-from pyg_stkd.functional.structures.divergence import Direction, divergence
+from pyg_stkd.functional.structures.divergences.divergence import Direction, divergence
 from pyg_stkd.graph import Graph, wants_plain
 
 __all__ = ["Edges", "composes", "divergence_and_slope", "local_divergence", "structure_of_scores"]

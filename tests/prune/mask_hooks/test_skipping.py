@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pyg_stkd.nn.sequence.norm import NodeBatchNorm, NodeLayerNorm
-from pyg_stkd.prune.masks.skipping import channel_mask, skip_channels, stop_skipping
+from pyg_stkd.prune.mask_hooks.skipping import channel_mask, skip_channels, stop_skipping
 
 KEPT = torch.tensor([True, False, True, True])
 

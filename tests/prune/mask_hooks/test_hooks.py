@@ -1,4 +1,4 @@
-"""Tests of pyg_stkd/prune/masks.py: the faults of torch.nn.utils.prune, one by one."""
+"""Tests of pyg_stkd/prune/mask_hooks.py: the faults of torch.nn.utils.prune, one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pyg_stkd.nn.conv.gat_conv import GATConv
-from pyg_stkd.prune.masks.hooks import (
+from pyg_stkd.prune.mask_hooks.hooks import (
     MaskContainer,
     Refresh,
     masked_names,

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.functional import lsp, spatial_correlation
-from pyg_stkd.functional.structures import local, slice_divergence
+from pyg_stkd.functional.structures import local
+from pyg_stkd.functional.structures.divergences import slice_divergence
 from pyg_stkd.functional.structures.local import by_edge
 from pyg_stkd.functional.structures.similarities import slice_distance
 from pyg_stkd.graph import Graph

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyg_stkd.functional.structures.step_divergence import step_divergence
+from pyg_stkd.functional.structures.divergences.step_divergence import step_divergence
 from pyg_stkd.kernels import RBF
 
 KERNELS = [RBF(sigma=0.7), RBF(sigma="median")]
