@@ -225,6 +225,7 @@ def train(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dict
         # The floors may leave a little more, and a width that is swept may be blind: tables tell.
         warnings.filterwarnings("ignore", "The floors of the groups")
         warnings.filterwarnings("ignore", ".* is blind here")
+        warnings.filterwarnings("ignore", "No weights of this training")  # what was pruned
         return _train(run, task, store, teacher)
 
 

@@ -189,11 +189,8 @@ def test_one_teacher_is_that_of_all_students(
     found = {s: (f"model {s}", {"seed": s, "val": v}) for s, v in enumerate([-3.0, -1.0, -2.0])}
     monkeypatch.setattr(stcd_pruning, "train", train)
     monkeypatch.setattr(stcd_pruning, "teachers_of", lambda *args, **kwargs: dict(found))
-    args = argparse.Namespace(
-        dataset="metr-la-week", sensors=6, stride=4, batch=8, width=12, steps=6, teacher_steps=6,
-        seeds=3, untuned=True, settings=None, one_teacher=True, dense="[[4, 4, 4], [4, 4]]",
-        stage_steps=1, methods=[ALONE, "pruned", stcd_pruning.BOTH, "widths"],
-    )  # fmt: skip
+    methods = [ALONE, "pruned", stcd_pruning.BOTH, "widths"]
+    args = options(untuned=True, one_teacher=True, methods=methods)
     made = stcd_pruning.experiment(args, task, Store(tmp_path))
     assert [teacher["seed"] for teacher in made["teachers"]] == [1, 1, 1]
     assert {teacher for *_, teacher in asked} == {"model 1"}
@@ -334,7 +331,7 @@ def options(**more: Any) -> argparse.Namespace:
         "teacher_steps": 4, "seeds": 3, "dense": json.dumps(DENSE["widths"]), "stage_steps": 1,
         "lr": 0.01, "ast_teacher": 2, "ast_student": 2, "students": ["STGCN"],
         "teachers": ["STGCN", "3 STGCN"], "grids": ["kernel"], "settings": None,
-        "untuned": False, "methods": list(stcd_pruning.NAMES_SHOWN),
+        "untuned": False, "one_teacher": False, "methods": list(stcd_pruning.NAMES_SHOWN),
     } | more)  # fmt: skip
 
 
