@@ -235,7 +235,9 @@ def test_untuned_methods_have_the_settings_that_they_start_with() -> None:
     assert not stcd_task.is_tuned(args)
     assert {run["lr"] for run in found["runs"]} == {methods[0].start["lr"]}
     assert len(found["runs"]) == 2 * args.seeds
-    assert "no trial" in stcd_pruning.tuning(found)
+    assert "no trial" in stcd_pruning.tuning(found | {"options": vars(args)})
+    told = stcd_pruning.tuning(found | {"options": {"settings": "other.json"}})
+    assert told == "Settings are those that other.json has found."
 
 
 @pytest.mark.parametrize("step", [0.03, 0.2, 0.5, 0.8])
