@@ -176,16 +176,12 @@ def _warn_if_none_was_better(run: Run) -> None:
     """Warn where the student ends with the weights that it began with: nothing else would tell."""
     if run.validate is None or any(report["best"] for report in run.reports):
         return
-    last, larger = run.reports[-1]["metric"], run.mode == "max"
-    why = (
-        "an error, which is better when smaller, needs mode='min'"
-        if larger
-        else "a score, which is better when larger, needs mode='max'"
-    )
+    last = run.reports[-1]["metric"]
+    other = ("an error", "smaller", "min") if run.mode == "max" else ("a score", "larger", "max")
     warnings.warn(
         f"No weights of this training were better on 'validate' than those before it (mode="
         f"{run.mode!r}: {run.best_metric:.4g} before, {last:.4g} at the end), which the student "
-        f"has again: {why}",
+        f"has again: if it is {other[0]}, better when {other[1]}, it needs mode='{other[2]}'",
         stacklevel=3,
     )
 

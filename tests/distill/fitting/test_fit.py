@@ -130,8 +130,16 @@ def test_weights_that_it_came_with_may_be_the_best_and_leaving_early_gives_the_b
 @pytest.mark.parametrize(
     ("mode", "metrics", "words"),
     [
-        ("min", [0.5, 0.75, 1.0], r"mode='min': 0.5 before, 1 at the end.*needs mode='max'"),
-        ("max", [1.0, 0.75, 0.5], r"mode='max': 1 before, 0.5 at the end.*needs mode='min'"),
+        (
+            "min",
+            [0.5, 0.75, 1.0],
+            r"mode='min': 0.5 before, 1 at the end.*a score, better when larger, it needs mode='max'",
+        ),
+        (
+            "max",
+            [1.0, 0.75, 0.5],
+            r"mode='max': 1 before, 0.5 at the end.*an error, better when smaller, it needs mode='min'",
+        ),
     ],
 )
 def test_weights_that_are_lost_are_told_of(mode, metrics, words):
