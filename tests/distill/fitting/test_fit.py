@@ -133,12 +133,12 @@ def test_weights_that_it_came_with_may_be_the_best_and_leaving_early_gives_the_b
         (
             "min",
             [0.5, 0.75, 1.0],
-            r"mode='min': 0.5 before, 1 at the end.*a score, better when larger, it needs mode='max'",
+            r"mode='min': 0.5 before, 1 at the end.*a score.*needs mode='max'",
         ),
         (
             "max",
             [1.0, 0.75, 0.5],
-            r"mode='max': 1 before, 0.5 at the end.*an error, better when smaller, it needs mode='min'",
+            r"mode='max': 1 before, 0.5 at the end.*an error.*needs mode='min'",
         ),
     ],
 )
