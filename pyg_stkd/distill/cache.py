@@ -89,6 +89,7 @@ class TeacherCache:
         self._captures: OrderedDict[Hashable, TeacherCaptures] = OrderedDict()
         self._inputs: dict[Hashable, tuple[Seen, str]] = {}
         self._teacher: tuple[Seen, str] | None = None
+        self._checked: set[Path] = set()
         if self._path is not None:
             self._open(self._path)
 
@@ -137,6 +138,7 @@ class TeacherCache:
         self._captures.clear()
         self._inputs.clear()
         self._teacher = None
+        self._checked.clear()
         if self._path is not None:
             for folder in (self._path, self._path / _STRUCTURES):  # no one else's
                 for file in folder.glob("*.safetensors"):
@@ -237,7 +239,8 @@ class TeacherCache:
         assert self._path is not None
         for layer, calls in captures.items():
             for i, capture in enumerate(calls):
-                capture.beside = Beside(self._path / _STRUCTURES, f"{name} {layer} {i}")
+                folder, named = self._path / _STRUCTURES, f"{name} {layer} {i}"
+                capture.beside = Beside(folder, named, self._checked)
 
     def _file(self, key: Hashable) -> Path:
         if self._path is None:

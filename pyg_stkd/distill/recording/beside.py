@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -19,10 +19,18 @@ _FORMAT = "pyg_stkd.structure.1"
 
 @dataclass(frozen=True)
 class Beside:
-    """A folder for tensors that are made of one capture of a file, and a name for that capture."""
+    """A folder for tensors that are made of one capture of a file, and a name for that capture.
+
+    Args:
+        folder (Path): The folder.
+        name (str): The name.
+        checked (set): The files whose sums were compared before, which need not be again.
+            (default: none)
+    """
 
     folder: Path
     name: str
+    checked: set[Path] = field(default_factory=set, compare=False, repr=False)
 
     def read(self, what: str) -> Tensor | None:
         """Return a tensor, mapped into memory, if it is there.
@@ -52,7 +60,9 @@ class Beside:
         try:
             with safe_open(path, framework="pt") as file:
                 values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                check_sums(values, (file.metadata() or {}).get("sums"))
+                if path not in self.checked:
+                    check_sums(values, (file.metadata() or {}).get("sums"))
+                    self.checked.add(path)
                 return values
         except (broken, AttributeError, ValueError) as error:
             raise ValueError(f"{path} must be a file of a structure (got {error})") from error

@@ -58,3 +58,17 @@ def test_reads_what_was_written_before_there_were_sums(tmp_path: Path) -> None:
     beside = Beside(tmp_path, "a")
     save_file({"structure": torch.ones(3)}, beside.file("x"))
     assert torch.equal(beside.read("x"), torch.ones(3))
+
+
+def test_sums_are_compared_once_by_those_that_share_what_was_checked(tmp_path: Path) -> None:
+    checked: set[Path] = set()
+    first = Beside(tmp_path, "a", checked)
+    first.write("x", torch.ones(3))
+    first.read("x")
+    assert checked == {first.file("x")}
+    damaged = bytearray(first.file("x").read_bytes())
+    damaged[-1] ^= 1
+    first.file("x").write_bytes(damaged)
+    assert Beside(tmp_path, "a", checked).read("x") is not None
+    with pytest.raises(ValueError, match="other numbers in 'structure'"):
+        Beside(tmp_path, "a").read("x")
