@@ -310,6 +310,7 @@ def train(name: str, backend: Any, **options: Any) -> list[int]:
 
 @INDUCTOR
 @WHOLE_GRAPHS
+@pytest.mark.full
 def test_gat_conv_trains_under_the_default_backend() -> None:
     counts = train("GATConv", "inductor", fullgraph=True, dynamic=True)
     assert counts[-1] == counts[0]  # torch may look at the first size twice

@@ -55,6 +55,7 @@ def test_every_method_runs_resumes_and_is_drawn(
     assert (folder / "results.md").read_text() == table
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:.*is blind here")
 def test_the_regime_of_the_paper(
     examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
