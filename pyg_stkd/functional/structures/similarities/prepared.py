@@ -23,7 +23,6 @@ __all__ = [
     "prepared",
     "sampled",
     "unit",
-    "wide_unit",
 ]
 
 Normalize = Literal["l2", "layer"] | None
@@ -178,7 +177,7 @@ def _exact_unit(z: Tensor) -> Tensor:
         return z
     if _widens(z):
         if torch.compiler.is_compiling():
-            return wide_unit(z)[0]
+            return _wide_unit(z)
         if is_transforming() or _some_are_parallel(z.detach()):
             z = z.double()
     return unit(z)
@@ -189,20 +188,11 @@ def _widens(z: Tensor) -> bool:
     return z.dtype == torch.float32 and z.device.type != "mps"
 
 
-def wide_unit(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return unit vectors of single precision features in float64, where squares are in range.
-
-    And their lengths; that of 0 is infinite, so that nothing turns it.
-
-    Example:
-        >>> wide_unit(torch.tensor([[3e-30, 4e-30], [0.0, 0.0]]))[0]
-        tensor([[0.6000, 0.8000],
-                [0.0000, 0.0000]], dtype=torch.float64)
-    """
+def _wide_unit(z: Tensor) -> Tensor:
+    """Return unit vectors of single precision features in float64, where squares are in range."""
     z = z.double()
     length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    length = length.masked_fill(length == 0, torch.inf)
-    return z / length, length
+    return z / length.masked_fill(length == 0, torch.inf)  # so that nothing turns 0
 
 
 def are_usual(norm: Tensor) -> Tensor:
