@@ -50,23 +50,24 @@ from pyg_stkd.prune import start_from
 RESULTS = Path(__file__).parents[1] / "results"
 RATE = Axis("lr", (0.002, 0.005, 0.01), 2.0)
 DECAY = Axis("decay", (0.0, 1e-5, 1e-4), 10.0)
-WEIGHT = Axis("weight", (0.1, 1.0, 10.0), 10.0)
+WEIGHT = Axis("weight", (0.1, 1.0, 10.0), 10.0, least=0.001)  # then 0: labels alone
 SMALL = {"lr": 0.005}
 
 
-def losses_of(kind: str, weight: float, last: int) -> list[Any]:
+def losses_of(config: dict[str, Any], last: int) -> list[Any]:
     """Return the losses of a method; the layers are those that the output layers read."""
     layers, kernel = ("convs.1", f"convs.{last - 1}"), RBF(sigma="median")
+    kind, weight = config["kind"], config["weight"]
+    both: list[Any] = [OutputLoss()] if kind == "logits+LSP" else []
+    if weight == 0:
+        return both  # labels alone, if that is all
     return {
         "logits": lambda: [OutputLoss(weight=weight)],
         "KD": lambda: [SoftTargetLoss(2.0, multi_label=True, weight=weight)],
         "FitNet": lambda: [HintLoss(*layers, weight=weight)],
         "AT": lambda: [AttentionTransferLoss(*layers, p=1, weight=weight)],
         "LSP": lambda: [LSPLoss(*layers, kernel, normalize="l2", weight=weight)],
-        "logits+LSP": lambda: [
-            OutputLoss(),
-            LSPLoss(*layers, kernel, normalize="l2", weight=weight),
-        ],
+        "logits+LSP": lambda: [*both, LSPLoss(*layers, kernel, normalize="l2", weight=weight)],
     }[kind]()
 
 
@@ -149,18 +150,16 @@ def train(run: Run, store: Store, teacher: nn.Module | None) -> dict[str, Any]:
             warnings.filterwarnings("ignore", "The floors of the groups")
             student = start_from(teacher, share, rho=0.5, calibration=labelled,
                                  criterion=binary_cross_entropy_with_logits)  # fmt: skip
-    if "kind" in config:
-        assert teacher is not None
-        losses = losses_of(config["kind"], config["weight"], len(student.convs) - 1)
-        distiller = Distiller(teacher, student, losses)
-    else:
-        distiller = Distiller(nn.Identity(), student, [])  # nobody is asked: labels alone
+    losses = losses_of(config, len(student.convs) - 1) if "kind" in config else []
+    guide = teacher if losses else nn.Identity()  # nobody is asked: labels alone
+    assert guide is not None
+    distiller = Distiller(guide, student, losses)
     optimizer = partial(torch.optim.Adam, lr=config["lr"], weight_decay=config.get("decay", 0.0))
     epochs = list(
         fit(
             distiller,
             labelled,
-            data.extra if config.get("unlabelled") else None,
+            data.extra if config.get("unlabelled") and losses else None,
             criterion=binary_cross_entropy_with_logits,
             validate=lambda model: 1 - micro_f1(model, data.val),
             steps=config["steps"],

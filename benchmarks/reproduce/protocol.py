@@ -1,8 +1,9 @@
 """How every table here comes about: tuning, seeds, what is stored, and what may be said of it.
 
-* Every method is tuned in the same way and by as many trials: along each of its two axes, one after
-  the other, on seeds that are not reported, by the mean of validation. A grid whose best value is
-  at an edge is extended, the student's alone as a distilled student's.
+* Every method is tuned in the same way and by as many trials: along each of its axes, one after the
+  other, on seeds that are not reported, by the mean of validation. A grid whose best value is at an
+  edge is extended until it is inside, and all other methods of the table are given as many trials,
+  the student alone as a distilled one.
 * Final seeds have a teacher each. All students take the same number of steps and keep the weights
   that are best on validation.
 * Differences are paired by seed, with 95 % intervals; p-values are corrected by Holm's procedure
@@ -30,6 +31,7 @@ from presentation import spread
 from pyg_stkd.report import gap, holm, interval, p_value
 
 TUNING = (1000, 1001)  # seeds that no table reports
+FURTHEST = 6  # values beyond a grid, after which a best one at an edge is told as such
 ALONE = "alone"
 Config = dict[str, Any]
 
@@ -38,20 +40,20 @@ Config = dict[str, Any]
 class Axis:
     """What is tuned: a name, values that rise, and the factor to the next one beyond them.
 
-    After these, :obj:`more` values are tried, so that all methods have as many: the next one beyond
-    the best where that is at an edge, else the one between the best and its better neighbour. A
-    value of 0 is a natural end.
+    After these, so many more are tried as is asked for: the next one beyond the best where that is
+    at an edge, else the one between the best and its better neighbour. A value of 0 is a natural
+    end, and comes next below :obj:`least` where that is given.
     """
 
     name: str
     values: tuple[float, ...]
     factor: float
-    more: int = 1
+    least: float = 0.0
 
-    def search(self, score: Callable[[float], float]) -> tuple[float, bool]:
+    def search(self, score: Callable[[float], float], more: int = 1) -> tuple[float, bool]:
         """Return the value of the best score, and whether it is inside of what was tried."""
         tried = {value: score(value) for value in self.values}
-        for _ in range(self.more):
+        for _ in range(more):
             value = self._beyond(tried)
             value = self._between(tried) if value is None else value
             tried[value] = score(value)
@@ -61,7 +63,9 @@ class Axis:
         best = max(tried, key=tried.__getitem__)
         if best == max(tried):
             return best * self.factor
-        return best / self.factor if best == min(tried) and best > 0 else None
+        if best > min(tried) or best == 0:
+            return None
+        return best / self.factor if best > self.least else 0.0
 
     def _between(self, tried: Mapping[float, float]) -> float:
         best, places = max(tried, key=tried.__getitem__), sorted(tried)
@@ -82,42 +86,57 @@ class Method:
     axes: tuple[Axis, ...]
 
 
-def tune(
-    method: Method, go: Callable[[Run], dict[str, Any]]
-) -> tuple[Config, list[dict[str, Any]], bool]:
-    """Return the chosen settings, the results of all trials, and whether none is at an edge."""
-    chosen, trials, inside = dict(method.start), [], True
+class Trials:
+    """The search of one method, axis by axis; no setting is tried twice."""
 
-    def score(config: Config) -> float:
-        runs = [go(Run(method.name, seed, method.fixed | config)) for seed in TUNING]
-        trials.extend(run | {"trial": True} for run in runs)
-        return statistics.fmean(run["val"] if math.isfinite(run["val"]) else -1e9 for run in runs)
+    def __init__(self, method: Method, go: Callable[[Run], dict[str, Any]]) -> None:
+        self.method, self.go = method, go
+        self.config, self.inside = dict(method.start), True
+        self.runs: list[dict[str, Any]] = []
+        self._known: dict[str, float] = {}
 
-    known: dict[str, float] = {}
+    def search(self, axis: Axis, more: int) -> tuple[float, bool]:
+        """Return the best value along an axis, and whether it is inside of what was tried."""
+        return axis.search(lambda value: self._score(self.config | {axis.name: value}), more)
 
-    def remembered(config: Config) -> float:
+    def _score(self, config: Config) -> float:
         key = repr(sorted(config.items()))
-        if key not in known:
-            known[key] = score(config)
-        return known[key]
+        if key not in self._known:
+            method = self.method
+            runs = [self.go(Run(method.name, seed, method.fixed | config)) for seed in TUNING]
+            self.runs += [run | {"trial": True} for run in runs]
+            self._known[key] = statistics.fmean(
+                run["val"] if math.isfinite(run["val"]) else -1e9 for run in runs
+            )
+        return self._known[key]
 
-    for axis in method.axes:
-        at, within = axis.search(lambda v, name=axis.name: remembered(chosen | {name: v}))
-        chosen[axis.name], inside = at, inside and within
-    return chosen, trials, inside
+
+def tune(methods: Iterable[Method], go: Callable[[Run], dict[str, Any]]) -> dict[str, Trials]:
+    """Tune methods axis by axis, all by as many values as the one that needs most of them."""
+    found = {method.name: Trials(method, go) for method in methods}
+    for place in range(max(len(trials.method.axes) for trials in found.values())):
+        axes = {name: t.method.axes[place] for name, t in found.items()}
+        for more in range(1, FURTHEST + 1):
+            best = {name: found[name].search(axis, more) for name, axis in axes.items()}
+            if all(inside for _, inside in best.values()):
+                break
+        for name, (value, inside) in best.items():
+            found[name].config[axes[name].name] = value
+            found[name].inside &= inside
+    return found
 
 
 def collect(
-    methods: Iterable[Method], seeds: int, go: Callable[[Run], dict[str, Any]]
+    methods: Sequence[Method], seeds: int, go: Callable[[Run], dict[str, Any]]
 ) -> dict[str, Any]:
     """Tune each method and run it from every seed; return all results and what was chosen."""
     runs: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
-    for method in methods:
-        config, trials, inside = tune(method, go)
-        chosen[method.name] = {"config": config, "trials": len(trials), "inside": inside}
-        runs += trials
-        runs += [go(Run(method.name, seed, method.fixed | config)) for seed in range(seeds)]
+    for name, trials in tune(methods, go).items():
+        config = trials.config
+        chosen[name] = {"config": config, "trials": len(trials.runs), "inside": trials.inside}
+        runs += trials.runs
+        runs += [go(Run(name, seed, trials.method.fixed | config)) for seed in range(seeds)]
     return {"runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
             "chosen": chosen}  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,29 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "reproduce"))
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
-from protocol import ALONE, TUNING, Axis, Method, collect, differences, rows, settled, tune
+from protocol import (
+    ALONE,
+    FURTHEST,
+    TUNING,
+    Axis,
+    Method,
+    collect,
+    differences,
+    rows,
+    settled,
+    tune,
+)
 
 
 def test_a_grid_whose_best_is_at_an_edge_is_extended() -> None:
-    axis = Axis("lr", (1.0, 2.0, 4.0), 2.0, more=2)
+    axis = Axis("lr", (1.0, 2.0, 4.0), 2.0)
     tried: list[float] = []
 
     def score(value: float) -> float:
         tried.append(value)
         return -abs(math.log2(value) - 3)  # best at 8
 
-    assert axis.search(score) == (8.0, True)
+    assert axis.search(score, more=2) == (8.0, True)
     assert tried == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 
@@ -41,7 +53,15 @@ def test_zero_is_a_natural_end() -> None:
 
 
 def test_a_grid_that_ends_too_early_is_said() -> None:
-    assert Axis("lr", (1.0, 2.0), 2.0, more=1).search(lambda value: value) == (4.0, False)
+    assert Axis("lr", (1.0, 2.0), 2.0).search(lambda value: value) == (4.0, False)
+
+
+def test_below_the_least_value_comes_zero() -> None:
+    tried: list[float] = []
+    axis = Axis("weight", (0.1, 1.0), 10.0, least=0.01)
+    best, inside = axis.search(lambda value: tried.append(value) or -value, more=3)  # type: ignore[func-returns-value]
+    assert (best, inside) == (0.0, True)
+    assert tried == pytest.approx([0.1, 1.0, 0.01, 0.0, 0.005])
 
 
 def go(run: Any) -> dict[str, Any]:
@@ -49,7 +69,8 @@ def go(run: Any) -> dict[str, Any]:
     noise = 0.01 * math.sin(7 * run.seed + len(run.method))
     test = 0.5 + offset + noise
     val = test - abs(run.config["lr"] - 2.0)
-    return {"method": run.method, "seed": run.seed, "val": val, "f1": test, "best_share": 0.5}
+    return {"method": run.method, "seed": run.seed, "val": val, "f1": test, "best_share": 0.5,
+            "lr": run.config["lr"]}  # fmt: skip
 
 
 def methods() -> list[Method]:
@@ -82,8 +103,26 @@ def test_a_run_that_broke_down_is_never_chosen() -> None:
         result = go(run)
         return result | ({"val": math.nan} if run.config["lr"] == 2.0 else {})
 
-    config, _, _ = tune(methods()[0], broken)
-    assert config["lr"] != 2.0
+    assert tune(methods()[:1], broken)[ALONE].config["lr"] != 2.0
+
+
+def test_all_methods_have_the_trials_of_the_one_that_needs_most() -> None:
+    def climbing(run: Any) -> dict[str, Any]:
+        best = 13.0 if run.method == "better" else 2.0  # 16 is next to it, from 4 by 8 and 32
+        return go(run) | {"val": -abs(run.config["lr"] - best) - run.config["weight"]}
+
+    found = tune([replace(m, axes=(m.axes[0],)) for m in methods()], climbing)
+    assert found["better"].config["lr"] == 16.0
+    assert all(trials.inside for trials in found.values())
+    values = {name: {run["lr"] for run in trials.runs} for name, trials in found.items()}
+    assert {name: len(tried) for name, tried in values.items()} == dict.fromkeys(found, 6)
+    assert values["better"] == {1.0, 2.0, 4.0, 8.0, 16.0, 32.0}
+
+
+def test_a_search_that_never_ends_is_given_up_and_told() -> None:
+    found = tune(methods(), lambda run: go(run) | {"val": run.config["lr"]})
+    assert not any(trials.inside for trials in found.values())
+    assert found[ALONE].config["lr"] == 4.0 * 2.0**FURTHEST
 
 
 def test_a_table_marks_what_is_not_sure() -> None:
