@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import ALONE, TUNING, Axis, Method, collect, commit, differences, rows
+from protocol import ALONE, TUNING, Axis, Method, collect, commit, differences, late_gain, rows
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -177,6 +177,7 @@ def train(run: Run, store: Store, teacher: nn.Module | None) -> dict[str, Any]:
             "f1": micro_f1(student, data.test),
             "parameters": _size(student),
             "best_share": best / config["steps"],
+            "late_gain": late_gain(epochs, config["steps"]),
             "seconds": round(time.process_time() - start, 1),
             "commit": commit(),
         },

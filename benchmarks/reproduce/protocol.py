@@ -6,6 +6,8 @@
   the student alone as a distilled one.
 * Final seeds have a teacher each. All students take the same number of steps and keep the weights
   that are best on validation.
+* Under a rate that falls to zero the best weights come late: what tells convergence is how little
+  validation wins in the last tenth of the steps, which tables print.
 * Differences are paired by seed, with 95 % intervals; p-values are corrected by Holm's procedure
   for the number of methods. A share of the gap to the teacher has its interval.
 * Every run is stored as it ends, with commit, date, machine, seed and whether it was a trial. A
@@ -28,6 +30,7 @@ sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))  # what 
 from experiment import Run
 from presentation import spread
 
+from pyg_stkd.distill import Epoch
 from pyg_stkd.report import gap, holm, interval, p_value
 
 TUNING = (1000, 1001)  # seeds that no table reports
@@ -141,6 +144,19 @@ def collect(
             "chosen": chosen}  # fmt: skip
 
 
+def late_gain(epochs: Sequence[Epoch], steps: float) -> float:
+    """Return by how much the best error on validation falls in the last tenth of the steps.
+
+    Example:
+        >>> epochs = [Epoch(i, 10 * i, {}, {}, 1 / i, True, 0.01) for i in (5, 8, 9, 10)]
+        >>> round(late_gain(epochs, 100), 4)
+        0.0111
+    """
+    errors = {epoch.step: epoch.metric for epoch in epochs if epoch.metric is not None}
+    early = [error for step, error in errors.items() if step <= 0.9 * steps]
+    return min(early, default=next(iter(errors.values()))) - min(errors.values())
+
+
 def settled(
     methods: list[Method],
     chosen: dict[str, Any],
@@ -176,6 +192,7 @@ def rows(
     *,
     scale: float = 100.0,
     larger: bool = True,
+    digits: int = 2,
 ) -> list[dict[str, str]]:
     """Return a table: scores, validation, paired gains with intervals, shares of the gap, tuning.
 
@@ -186,6 +203,7 @@ def rows(
         score (str): The key of the test score.
         scale (float): What scores are multiplied by. (default: :obj:`100.0`)
         larger (bool): Whether a larger score is better. (default: :obj:`True`)
+        digits (int): Digits of what validation won late. (default: :obj:`2`)
     """
     final: dict[str, list[dict[str, Any]]] = {}
     for run in found["runs"]:
@@ -199,10 +217,12 @@ def rows(
         m: [sign * (a - b) for a, b in zip(values[m], values[ALONE], strict=True)] for m in others
     }
     corrected = dict(zip(others, holm([p_value(gains[m]) for m in others]), strict=True))
+    told = all("late_gain" in run for name in [ALONE, *others] for run in final[name])
+    late = {"won in the last tenth": ""} if told else {}
     table = [{"model": names.get("teacher", "teacher"), "test": spread(said, scale=1),
               "validation": spread([scale * run["val"] for run in teachers], scale=1),
               "gain over alone": "", "p (Holm)": "", "gap closed": "", "best weights at": "",
-              "tuned": "", "trials": ""}]  # fmt: skip
+              **late, "tuned": "", "trials": ""}]  # fmt: skip
     for name in [ALONE, *others]:
         runs, chosen = final[name], found["chosen"][name]
         row = {
@@ -221,8 +241,11 @@ def rows(
             )
             lead = between.lead.excludes_zero
             row["gap closed"] = f"{between.closed:.0%}" if lead else "no clear gap"
-        late = statistics.fmean(run["best_share"] for run in runs)
-        row["best weights at"] = f"{late:.0%} of the steps"
+        share = statistics.fmean(run["best_share"] for run in runs)
+        row["best weights at"] = f"{share:.0%} of the steps"
+        if told:
+            won = scale * statistics.fmean(run["late_gain"] for run in runs)
+            row["won in the last tenth"] = f"{won:.{digits}f}"
         row["tuned"] = ", ".join(f"{key} {value:g}" for key, value in chosen["config"].items())
         row["tuned"] += "" if chosen["inside"] else " (at the edge of its grid)"
         row["trials"] = str(chosen["trials"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TUNING, Method, collect, commit, settled
+from protocol import TUNING, Method, collect, commit, late_gain, settled
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch_geometric.utils import subgraph
@@ -274,6 +274,7 @@ def _train(run: Run, task: Task, store: Store, teacher: nn.Module | None) -> dic
             "left": widths_of(model),
             **pruned,
             "best_share": best / config["steps"],
+            "late_gain": late_gain(epochs, total),
             "history": [round(epoch.metric or 0.0, 4) for epoch in epochs],
             "seconds": round(time.process_time() - begun, 1),
             "commit": commit(),

@@ -127,7 +127,7 @@ def table(found: dict[str, Any], student: str) -> Rows:
     teachers = [run | {"val": -run["val"]} for run in found["teachers"][student]]
     names = {"teacher": f"{student}, teacher", "alone": f"{student}, student alone"}
     names |= {n: f"{student} taught by {n}" for n in TEACHERS if n in results["chosen"]}
-    return rows(shown, teachers, names, "mae/mean", scale=1.0, larger=False)
+    return rows(shown, teachers, names, "mae/mean", scale=1.0, larger=False, digits=3)
 
 
 def sizes(found: dict[str, Any]) -> Rows:

@@ -21,10 +21,13 @@ from protocol import (
     Method,
     collect,
     differences,
+    late_gain,
     rows,
     settled,
     tune,
 )
+
+from pyg_stkd.distill import Epoch
 
 
 def test_a_grid_whose_best_is_at_an_edge_is_extended() -> None:
@@ -134,6 +137,26 @@ def test_a_table_marks_what_is_not_sure() -> None:
     assert "not sure" in table["B"]["p (Holm)"]
     assert table["A"]["gain over alone"].startswith("10.")
     assert "gain over alone" not in table["student alone"]
+
+
+def test_what_validation_won_late_is_of_the_last_tenth() -> None:
+    errors = {6: 9.0, 7: 7.0, 8: 8.0, 9: 6.5, 10: 6.75}
+    epochs = [Epoch(i, i, {}, {}, error, True, 0.01) for i, error in errors.items()]
+    assert late_gain(epochs, 10) == 0  # best at the 9th step of 10
+    assert late_gain(epochs, 9) == 0.5  # 7.0 at the 7th of 9
+    assert late_gain(epochs, 5) == 2.5  # before the last tenth nothing is known but the first
+
+
+def test_a_table_tells_what_was_won_late_if_all_runs_do() -> None:
+    found = collect(methods(), 3, lambda run: go(run) | {"late_gain": 0.01 * run.seed})
+    teachers = [{"f1": 0.7, "val": 0.7}] * 3
+    names = {ALONE: "alone", "better": "A"}
+    told = [row["won in the last tenth"] for row in rows(found, teachers, names, "f1")]
+    assert told == ["", "1.00", "1.00"]  # the mean of 0, 1 and 2 percent
+    del next(run for run in found["runs"] if run["method"] == "better" and "trial" not in run)[
+        "late_gain"
+    ]
+    assert "won in the last tenth" not in rows(found, teachers, names, "f1")[-1]
 
 
 def test_errors_that_fall_are_gains() -> None:
