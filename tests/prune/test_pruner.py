@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,24 @@ def count_left(model: nn.Module) -> int:
         int(masks[name.removesuffix("_orig")].sum()) if name.endswith("_orig") else p.numel()
         for name, p in model.named_parameters()
     )
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_compacting_before_the_first_stage_is_told(granularity: Any) -> None:
+    model = gcn().eval()
+    pruner = Pruner(model, Magnitude(), granularity, keep=0.5)
+    with pytest.warns(UserWarning, match=r"Nothing is masked yet.*: call step\(\) first"):
+        whole = pruner.compact()
+    assert torch.equal(whole(X, EDGES), model(X, EDGES))
+    pruner.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pruner.compact()
+    other = Pruner(copy.deepcopy(whole), Magnitude(), granularity, keep=0.5)
+    other.step(share=0.5)  # of no stage, but masked
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.compact()
 
 
 @pytest.mark.parametrize("importance", [KDIS(), KDIS(squared=True), Magnitude(), Random(0)])
