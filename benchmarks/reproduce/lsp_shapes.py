@@ -32,14 +32,16 @@ sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
 from experiment import Run, Store, at_least_one
 from modelnet import SHOWN, TABLE_5, build, execute, student_sizes, tap, teacher_sizes
 from modelnet_task import Task, load
-from presentation import present, spread
+from presentation import Rows, present, spread
 
 from pyg_stkd.files import write_atomic
 from pyg_stkd.nn import DGCNN
 
 RESULTS = Path(__file__).parents[1] / "results"
 RATE = Axis("lr", (0.005, 0.01, 0.02), 2.0)
-DROPOUT = Axis("dropout", (0.0, 0.2, 0.4), 1.5)
+DROPOUT = Axis("dropout", (0.0, 0.2, 0.4), 1.5, most=0.9)
+BARE = "alone, no dropout"
+ALL_RATES = Axis("lr", (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), 2.0)  # as many trials as two axes
 # From where a loss has about a tenth of the gradient of the labels to where it has all of it.
 WEIGHTS = {
     "KD": (0.1, 1.0, 10.0),
@@ -53,6 +55,11 @@ START = {"lr": 0.01, "dropout": 0.0}
 def alone(variant: str = "") -> Method:
     """Return the student alone, or a larger one."""
     return Method(ALONE, {"kind": "student", "variant": variant}, START, (RATE, DROPOUT))
+
+
+def bare(variant: str = "") -> Method:
+    """Return the student alone without dropout, which no distilled one has."""
+    return Method(BARE, {"kind": "student", "variant": variant}, START, (ALL_RATES,))
 
 
 def distilled(name: str, kind: str, variant: str = "") -> Method:
@@ -145,15 +152,45 @@ def figure_4(found: list[dict[str, Any]]) -> list[dict[str, str]]:
 def gather(
     args: argparse.Namespace, methods: list[Method], go: Callable[[Run], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Tune and run methods by the protocol, or with what another table has found for them."""
+    """Tune and run methods by the protocol, or with what another table has found for them.
+
+    Where the student alone is tuned to a dropout, it is also there without: no distilled one has
+    any, and what dropout brings is not what a teacher does.
+    """
+    more = [bare(methods[0].fixed["variant"])]
     if args.settings is None:
-        return collect(methods, args.seeds, go)
-    chosen = json.loads(args.settings.read_text())["parts"]["Scores"]["chosen"]
-    if lacking := [method.name for method in methods if method.name not in chosen]:
-        raise SystemExit(
-            f"--settings must have what was chosen for {', '.join(lacking)} (got {args.settings})"
-        )
-    return settled(methods, chosen, args.seeds, go)
+        found = collect(methods, args.seeds, go)
+        given = found["chosen"]
+    else:
+        given = json.loads(args.settings.read_text())["parts"]["Scores"]["chosen"]
+        if lacking := [method.name for method in methods if method.name not in given]:
+            raise SystemExit(
+                f"--settings must have what was chosen for {', '.join(lacking)} "
+                f"(got {args.settings})"
+            )
+        found = settled(methods, given, args.seeds, go)
+    if not given[ALONE]["config"]["dropout"]:
+        return found
+    again = settled(more, given, args.seeds, go) if BARE in given else collect(more, args.seeds, go)
+    return {
+        "runs": found["runs"] + again["runs"],
+        "chosen": found["chosen"] | again["chosen"],
+    }
+
+
+def scores(parts: dict[str, Any], teachers: list[dict[str, Any]]) -> dict[str, Rows]:
+    """Return the tables of all parts: against the student as tuned, and if need be without."""
+    tables = {}
+    for title, found in parts.items():
+        names = {name: name for name in ("teacher", *found["chosen"]) if name != BARE}
+        names[ALONE] = "student alone"
+        tables[title] = rows(found, teachers, names, "acc")
+        if BARE in found["chosen"]:
+            names = {name: name for name in names if name != ALONE} | {BARE: f"student {BARE}"}
+            tables[f"{title}, nobody with dropout"] = rows(
+                found, teachers, names, "acc", alone=BARE
+            )
+    return tables
 
 
 def parse() -> argparse.Namespace:
@@ -176,42 +213,58 @@ def parse() -> argparse.Namespace:
                         help="a stored table whose settings are taken: no trial")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce/lsp_shapes"),
                         help="finished runs are kept here")  # fmt: skip
+    parser.add_argument(
+        "--redraw", type=Path, help="only write the page of this stored table again"
+    )
     args = parser.parse_args()
     vars(args).update(amp=False, augment=False, labelled=None, device="cpu")
     return args
 
 
-def main() -> None:
-    args = parse()
-    torch.set_num_threads(1)
+def experiment(args: argparse.Namespace) -> dict[str, Any]:
+    """Train teachers and students of a table; return all results."""
     task, store = load(args), Store(args.out / args.dataset)
-    experiment = Experiment(args, task, store)
-    parts = {title: gather(args, methods, experiment.go)
+    runs = Experiment(args, task, store)
+    parts = {title: gather(args, methods, runs.go)
              for title, methods in methods_of(args.table).items()}  # fmt: skip
-    teachers = [experiment.teachers[seed][1] for seed in range(args.seeds)]
-    tables = {}
-    for title, found in parts.items():
-        names = {name: name for name in ("teacher", *found["chosen"])} | {ALONE: "student alone"}
-        tables[title] = rows(found, teachers, names, "acc")
-    document: dict[str, Any] = {"parts": parts, "teachers": teachers, "data": task.about()}
-    if args.table == 4:
-        names_of: dict[str, list[str]] = {}
-        for run in parts["Scores"]["runs"]:
-            if run["method"] in (ALONE, "LSP") and "trial" not in run:
-                names_of.setdefault(run["method"], []).append(run["name"])
-        document["figure_4"] = experiment.alike(names_of)
-        tables["Figure 4: rank correlation with the teacher's distances"] = figure_4(
-            document["figure_4"]
-        )
-    path = RESULTS / f"lsp_table{args.table}_{args.dataset.replace('-', '_')}.json"
-    write_atomic(path, json.dumps(document, separators=(",", ":")).encode())
     note = (f"Accuracy (%) on {task.name} ({len(task.parts['train'])} to train on, {args.points} "
             f"points), mean ± standard deviation over {args.seeds} seeds with a teacher each; "
             f"{args.epochs} epochs for all.")  # fmt: skip
     if args.settings is not None:
         note += " Nothing was tuned here: all take the settings that another table has found."
-    title = f"Table {args.table} of the LSP paper"
-    print(present(path, title, note, tables, {}, teachers[0]["machine"]))
+    found: dict[str, Any] = {"parts": parts, "data": task.about(), "table": args.table,
+                             "note": note}  # fmt: skip
+    found["teachers"] = [runs.teachers[seed][1] for seed in range(args.seeds)]
+    if args.table == 4:
+        names: dict[str, list[str]] = {}
+        for run in parts["Scores"]["runs"]:
+            if run["method"] in (ALONE, "LSP") and "trial" not in run:
+                names.setdefault(run["method"], []).append(run["name"])
+        found["figure_4"] = runs.alike(names)
+    return found
+
+
+def show(found: dict[str, Any], path: Path) -> str:
+    """Write the page of a table; return its text."""
+    tables = scores(found["parts"], found["teachers"])
+    if "figure_4" in found:
+        tables["Figure 4: rank correlation with the teacher's distances"] = figure_4(
+            found["figure_4"]
+        )
+    title, machine = f"Table {found['table']} of the LSP paper", found["teachers"][0]["machine"]
+    return present(path, title, found["note"], tables, {}, machine)
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(1)
+    path = RESULTS / f"lsp_table{args.table}_{args.dataset.replace('-', '_')}.json"
+    if args.redraw is None:
+        found = experiment(args)
+        write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
+    else:
+        path, found = args.redraw, json.loads(args.redraw.read_text())
+    print(show(found, path))
 
 
 if __name__ == "__main__":

@@ -203,7 +203,25 @@ def experiment(args: argparse.Namespace, store: Store) -> dict[str, Any]:
         return train(run, store, teachers[run.seed][0])
 
     found = collect(with_rates(methods_of(args.regime), args.rates), args.seeds, go)
+    note = (f"Micro-F1 (%) on generated protein graphs of {args.scale:g} times the nodes of PPI's, "
+            f"regime '{args.regime}', mean ± standard deviation over {args.seeds} seeds with a "
+            f"teacher each. Students take {args.steps} steps, teachers {args.teacher_steps}."
+            )  # fmt: skip
+    if args.rates is not None:
+        note += " Learning rates are those that another table has found; all else was tried here."
+    found |= {"regime": args.regime, "note": note}
     return found | {"teachers": [teachers[seed][1] for seed in range(args.seeds)]}
+
+
+def show(found: dict[str, Any], path: Path) -> str:
+    """Write the page of a table; return its text."""
+    shown = ["teacher", *(method.name for method in methods_of(found["regime"]))]
+    names = {name: NAMES.get(name, name) for name in shown}
+    tables = {"Scores": rows(found, found["teachers"], names, "f1")}
+    if found["regime"] == "few":
+        tables["What the parts of the recipe add"] = differences(found, PARTS, names, "f1")
+    machine = found["runs"][-1]["machine"]
+    return present(path, "Table 2 of the LSP paper", found["note"], tables, {}, machine)
 
 
 def main() -> None:
@@ -219,27 +237,20 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, help="a stored table whose rates are taken")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce/lsp_table2"),
                         help="finished runs are kept here")  # fmt: skip
+    parser.add_argument(
+        "--redraw", type=Path, help="only write the page of this stored table again"
+    )
     args = parser.parse_args()
     args.teacher_steps = args.teacher_steps or args.steps
     torch.set_num_threads(1)
-    found = experiment(args, Store(args.out))
     size = "" if args.scale == 0.1 else f"_scale{args.scale:g}"
     path = RESULTS / f"lsp_table2_{args.regime}{size}.json"
-    write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
-    shown = ["teacher", *(method.name for method in methods_of(args.regime))]
-    names = {name: NAMES.get(name, name) for name in shown}
-    table = rows(found, found["teachers"], names, "f1")
-    note = (f"Micro-F1 (%) on generated protein graphs of {args.scale:g} times the nodes of PPI's, "
-            f"regime '{args.regime}', mean ± standard deviation over {args.seeds} seeds with a "
-            f"teacher each. Students take {args.steps} steps, teachers {args.teacher_steps}."
-            )  # fmt: skip
-    if args.rates is not None:
-        note += " Learning rates are those that another table has found; all else was tried here."
-    tables = {"Scores": table}
-    if args.regime == "few":
-        tables["What the parts of the recipe add"] = differences(found, PARTS, names, "f1")
-    machine = found["runs"][-1]["machine"]
-    print(present(path, "Table 2 of the LSP paper", note, tables, {}, machine))
+    if args.redraw is None:
+        found = experiment(args, Store(args.out))
+        write_atomic(path, json.dumps(found, separators=(",", ":")).encode())
+    else:
+        path, found = args.redraw, json.loads(args.redraw.read_text())
+    print(show(found, path))
 
 
 if __name__ == "__main__":

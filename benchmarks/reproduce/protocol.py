@@ -6,8 +6,8 @@
   the student alone as a distilled one.
 * Final seeds have a teacher each. All students take the same number of steps and keep the weights
   that are best on validation.
-* Under a rate that falls to zero the best weights come late: what tells convergence is how little
-  validation wins in the last tenth of the steps, which tables print.
+* Tables print where the best weights were, and what validation won in the last tenth of the steps.
+  Much of it says that runs are too short; little, under a rate that falls to zero, says nothing.
 * Differences are paired by seed, with 95 % intervals; p-values are corrected by Holm's procedure
   for the number of methods. A share of the gap to the teacher has its interval.
 * Every run is stored as it ends, with commit, date, machine, seed and whether it was a trial. A
@@ -45,13 +45,14 @@ class Axis:
 
     After these, so many more are tried as is asked for: the next one beyond the best where that is
     at an edge, else the one between the best and its better neighbour. A value of 0 is a natural
-    end, and comes next below :obj:`least` where that is given.
+    end, and comes next below :obj:`least` where that is given; nothing is tried above :obj:`most`.
     """
 
     name: str
     values: tuple[float, ...]
     factor: float
     least: float = 0.0
+    most: float = math.inf
 
     def search(self, score: Callable[[float], float], more: int = 1) -> tuple[float, bool]:
         """Return the value of the best score, and whether it is inside of what was tried."""
@@ -65,7 +66,7 @@ class Axis:
     def _beyond(self, tried: Mapping[float, float]) -> float | None:
         best = max(tried, key=tried.__getitem__)
         if best == max(tried):
-            return best * self.factor
+            return best * self.factor if best * self.factor <= self.most else None
         if best > min(tried) or best == 0:
             return None
         return best / self.factor if best > self.least else 0.0
@@ -193,6 +194,7 @@ def rows(
     scale: float = 100.0,
     larger: bool = True,
     digits: int = 2,
+    alone: str = ALONE,
 ) -> list[dict[str, str]]:
     """Return a table: scores, validation, paired gains with intervals, shares of the gap, tuning.
 
@@ -204,6 +206,7 @@ def rows(
         scale (float): What scores are multiplied by. (default: :obj:`100.0`)
         larger (bool): Whether a larger score is better. (default: :obj:`True`)
         digits (int): Digits of what validation won late. (default: :obj:`2`)
+        alone (str): The method that others are compared with. (default: the student alone)
     """
     final: dict[str, list[dict[str, Any]]] = {}
     for run in found["runs"]:
@@ -211,28 +214,28 @@ def rows(
             final.setdefault(run["method"], []).append(run)
     values = {name: [scale * run[score] for run in runs] for name, runs in final.items()}
     said = [scale * run[score] for run in teachers]
-    others = [name for name in names if name in final and name != ALONE]
+    others = [name for name in names if name in final and name != alone]
     sign = 1 if larger else -1
     gains = {
-        m: [sign * (a - b) for a, b in zip(values[m], values[ALONE], strict=True)] for m in others
+        m: [sign * (a - b) for a, b in zip(values[m], values[alone], strict=True)] for m in others
     }
     corrected = dict(zip(others, holm([p_value(gains[m]) for m in others]), strict=True))
-    told = all("late_gain" in run for name in [ALONE, *others] for run in final[name])
+    told = all("late_gain" in run for name in [alone, *others] for run in final[name])
     late = {"won in the last tenth": ""} if told else {}
     table = [{"model": names.get("teacher", "teacher"), "test": spread(said, scale=1),
               "validation": spread([scale * run["val"] for run in teachers], scale=1),
               "gain over alone": "", "p (Holm)": "", "gap closed": "", "best weights at": "",
               **late, "tuned": "", "trials": ""}]  # fmt: skip
-    for name in [ALONE, *others]:
+    for name in [alone, *others]:
         runs, chosen = final[name], found["chosen"][name]
         row = {
             "model": names[name],
             "test": spread(values[name], scale=1),
             "validation": spread([scale * run["val"] for run in runs], scale=1),
         }
-        if name != ALONE:
+        if name != alone:
             between = gap(
-                *([sign * x for x in part] for part in (said, values[ALONE], values[name]))
+                *([sign * x for x in part] for part in (said, values[alone], values[name]))
             )
             sure = corrected[name] < 0.05
             row["gain over alone"] = f"{between.gain:.2f}"
