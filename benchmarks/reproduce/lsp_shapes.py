@@ -39,7 +39,7 @@ from pyg_stkd.nn import DGCNN
 
 RESULTS = Path(__file__).parents[1] / "results"
 RATE = Axis("lr", (0.005, 0.01, 0.02), 2.0)
-DROPOUT = Axis("dropout", (0.0, 0.2, 0.4), 1.5, most=0.9)
+DROPOUT = Axis("dropout", (0.0, 0.2, 0.4), 1.5, most=0.95)
 BARE = "alone, no dropout"
 ALL_RATES = Axis("lr", (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), 2.0)  # as many trials as two axes
 # From where a loss has about a tenth of the gradient of the labels to where it has all of it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from presentation import Rows, present, spread
 from traffic_task import Task
 
 from pyg_stkd.files import write_atomic
-from pyg_stkd.report import Interpretation, interpret, interval, machine
+from pyg_stkd.report import Interpretation, holm, interpret, machine, p_value
 
 METHODS = (ALONE, "distilled", "pruned", BOTH, "widths distilled")
 AT = LAYER["STGCN"]
@@ -67,42 +68,40 @@ def experiment(
 
 
 def table(found: dict[str, Any]) -> Rows:
-    """Return the agreement of each method, and the difference to the student alone."""
-    groups = {
-        method: [run["agreement"] for run in found["runs"] if run["method"] == method]
-        for method in METHODS
+    """Return the agreement of each method, and the difference to the student alone.
+
+    Seeds with nothing to compare (NaN) are left out, and told.
+    """
+    known: dict[str, dict[str, list[float]]] = {}
+    for run in found["runs"]:
+        for key, value in run["agreement"].items():
+            known.setdefault(run["method"], {}).setdefault(key, []).append(value)
+    gains = {
+        (method, key): _numbers([a - b for a, b in zip(values, known[ALONE][key], strict=True)])
+        for method, by_key in known.items()
+        if method != ALONE
+        for key, values in by_key.items()
     }
+    gains = {at: values for at, values in gains.items() if len(values) > 1}
+    corrected = dict(zip(gains, holm([p_value(x) for x in gains.values()]), strict=True))
+
+    def cell(method: str, key: str) -> str:
+        told = _numbers(known[method][key])
+        text = spread(told, scale=1) if told else ""
+        if (lead := gains.get((method, key))) is None:
+            return text
+        text += f", {statistics.fmean(lead):+.2f}"
+        text += "" if corrected[method, key] < 0.05 else " (not sure)"
+        return text + (f", {len(lead)} seeds" if len(lead) < len(known[method][key]) else "")
+
     return [
-        {"student": NAMES_SHOWN[method]}
-        | {
-            key: cell(
-                [value[key] for value in values],
-                None if method == ALONE else [value[key] for value in groups[ALONE]],
-            )
-            for key in values[0]
-        }
-        for method, values in groups.items()
+        {"student": NAMES_SHOWN[method]} | {key: cell(method, key) for key in known[method]}
+        for method in METHODS
     ]
 
 
-def cell(values: list[float], alone: list[float] | None) -> str:
-    """Return a mean and the paired difference; seeds with nothing to compare (NaN) are left out.
-
-    Example:
-        >>> cell([0.5, 0.7], [0.1, 0.4]), cell([math.nan, 0.5], None)
-        ('0.60 ± 0.14, +0.35 (not sure)', '0.50')
-    """
-    told = [value for value in values if not math.isnan(value)]
-    if not told:
-        return ""
-    text = spread(told, scale=1)
-    if alone is None:
-        return text
-    gains = [a - b for a, b in zip(values, alone, strict=True) if not math.isnan(a - b)]
-    if len(gains) < 2:
-        return text
-    lead = interval(gains)
-    return f"{text}, {lead.mean:+.2f}" + ("" if lead.excludes_zero else " (not sure)")
+def _numbers(values: list[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def show(found: dict[str, Any], path: Path) -> str:
@@ -110,10 +109,11 @@ def show(found: dict[str, Any], path: Path) -> str:
     seeds = len({run["seed"] for run in found["runs"]})
     note = (
         f"How alike students and teachers are on {NAMES[found['dataset']]}, mean ± standard "
-        f"deviation over {seeds} seeds with a teacher each, on {found['windows']} windows; behind "
-        "it the difference to the dense student alone, paired, 'not sure' where its 95 % interval "
-        "holds 0. Structures (of the last block): the share of the teacher's that is kept. Time "
-        "steps, edges, pairs of sensors: rank correlation of what their occlusion changes."
+        f"deviation over {seeds} seeds with a teacher each, on {found['windows']} windows that "
+        "they were trained on; behind it the difference to the dense student alone, paired, 'not "
+        "sure' where it is not told from 0 after Holm's correction for all of them. Structures (of "
+        "the last block): the share of the teacher's that is kept. Time steps, edges, pairs of "
+        "sensors: rank correlation of what their occlusion changes."
     )
     tables = {"Agreement": table(found),
               "What the pruner took (seed 0)": found["channels"]}  # fmt: skip

@@ -34,6 +34,8 @@ def test_all_methods_of_a_table_have_as_many_trials(table: int) -> None:
         assert len({tuple(len(axis.values) for axis in method.axes) for method in methods}) == 1
         for method in methods:
             assert all(method.start[axis.name] in axis.values for axis in method.axes)
+        settings = sum(len(axis.values) + 1 for axis in methods[0].axes) - 1  # the start is of both
+        assert len(lsp_shapes.bare().axes[0].values) + 1 == settings
 
 
 def test_the_larger_students_each_have_themselves_alone_beside_them() -> None:
@@ -44,17 +46,63 @@ def test_the_larger_students_each_have_themselves_alone_beside_them() -> None:
         assert variants == {"" if title == "the student" else title}
 
 
-def test_the_larger_students_take_the_settings_of_table_4(tmp_path: Path) -> None:
-    chosen = {name: {"config": {"lr": rate}, "inside": True} for name, rate in
-              ((ALONE, 0.1), ("LSP", 0.2))}  # fmt: skip
+def settings(tmp_path: Path, **chosen: dict[str, float]) -> argparse.Namespace:
     path = tmp_path / "table.json"
-    path.write_text(json.dumps({"parts": {"Scores": {"chosen": chosen}}}))
-    args = argparse.Namespace(settings=path, seeds=2)
+    known = {name: {"config": config, "inside": True} for name, config in chosen.items()}
+    path.write_text(json.dumps({"parts": {"Scores": {"chosen": known}}}))
+    return argparse.Namespace(settings=path, seeds=2)
+
+
+def test_the_larger_students_take_the_settings_of_table_4(tmp_path: Path) -> None:
+    args = settings(tmp_path, alone={"lr": 0.1, "dropout": 0.0}, LSP={"lr": 0.2, "dropout": 0.0})
     for methods in lsp_shapes.methods_of(6).values():
         found = lsp_shapes.gather(args, methods, lambda run: {"lr": run.config["lr"]})
         assert [run["lr"] for run in found["runs"]] == [0.1, 0.1, 0.2, 0.2]
     with pytest.raises(SystemExit, match=r"chosen for LSP RBF, LSP Linear.*table\.json"):
         lsp_shapes.gather(args, lsp_shapes.methods_of(5)["Scores"], lambda run: {})
+
+
+def go(run: Any) -> dict[str, Any]:
+    """Return scores that a dropout adds to, more than a teacher does."""
+    config = run.config
+    val = 0.6 + 0.1 * config["dropout"] + 0.02 * ("weight" in config) - abs(config["lr"] - 0.01)
+    return {"method": run.method, "seed": run.seed, "val": val, "acc": val + 0.001 * run.seed,
+            "best_share": 0.5, "lr": config["lr"]}  # fmt: skip
+
+
+def test_a_student_that_is_tuned_to_a_dropout_is_there_without_too() -> None:
+    args = argparse.Namespace(settings=None, seeds=3)
+    found = lsp_shapes.gather(args, lsp_shapes.methods_of(4)["Scores"], go)
+    assert found["chosen"][ALONE]["config"]["dropout"] > 0.4
+    assert found["chosen"][lsp_shapes.BARE]["config"] == {"lr": 0.01, "dropout": 0.0}
+    budgets = {name: told["trials"] for name, told in found["chosen"].items()}
+    assert budgets[lsp_shapes.BARE] == 14  # as many as along two axes of three and one more
+    teachers = [{"acc": 0.9 + 0.002 * i, "val": 0.9} for i in range(3)]
+    tuned, without = lsp_shapes.scores({"Scores": found}, teachers).values()
+    gains = {row["model"]: row["gain over alone"] for row in tuned[2:]}
+    assert set(gains) == {"KD", "FitNet", "AT", "LSP", "logits"}
+    assert all(gain.startswith("-") for gain in gains.values())
+    assert [row["model"] for row in without][1] == "student alone, no dropout"
+    assert all(row["gain over alone"].startswith("2.00") for row in without[2:])
+
+
+def test_one_that_is_tuned_to_none_is_there_once() -> None:
+    def dry(run: Any) -> dict[str, Any]:
+        return go(run) | {"val": -run.config["dropout"]}
+
+    args = argparse.Namespace(settings=None, seeds=2)
+    found = lsp_shapes.gather(args, lsp_shapes.methods_of(5)["Scores"], dry)
+    assert lsp_shapes.BARE not in found["chosen"]
+
+
+def test_it_takes_the_settings_of_table_4_where_they_are(tmp_path: Path) -> None:
+    dropped = {"lr": 0.02, "dropout": 0.4}
+    args = settings(tmp_path, **{ALONE: dropped, "LSP": {"lr": 0.01, "dropout": 0.0},
+                                 lsp_shapes.BARE: {"lr": 0.04, "dropout": 0.0}})  # fmt: skip
+    found = lsp_shapes.gather(args, lsp_shapes.methods_of(6)["more layers"], go)
+    assert [(run["method"], run["lr"]) for run in found["runs"][-2:]] == [
+        (lsp_shapes.BARE, 0.04), (lsp_shapes.BARE, 0.04)
+    ]  # fmt: skip
 
 
 def test_rank_correlation_is_that_of_the_order_and_a_mean_over_shapes() -> None:

@@ -67,6 +67,14 @@ def test_below_the_least_value_comes_zero() -> None:
     assert tried == pytest.approx([0.1, 1.0, 0.01, 0.0, 0.005])
 
 
+def test_nothing_is_tried_above_the_most_that_may_be() -> None:
+    tried: list[float] = []
+    axis = Axis("dropout", (0.0, 0.4), 1.5, most=0.95)
+    best, inside = axis.search(lambda value: tried.append(value) or value, more=3)  # type: ignore[func-returns-value]
+    assert (best, inside) == (pytest.approx(0.9), True)
+    assert tried == pytest.approx([0.0, 0.4, 0.6, 0.9, math.sqrt(0.54)])
+
+
 def go(run: Any) -> dict[str, Any]:
     offset = {"alone": 0.0, "better": 0.1, "same": 0.0}[run.method]
     noise = 0.01 * math.sin(7 * run.seed + len(run.method))

@@ -156,6 +156,11 @@ def found_of(excess: list[float]) -> dict[str, Any]:
             "chosen": dict.fromkeys(stcd_pruning.NAMES_SHOWN, chosen)}  # fmt: skip
 
 
+def told_of(found: dict[str, Any]) -> dict[str, str]:
+    """Return the verdict of each method, by its words."""
+    return {part.split(", of ")[0]: part for part in stcd_pruning.verdicts(found).split("; ")}
+
+
 @pytest.mark.parametrize(
     ("excess", "words"),
     [([1.0, 1.1, 0.9], ": within 3 %"), ([9.0, 9.1, 8.9], ": not within 3 %"),
@@ -163,9 +168,20 @@ def found_of(excess: list[float]) -> dict[str, Any]:
     ids=["within", "not", "open"],
 )  # fmt: skip
 def test_the_verdict_is_what_the_interval_says(excess: list[float], words: str) -> None:
-    found = found_of(excess)
-    assert stcd_pruning.verdict(found, ALONE).endswith(words)
-    assert "of 3.0 % of the parameters" in stcd_pruning.verdict(found, ALONE)
+    told = told_of(found_of(excess))
+    assert set(told) == {n for k, n in stcd_pruning.NAMES_SHOWN.items() if k != "teacher"}
+    assert told[stcd_pruning.NAMES_SHOWN[ALONE]].endswith(words)
+    assert all("of 3.0 % of the parameters" in part for part in told.values())
+
+
+def test_what_the_paper_does_not_claim_is_corrected() -> None:
+    found = found_of([0.0, 0.0, 0.0])
+    shown = stcd_pruning.NAMES_SHOWN
+    for run in found["runs"]:
+        run["mae/mean"] = 1.8 * (1 + [1.3, 1.8, 0.8][run["seed"]] / 100)  # p = 0.028
+    told = told_of(found)
+    assert told[shown[stcd_pruning.BOTH]].endswith(": within 3 %")
+    assert told[shown[ALONE]].endswith(": not told from 3 %")
 
 
 def test_the_best_teacher_is_that_of_validation() -> None:
@@ -319,12 +335,33 @@ def test_several_teachers_are_of_different_seeds() -> None:
     assert stcd_teachers.others(1001, 5, 3) == [1001, 1000, 0]
 
 
-def test_what_cannot_be_compared_is_left_out() -> None:
+def agreements(**values: list[float]) -> dict[str, Any]:
+    """Return what the table is made of: one kind of agreement, of some methods."""
+    some = dict.fromkeys(stcd_interpretation.METHODS, values[ALONE]) | values
+    return {"runs": [
+        {"method": method, "seed": seed, "agreement": {"edges": value}}
+        for method, told in some.items() for seed, value in enumerate(told)
+    ]}  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_left_out_and_told() -> None:
     nan = float("nan")
-    assert stcd_interpretation.cell([nan, nan], None) == ""
-    assert stcd_interpretation.cell([0.5, nan], [0.5, 0.5]) == "0.50"
-    sure = stcd_interpretation.cell([0.5, 0.6, 0.7], [0.3, 0.41, 0.5])
-    assert sure == "0.60 ± 0.10, +0.20"
+    rows = stcd_interpretation.table(
+        agreements(alone=[0.1, 0.2, 0.3], distilled=[0.5, nan, 0.71], pruned=[nan, nan, nan])
+    )
+    cells = [row["edges"] for row in rows]
+    assert cells[0] == "0.20 ± 0.10"
+    assert cells[1].startswith("0.60 ± 0.15, +0.41")
+    assert cells[1].endswith(", 2 seeds")
+    assert cells[2] == ""
+
+
+def test_agreements_are_corrected_for_their_number() -> None:
+    alone, distilled = [0.1, 0.2, 0.3, 0.2], [0.30, 0.38, 0.53, 0.4]
+    found = agreements(alone=alone, distilled=distilled)
+    assert stcd_interpretation.table(found)[1]["edges"] == "0.40 ± 0.10, +0.20"
+    rough = agreements(alone=alone, distilled=[0.3, 0.6, 0.5, 0.3])  # p = 0.038, of four
+    assert stcd_interpretation.table(rough)[1]["edges"].endswith("+0.22 (not sure)")
 
 
 def options(**more: Any) -> argparse.Namespace:

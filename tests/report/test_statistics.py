@@ -42,6 +42,39 @@ def test_the_share_of_a_gap_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.91 < hits / 400 < 0.99
 
 
+def brute(gains: np.ndarray, leads: np.ndarray, r: float) -> bool:
+    """Return whether a share is not refuted: the definition of the interval."""
+    return not interval((gains - r * leads).tolist()).excludes_zero
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_interval_of_a_share_holds_what_is_not_refuted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(3, 12))
+    leads = rng.normal(2, rng.uniform(0.1, 1.5), n)
+    gains = rng.uniform(-0.5, 1) * leads + rng.normal(0, 1, n)
+    found = gap(leads.tolist(), [0.0] * n, gains.tolist())
+    if not found.lead.excludes_zero:
+        assert (found.closed.low, found.closed.high) == (-math.inf, math.inf)
+        return
+    low, high = found.closed.low, found.closed.high
+    inside = np.linspace(low, high, 9)[1:-1]
+    assert all(brute(gains, leads, r) for r in inside)
+    assert not brute(gains, leads, low - 1e-6)
+    assert not brute(gains, leads, high + 1e-6)
+    assert found.closed.excludes_zero == found.gain.excludes_zero
+
+
+def test_a_share_of_a_gap_that_is_the_same_for_all_seeds() -> None:
+    found = gap([2.0, 2.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.5, 0.5])
+    half = interval([1.0, 1.5, 0.5])
+    assert (found.closed.low, found.closed.high) == pytest.approx((half.low / 2, half.high / 2))
+    sure = gap([2.0, 4.0], [0.0, 0.0], [1.0, 2.0])  # half of it, whatever it is
+    assert (sure.closed.mean, sure.closed.low, sure.closed.high) == (0.5, -math.inf, math.inf)
+    sure = gap([2.0, 2.1], [0.0, 0.0], [1.0, 1.05])
+    assert (sure.closed.low, sure.closed.high) == pytest.approx((0.5, 0.5))
+
+
 def test_errors_that_fall_are_gaps_too() -> None:
     found = gap([1.0, 1.1], [2.0, 2.2], [1.5, 1.6])
     assert found.gain.mean == pytest.approx(-0.55)
@@ -77,6 +110,15 @@ def test_the_p_value_agrees_with_the_interval() -> None:
     for seed in range(50):
         values = np.random.default_rng(seed).normal(0.7, 1.0, 6).tolist()
         assert (p_value(values) < 0.05) == interval(values).excludes_zero
+
+
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_no_p_value_is_below_zero(n: int) -> None:
+    rng = np.random.default_rng(n)
+    values = [rng.normal(1.0, 10.0 ** -rng.uniform(1, 12), n).tolist() for _ in range(300)]
+    found = [p_value(x) for x in values]
+    assert min(found) >= 0
+    assert max(holm(found)) <= 1
 
 
 def test_equal_values_leave_no_doubt() -> None:
