@@ -30,7 +30,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 from experiment import Run, Store
-from presentation import present
+from presentation import Rows, present
 from proteins import Data, micro_f1, student_of
 
 from pyg_stkd import Distiller
@@ -213,6 +213,19 @@ def experiment(args: argparse.Namespace, store: Store) -> dict[str, Any]:
     return found | {"teachers": [teachers[seed][1] for seed in range(args.seeds)]}
 
 
+def sizes(found: dict[str, Any], names: dict[str, str]) -> Rows:
+    """Return the parameters of the teacher and of each kind of student."""
+    known = {"teacher": found["teachers"][0]["parameters"]}
+    for run in found["runs"]:
+        if run["parameters"] not in known.values():  # one row for all that are as large
+            known[run["method"]] = run["parameters"]
+    return [
+        {"model": names[name], "parameters": f"{size:,}",
+         "share": f"{100 * size / known['teacher']:.1f} %"}
+        for name, size in known.items()
+    ]  # fmt: skip
+
+
 def show(found: dict[str, Any], path: Path) -> str:
     """Write the page of a table; return its text."""
     shown = ["teacher", *(method.name for method in methods_of(found["regime"]))]
@@ -220,6 +233,7 @@ def show(found: dict[str, Any], path: Path) -> str:
     tables = {"Scores": rows(found, found["teachers"], names, "f1")}
     if found["regime"] == "few":
         tables["What the parts of the recipe add"] = differences(found, PARTS, names, "f1")
+    tables["Sizes"] = sizes(found, names)
     machine = found["runs"][-1]["machine"]
     return present(path, "Table 2 of the LSP paper", found["note"], tables, {}, machine)
 
