@@ -1,9 +1,9 @@
 """How every table here comes about: tuning, seeds, what is stored, and what may be said of it.
 
 * Every method is tuned in the same way and by as many trials: along each of its axes, one after the
-  other, on seeds that are not reported, by the mean of validation. A grid whose best value is at an
-  edge is extended until it is inside, and all other methods of the table are given as many trials,
-  the student alone as a distilled one.
+  other and once, on seeds that are not reported, by the mean of validation. A grid whose best value
+  is at an edge is extended until it is inside, and all other methods of the table are given as many
+  trials, the student alone as a distilled one.
 * Final seeds have a teacher each. All students take the same number of steps and keep the weights
   that are best on validation.
 * Tables print where the best weights were, and what validation won in the last tenth of the steps.
