@@ -42,7 +42,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH ?= $(foreach name,primitives gat edge_conv correlation st_conv pruning pruner distiller teacher_cache \
-	large_graph compiled precision zoo zoo_taps,benchmarks/$(name).py)
+	large_graph compiled precision zoo/zoo zoo/zoo_taps,benchmarks/$(name).py)
 BENCH_GPU ?= $(foreach name,primitives gat edge_conv correlation,benchmarks/$(name).py)
 # A torch with CUDA is the machine's own, or that of an index (PIP_INDEX_URL).
 HAS_GPU = import sys, torch; sys.exit(not torch.cuda.is_available() and \

@@ -1,6 +1,6 @@
 """Distil every model of the zoo, unedited: what is compared rightly, refused, or wrong.
 
-    python benchmarks/zoo_distil.py [--only NAME]
+    python benchmarks/zoo/zoo_distil.py [--only NAME]
 
 A model has passed if the losses between its outputs are finite and reach the student, the teacher
 is as it was, and the student's output is bit for bit what it is alone under the same seed. What is

@@ -1,6 +1,6 @@
 """Every layer of every model of the zoo under six losses: compared rightly, refused, or wrong.
 
-    python benchmarks/zoo_taps.py [--only NAME] [--save] [--again]
+    python benchmarks/zoo/zoo_taps.py [--only NAME] [--save] [--again]
 
 Models are as in use after training: in eval mode, in double precision where they run in it. Of each
 layer that a model runs is asked:
@@ -50,7 +50,7 @@ from pyg_stkd.prune.structure.example import Example
 
 __all__ = ["taps_of"]
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 Refused = (TypeError, ValueError, IndexError, RuntimeError)
 LOSSES: dict[str, Callable[..., DistillationLoss]] = {
     "hint": lambda layer: HintLoss(layer, layer, projection=False),
@@ -206,8 +206,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         f"Against another teacher, with nodes in another order: {total['ordered']} times the same, "
         f"in the {len(ran) - unordered} models that see no order themselves, and {total['common']} "
         f"times at the nodes that pools of both models chose. Wrong: {wrong}. "
-        f"By `python benchmarks/zoo_taps.py --save` with torch {torch.__version__}; what is asked "
-        f"is told there.",
+        f"By `python benchmarks/zoo/zoo_taps.py --save` with torch {torch.__version__}; what is "
+        f"asked is told there.",
         "",
         "| model | from | layers | right | refused | same in another order | wrong | remark |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,6 +1,6 @@
 """Models pruned and distilled unedited: what is left, what is kept, and whether all is equal.
 
-    python benchmarks/zoo.py [--only NAME] [--save] [--again]
+    python benchmarks/zoo/zoo.py [--only NAME] [--save] [--again]
 
 An interrupted command goes on where it was (runs/zoo.jsonl); --again begins anew.
 
@@ -30,7 +30,7 @@ from zoo_peers import gap, peer_cells, peer_rows, peer_summary, peers
 from pyg_stkd.prune import Pruner, Random
 from pyg_stkd.prune.structure.example import Example
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def row_of(model: Model, hidden: int = HIDDEN) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         f"{len(ran)} models ran, {len(pruned)} were pruned with an example alone, "
         f"{len(pruned) - len(wrong)} of them equal when compacted (1e-5 of the largest output, "
         f"{sum((row['double'] or 0) <= 1e-10 for row in pruned)} to 1e-10 in float64), "
-        f"{len(wrong)} wrong. By `python benchmarks/zoo.py --save` with torch "
+        f"{len(wrong)} wrong. By `python benchmarks/zoo/zoo.py --save` with torch "
         f"{torch.__version__} and PyG {torch_geometric.__version__}: "
         "`Pruner(model, Random(0), keep=0.5, example=...)`, one step, `compact()`.",
         "",
