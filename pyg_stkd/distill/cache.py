@@ -16,8 +16,8 @@ from torch_geometric.data.data import BaseData
 
 from pyg_stkd import checks
 from pyg_stkd.distill.distiller import Distiller
-from pyg_stkd.distill.recording.beside import Beside
 from pyg_stkd.distill.recording.capture_file import load_captures, save_captures
+from pyg_stkd.distill.recording.disk.beside import Beside
 from pyg_stkd.distill.recording.fingerprint import Seen, fingerprint
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures
 from pyg_stkd.files import read_json, write_atomic

@@ -21,7 +21,7 @@ from pyg_stkd.distill import (
     TemporalCorrelationLoss,
 )
 from pyg_stkd.distill.losses import correlation, structure
-from pyg_stkd.distill.recording import graph_store
+from pyg_stkd.distill.recording.disk import graph_store
 from pyg_stkd.functional import lsp
 from pyg_stkd.graph import Graph
 from pyg_stkd.nn import STGCN

@@ -11,7 +11,7 @@ import torch
 
 from pyg_stkd import Distiller, kernels
 from pyg_stkd.distill import LSPLoss, TeacherCache
-from pyg_stkd.distill.recording import graph_store
+from pyg_stkd.distill.recording.disk import graph_store
 from pyg_stkd.functional import knn_graph, local_structure
 from pyg_stkd.graph import union_edges
 from pyg_stkd.nn import DGCNN

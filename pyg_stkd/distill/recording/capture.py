@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.checks import node_index
-from pyg_stkd.distill.recording.beside import Beside
+from pyg_stkd.distill.recording.disk.beside import Beside
+from pyg_stkd.distill.recording.disk.graph_store import store_beside
 from pyg_stkd.distill.recording.graph_cache import GraphCache
-from pyg_stkd.distill.recording.graph_store import store_beside
 from pyg_stkd.distill.recording.reading.choices import Choice
 from pyg_stkd.distill.recording.reading.counts import node_counts
 from pyg_stkd.distill.recording.reading.inputs import (

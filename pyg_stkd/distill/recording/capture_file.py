@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill.recording.capture import Capture
-from pyg_stkd.distill.recording.checksum import checksum
+from pyg_stkd.distill.recording.disk.checksum import checksum
 from pyg_stkd.distill.recording.reading.choices import Choice
 from pyg_stkd.distill.recording.reading.parts import tensors_of
 from pyg_stkd.distill.recording.teacher_captures import TeacherCaptures

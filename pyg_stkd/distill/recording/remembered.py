@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill.recording.capture import Capture
+from pyg_stkd.distill.recording.disk.graph_store import GraphStore
 from pyg_stkd.distill.recording.fingerprint import fingerprint
-from pyg_stkd.distill.recording.graph_store import GraphStore
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import Kernel, state_of
 

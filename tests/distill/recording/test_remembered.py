@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_stkd.distill import Capture
-from pyg_stkd.distill.recording.beside import Beside
+from pyg_stkd.distill.recording.disk.beside import Beside
 from pyg_stkd.distill.recording.remembered import remembered
 from pyg_stkd.graph import Graph
 from pyg_stkd.kernels import RBF, Kernel

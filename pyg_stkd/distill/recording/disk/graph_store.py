@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyg_stkd.distill.recording.beside import Beside
+from pyg_stkd.distill.recording.disk.beside import Beside
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.arrays import Arrays
 from pyg_stkd.graph.both_ways import both_ways

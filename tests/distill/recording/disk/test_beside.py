@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyg_stkd.distill.recording.beside import Beside
+from pyg_stkd.distill.recording.disk.beside import Beside
 
 pytest.importorskip("safetensors")
 

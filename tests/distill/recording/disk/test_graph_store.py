@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyg_stkd.distill.recording import graph_store as module
-from pyg_stkd.distill.recording.beside import Beside
-from pyg_stkd.distill.recording.graph_store import GraphStore, store_beside
+from pyg_stkd.distill.recording.disk import graph_store as module
+from pyg_stkd.distill.recording.disk.beside import Beside
+from pyg_stkd.distill.recording.disk.graph_store import GraphStore, store_beside
 from pyg_stkd.graph import Graph
 from pyg_stkd.graph.both_ways import both_ways
 from pyg_stkd.graph.extended import simple

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pyg_stkd.distill.recording.checksum import check_sums, sums
+from pyg_stkd.distill.recording.disk.checksum import check_sums, sums
 from pyg_stkd.files import safetensors, write_atomic
 
 __all__ = ["Beside"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_stkd.distill.recording.checksum import check_sums, checksum, sums
+from pyg_stkd.distill.recording.disk.checksum import check_sums, checksum, sums
 
 
 @given(st.binary(min_size=1, max_size=40), st.data())
