@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import pkgutil
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]
 
 from figures import FIGURES, write_figures  # noqa: E402
 from sphinx.ext import autosummary  # noqa: E402
-from tables import kept_page, layers_page  # noqa: E402
+from tables import kept_page, layers_page, result_title  # noqa: E402
 
 import pyg_stkd  # noqa: E402
 
@@ -145,15 +143,6 @@ def add_figure(
         at = lines.index("") if "" in lines else len(lines)
         drawn = FIGURES[short].__doc__ or ""
         lines[at:at] = ["", f".. image:: /_figures/{short}.svg", f"   :alt: {drawn}", ""]
-
-
-def result_title(page: Path) -> str:
-    """Returns the title that a page starts with, or of a benchmark what it says of itself."""
-    script = ROOT / "benchmarks" / f"{page.stem}.py"
-    text = page.read_text(encoding="utf-8")
-    if script.exists():
-        text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or page.stem
-    return re.split(r"[.:](?:\s|$)", text, maxsplit=1)[0]
 
 
 def write_results(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import json
+import re
 import sys
 import textwrap
 import warnings
@@ -19,7 +21,7 @@ from torch import nn
 from pyg_stkd.prune import Pruner, Random
 from pyg_stkd.prune.structure.registry import find_rule
 
-__all__ = ["kept_page", "layers_page"]
+__all__ = ["kept_page", "layers_page", "result_title"]
 
 ROOT = Path(__file__).parents[1]
 NETS = ROOT / "tests" / "prune" / "following" / "kept_nets.py"
@@ -139,3 +141,12 @@ def _plain(text: str) -> str:
 def _cells(*cells: str) -> list[str]:
     first, *rest = (cell or "\\ " for cell in cells)
     return [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
+
+
+def result_title(page: Path) -> str:
+    """Return the title that a page starts with, or of a benchmark what it says of itself."""
+    script = next((ROOT / "benchmarks").rglob(f"{page.stem}.py"), None)
+    text = page.read_text(encoding="utf-8")
+    if script is not None:
+        text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or page.stem
+    return re.split(r"[.:](?:\s|$)", text, maxsplit=1)[0]

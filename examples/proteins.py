@@ -244,9 +244,10 @@ def in_words(results: list[dict[str, Any]]) -> str:
     ):
         found = gap(teachers, scores["student"], scores[method])
         sure = "" if found.gain.excludes_zero else ", which these seeds cannot tell from 0"
-        said.append(
-            f"{way} {found.gain:.1f} points, {found.closed:.0%} of the teacher's lead{sure}"
-        )
+        share = f"{found.closed:.0%} of the teacher's lead"
+        if not found.lead.excludes_zero:
+            share = "of a lead of the teacher's that these seeds cannot tell from 0"
+        said.append(f"{way} {found.gain:.1f} points, {share}{sure}")
     text = "; ".join(said)
     size = final["teacher"][0]["parameters"] / final["unlabelled"][0]["parameters"]
     words = f"The student has 1/{size:.0f} of the teacher's parameters"

@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 RATE = Axis("lr", (0.005, 0.01, 0.02), 2.0)
 DROPOUT = Axis("dropout", (0.0, 0.2, 0.4), 1.5, most=0.95)
 BARE = "alone, no dropout"
-ALL_RATES = Axis("lr", (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), 2.0)  # as many trials as two axes
+ALL_RATES = Axis("lr", (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), 2.0)
 # From where a loss has about a tenth of the gradient of the labels to where it has all of it.
 WEIGHTS = {
     "KD": (0.1, 1.0, 10.0),
@@ -63,7 +63,7 @@ def bare(variant: str = "") -> Method:
 
 
 def distilled(name: str, kind: str, variant: str = "") -> Method:
-    """Return a distilled student: one trial more along each axis of its own, as the student has."""
+    """Return a distilled student, of as many axes as the student alone."""
     values = WEIGHTS.get(kind, (10.0, 100.0, 1000.0))
     fixed = {"kind": kind, "variant": variant}
     return Method(name, fixed, START | {"weight": values[1]}, (RATE, Axis("weight", values, 10.0)))
@@ -158,24 +158,25 @@ def gather(
     any, and what dropout brings is not what a teacher does.
     """
     more = [bare(methods[0].fixed["variant"])]
-    if args.settings is None:
-        found = collect(methods, args.seeds, go)
-        given = found["chosen"]
-    else:
+    if args.settings is not None:
         given = json.loads(args.settings.read_text())["parts"]["Scores"]["chosen"]
+        if given.get(ALONE, {"config": {}})["config"].get("dropout"):
+            methods = [*methods, *more]
         if lacking := [method.name for method in methods if method.name not in given]:
             raise SystemExit(
                 f"--settings must have what was chosen for {', '.join(lacking)} "
                 f"(got {args.settings})"
             )
-        found = settled(methods, given, args.seeds, go)
-    if not given[ALONE]["config"]["dropout"]:
-        return found
-    again = settled(more, given, args.seeds, go) if BARE in given else collect(more, args.seeds, go)
-    return {
-        "runs": found["runs"] + again["runs"],
-        "chosen": found["chosen"] | again["chosen"],
-    }
+        return settled(methods, given, args.seeds, go)
+    found = collect(methods, args.seeds, go)
+    if found["chosen"][ALONE]["config"]["dropout"]:
+        again = collect(more, args.seeds, go, found["chosen"][ALONE]["trials"])
+        found = {key: _both(found[key], again[key]) for key in found}
+    return found
+
+
+def _both(first: Any, second: Any) -> Any:
+    return first | second if isinstance(first, dict) else first + second
 
 
 def scores(parts: dict[str, Any], teachers: list[dict[str, Any]]) -> dict[str, Rows]:
@@ -251,8 +252,10 @@ def show(found: dict[str, Any], path: Path) -> str:
         tables["Figure 4: rank correlation with the teacher's distances"] = figure_4(
             found["figure_4"]
         )
-    title, machine = f"Table {found['table']} of the LSP paper", found["teachers"][0]["machine"]
-    return present(path, title, found["note"], tables, {}, machine)
+    teacher = found["teachers"][0]
+    data = "synthetic shapes" if teacher["config"]["dataset"] == "synthetic" else "ModelNet10-vox24"
+    title = f"LSP paper, Table {found['table']} on {data}"
+    return present(path, title, f"{title}. {found['note']}", tables, {}, teacher["machine"])
 
 
 def main() -> None:

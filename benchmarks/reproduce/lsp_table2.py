@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 import warnings
@@ -50,7 +51,7 @@ from pyg_stkd.prune import start_from
 RESULTS = Path(__file__).parents[1] / "results"
 RATE = Axis("lr", (0.002, 0.005, 0.01), 2.0)
 DECAY = Axis("decay", (0.0, 1e-5, 1e-4), 10.0)
-WEIGHT = Axis("weight", (0.1, 1.0, 10.0), 10.0, least=0.001)  # then 0: labels alone
+WEIGHT = Axis("weight", (0.1, 1.0, 10.0), 10.0, least=0.001)  # then 0: without the loss
 SMALL = {"lr": 0.005}
 
 
@@ -214,13 +215,17 @@ def experiment(args: argparse.Namespace, store: Store) -> dict[str, Any]:
 
 
 def sizes(found: dict[str, Any], names: dict[str, str]) -> Rows:
-    """Return the parameters of the teacher and of each kind of student."""
-    known = {"teacher": found["teachers"][0]["parameters"]}
+    """Return the parameters of the teacher, and of students where they are others."""
+    counts: dict[str, list[int]] = {"teacher": [run["parameters"] for run in found["teachers"]]}
     for run in found["runs"]:
-        if run["parameters"] not in known.values():  # one row for all that are as large
-            known[run["method"]] = run["parameters"]
+        if "trial" not in run:
+            counts.setdefault(run["method"], []).append(run["parameters"])
+    known: dict[str, float] = {}
+    for name, sizes in counts.items():
+        if (mean := statistics.fmean(sizes)) not in known.values():
+            known[name] = mean
     return [
-        {"model": names[name], "parameters": f"{size:,}",
+        {"model": names[name], "parameters": f"{size:,.0f}",
          "share": f"{100 * size / known['teacher']:.1f} %"}
         for name, size in known.items()
     ]  # fmt: skip
@@ -234,8 +239,10 @@ def show(found: dict[str, Any], path: Path) -> str:
     if found["regime"] == "few":
         tables["What the parts of the recipe add"] = differences(found, PARTS, names, "f1")
     tables["Sizes"] = sizes(found, names)
-    machine = found["runs"][-1]["machine"]
-    return present(path, "Table 2 of the LSP paper", found["note"], tables, {}, machine)
+    last = found["runs"][-1]
+    labels = "few labels" if found["regime"] == "few" else "all labels"
+    title = f"LSP paper, Table 2 with {labels}, {last['config']['scale']:g} of PPI's nodes"
+    return present(path, title, f"{title}. {found['note']}", tables, {}, last["machine"])
 
 
 def main() -> None:

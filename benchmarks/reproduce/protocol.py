@@ -6,8 +6,9 @@
   trials, the student alone as a distilled one.
 * Final seeds have a teacher each. All students take the same number of steps and keep the weights
   that are best on validation.
-* Tables print where the best weights were, and what validation won in the last tenth of the steps.
-  Much of it says that runs are too short; little, under a rate that falls to zero, says nothing.
+* Tables print where the best weights were and, where all runs tell it, what validation won in the
+  last tenth of the steps. Much of it says that runs are too short; little, under a rate that falls
+  to zero, says nothing.
 * Differences are paired by seed, with 95 % intervals; p-values are corrected by Holm's procedure
   for the number of methods. A share of the gap to the teacher has its interval.
 * Every run is stored as it ends, with commit, date, machine, seed and whether it was a trial. A
@@ -20,7 +21,7 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,10 @@ class Axis:
     factor: float
     least: float = 0.0
     most: float = math.inf
+
+    def __post_init__(self) -> None:
+        if len(self.values) < 2 or list(self.values) != sorted(set(self.values)):
+            raise ValueError(f"'values' must be two or more that rise (got {self.values})")
 
     def search(self, score: Callable[[float], float], more: int = 1) -> tuple[float, bool]:
         """Return the value of the best score, and whether it is inside of what was tried."""
@@ -115,14 +120,24 @@ class Trials:
         return self._known[key]
 
 
-def tune(methods: Iterable[Method], go: Callable[[Run], dict[str, Any]]) -> dict[str, Trials]:
-    """Tune methods axis by axis, all by as many values as the one that needs most of them."""
+def tune(
+    methods: Sequence[Method], go: Callable[[Run], dict[str, Any]], trials: int = 0
+) -> dict[str, Trials]:
+    """Tune methods axis by axis, all by as many values as the one that needs most of them.
+
+    Each has at least as many runs as :obj:`trials`, those of another search beside it.
+    """
     found = {method.name: Trials(method, go) for method in methods}
-    for place in range(max(len(trials.method.axes) for trials in found.values())):
+    places = {len(method.axes) for method in methods}
+    if len(places) > 1:
+        raise ValueError(f"'methods' must have as many axes each (got {sorted(places)})")
+    for place in range(max(places, default=0)):
         axes = {name: t.method.axes[place] for name, t in found.items()}
+        last = place + 1 == max(places)
         for more in range(1, FURTHEST + 1):
             best = {name: found[name].search(axis, more) for name, axis in axes.items()}
-            if all(inside for _, inside in best.values()):
+            enough = not last or min(len(t.runs) for t in found.values()) >= trials
+            if enough and all(inside for _, inside in best.values()):
                 break
         for name, (value, inside) in best.items():
             found[name].config[axes[name].name] = value
@@ -131,16 +146,16 @@ def tune(methods: Iterable[Method], go: Callable[[Run], dict[str, Any]]) -> dict
 
 
 def collect(
-    methods: Sequence[Method], seeds: int, go: Callable[[Run], dict[str, Any]]
+    methods: Sequence[Method], seeds: int, go: Callable[[Run], dict[str, Any]], trials: int = 0
 ) -> dict[str, Any]:
     """Tune each method and run it from every seed; return all results and what was chosen."""
     runs: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
-    for name, trials in tune(methods, go).items():
-        config = trials.config
-        chosen[name] = {"config": config, "trials": len(trials.runs), "inside": trials.inside}
-        runs += trials.runs
-        runs += [go(Run(name, seed, trials.method.fixed | config)) for seed in range(seeds)]
+    for name, tuned in tune(methods, go, trials).items():
+        config = tuned.config
+        chosen[name] = {"config": config, "trials": len(tuned.runs), "inside": tuned.inside}
+        runs += tuned.runs
+        runs += [go(Run(name, seed, tuned.method.fixed | config)) for seed in range(seeds)]
     return {"runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
             "chosen": chosen}  # fmt: skip
 
@@ -153,9 +168,9 @@ def late_gain(epochs: Sequence[Epoch], steps: float) -> float:
         >>> round(late_gain(epochs, 100), 4)
         0.0111
     """
-    errors = {epoch.step: epoch.metric for epoch in epochs if epoch.metric is not None}
+    errors = {e.step: e.metric for e in epochs if e.metric is not None and math.isfinite(e.metric)}
     early = [error for step, error in errors.items() if step <= 0.9 * steps]
-    return min(early, default=next(iter(errors.values()))) - min(errors.values())
+    return min(early or list(errors.values())[:1]) - min(errors.values()) if errors else math.nan
 
 
 def settled(

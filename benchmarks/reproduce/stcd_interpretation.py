@@ -70,7 +70,7 @@ def experiment(
 def table(found: dict[str, Any]) -> Rows:
     """Return the agreement of each method, and the difference to the student alone.
 
-    Seeds with nothing to compare (NaN) are left out, and told.
+    Seeds with nothing to compare (NaN) are left out of either, and told.
     """
     known: dict[str, dict[str, list[float]]] = {}
     for run in found["runs"]:
@@ -87,12 +87,14 @@ def table(found: dict[str, Any]) -> Rows:
 
     def cell(method: str, key: str) -> str:
         told = _numbers(known[method][key])
+        seeds = len(known[method][key])
         text = spread(told, scale=1) if told else ""
+        text += f" of {len(told)} seeds" if 0 < len(told) < seeds else ""
         if (lead := gains.get((method, key))) is None:
             return text
         text += f", {statistics.fmean(lead):+.2f}"
-        text += "" if corrected[method, key] < 0.05 else " (not sure)"
-        return text + (f", {len(lead)} seeds" if len(lead) < len(known[method][key]) else "")
+        text += f" of {len(lead)} seeds" if len(lead) < seeds else ""
+        return text + ("" if corrected[method, key] < 0.05 else " (not sure)")
 
     return [
         {"student": NAMES_SHOWN[method]} | {key: cell(method, key) for key in known[method]}
@@ -113,12 +115,13 @@ def show(found: dict[str, Any], path: Path) -> str:
         "they were trained on; behind it the difference to the dense student alone, paired, 'not "
         "sure' where it is not told from 0 after Holm's correction for all of them. Structures (of "
         "the last block): the share of the teacher's that is kept. Time steps, edges, pairs of "
-        "sensors: rank correlation of what their occlusion changes."
+        "sensors: rank correlation of what their occlusion changes, of the seeds where it changes "
+        "anything."
     )
     tables = {"Agreement": table(found),
               "What the pruner took (seed 0)": found["channels"]}  # fmt: skip
-    title = f"STCD: reasons on {NAMES[found['dataset']]}"
-    return present(path, title, note, tables, {}, found["machine"])
+    title = f"STCD paper, reasons on {NAMES[found['dataset']]}"
+    return present(path, title, f"{title}. {note}", tables, {}, found["machine"])
 
 
 def main() -> None:

@@ -119,7 +119,8 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
         for seed in (*(TUNING if is_tuned(args) else ()), *range(args.seeds)):
             config = pruned.fixed | found["chosen"][BOTH]["config"]
             left[seed] = go(Run(BOTH, seed, config))["left"]
-    more = gather(args, [method for method in methods if "like" in method.fixed], go)
+    trials = max((told["trials"] for told in found["chosen"].values()), default=0)
+    more = gather(args, [method for method in methods if "like" in method.fixed], go, trials)
     return {
         "dataset": args.dataset,
         "data": f"{task.plain.num_nodes} sensors, {len(task.windows['train'])} windows to train on",
@@ -187,7 +188,7 @@ def scores(found: dict[str, Any]) -> Rows:
 
     shown = found | {"runs": [positive(run) for run in found["runs"]]}
     teachers = [positive(run) for run in found["teachers"]]
-    table = rows(shown, teachers, NAMES_SHOWN, "mae/mean", scale=1.0, larger=False)
+    table = rows(shown, teachers, NAMES_SHOWN, "mae/mean", scale=1.0, larger=False, digits=3)
     for row, name in zip(table, final(found), strict=True):
         own = "" if name == "teacher" else f"{interval(above(found, name, best=False)):.1f} %"
         row["above its teacher"] = own
@@ -289,7 +290,9 @@ def show(found: dict[str, Any], path: Path) -> str:
     tables = {"Errors": scores(found), "Pairs, by seed": pairs(found), "Sizes": sizes(found),
               "Errors by horizon": horizons(found)}  # fmt: skip
     measured = found.get("measured", found["runs"][-1]["machine"])
-    return present(path, f"STCD: pruned and distilled on {name}", note, tables, {}, measured)
+    title = f"STCD paper, pruned and distilled on {name}"
+    title += ", one teacher" if found["options"].get("one_teacher") else ""
+    return present(path, title, f"{title}. {note}", tables, {}, measured)
 
 
 def main() -> None:

@@ -237,7 +237,8 @@ def show(found: dict[str, Any], path: Path) -> str:
     tables |= {f"Heat map: {key}": cells(found, key) for key in found["grids"]}
     figures = {"maps": (draw(found), "Validation MAE; the default in bold.")}
     machine = found[ALONE][-1]["machine"]
-    return present(path, f"STCD: sensitivity on {name}", note, tables, figures, machine)
+    title = f"STCD paper, sensitivity on {name}"
+    return present(path, title, f"{title}. {note}", tables, figures, machine)
 
 
 def main() -> None:

@@ -370,11 +370,14 @@ def is_tuned(args: argparse.Namespace) -> bool:
 
 
 def gather(
-    args: argparse.Namespace, methods: list[Method], go: Callable[[Run], dict[str, Any]]
+    args: argparse.Namespace,
+    methods: list[Method],
+    go: Callable[[Run], dict[str, Any]],
+    trials: int = 0,
 ) -> dict[str, Any]:
     """Tune and run methods by the protocol, or run them as is asked for."""
     if is_tuned(args):
-        return collect(methods, args.seeds, go)
+        return collect(methods, args.seeds, go, trials)
     chosen = {method.name: {"config": method.start, "inside": True} for method in methods}
     if args.settings is not None:
         chosen = json.loads(args.settings.read_text())["chosen"]

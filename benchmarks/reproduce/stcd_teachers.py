@@ -160,7 +160,8 @@ def show(found: dict[str, Any], path: Path) -> str:
     tables = {f"Students of class {kind}": table(found, kind) for kind in found["students"]}
     tables["Sizes"] = sizes(found)
     last = list(found["students"].values())[-1]["runs"][-1]["machine"]
-    return present(path, f"STCD: teachers on {name}", note, tables, {}, last)
+    title = f"STCD paper, teachers on {name}"
+    return present(path, title, f"{title}. {note}", tables, {}, last)
 
 
 def main() -> None:

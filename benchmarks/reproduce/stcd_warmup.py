@@ -84,9 +84,14 @@ def show(found: dict[str, Any], path: Path) -> str:
         f"intervals hold 95 %. Persistence has {found['persistence']:.2f}; at about 13 a forecast "
         "is the same for any input."
     )
-    title = f"STCD: learning rates that rise first, on {NAMES[found['dataset']]}"
+    title = f"STCD paper, rates that rise first on {NAMES[found['dataset']]}"
     return present(
-        path, title, note, {"Students": students(found)}, {}, found["runs"][-1]["machine"]
+        path,
+        title,
+        f"{title}. {note}",
+        {"Students": students(found)},
+        {},
+        found["runs"][-1]["machine"],
     )
 
 

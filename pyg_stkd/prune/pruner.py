@@ -234,13 +234,13 @@ class Pruner:
         """Return a copy without masks: a plain module with smaller tensors and equal outputs.
 
         With :obj:`granularity="weight"` tensors keep their shapes, and zeros are only zeros:
-        further training would revive them. Before the first stage there is nothing to leave out,
-        which a warning says.
+        further training would revive them. Before the first stage, where nothing is masked, a
+        warning says so.
         """
         if self.stage == 0 and self.num_parameters == self._masked.total:
             warnings.warn(
-                "Nothing is masked yet, so that compact() returns a copy as large as the model: "
-                "call step() first",
+                "Nothing is masked, so that compact() returns a copy as large as the model: step() "
+                "masks",
                 stacklevel=2,
             )
         return self._masked.compact()

@@ -52,9 +52,9 @@ class Gap:
 
     Args:
         gain (Interval): The mean paired difference to the student alone.
-        closed (Interval): The share of the gap to the teacher, 1 for all of it. It excludes 0 where
-            the gain does; it has no ends where :obj:`lead` does not exclude 0, and is NaN where
-            that is 0.
+        closed (Interval): The share of the gap to the teacher, 1 for all of it. Where :obj:`lead`
+            excludes 0, it excludes 0 just where the gain does; elsewhere it has no ends, and is NaN
+            where the mean lead is 0.
         lead (Interval): The gap itself, teacher less student alone.
     """
 
@@ -91,7 +91,8 @@ def gap(teacher: Sequence[float], alone: Sequence[float], method: Sequence[float
     The share of the gap closed is the ratio of means :math:`r = \bar{d} / \bar{g}` of the gains
     :math:`d` and the gaps :math:`g`. Its interval holds all :math:`r` for which the mean of
     :math:`d - r g` is not told from 0 (Fieller, Journal of the Royal Statistical Society B, 1954),
-    so that the spread of the teachers counts too.
+    so that the spread of the teachers counts too. It has no ends where the gap itself is not told
+    from 0.
 
     Args:
         teacher (list of float): Scores of the teachers, one a seed.
@@ -123,6 +124,8 @@ def gap(teacher: Sequence[float], alone: Sequence[float], method: Sequence[float
 
 def _ratio(gains: Sequence[float], leads: Sequence[float]) -> Interval:
     """Return a ratio of means with Fieller's interval."""
+    largest = max(map(abs, (*gains, *leads)))  # of which the squares are still numbers
+    gains, leads = [x / largest for x in gains], [x / largest for x in leads]
     share = statistics.fmean(gains) / statistics.fmean(leads)
     # The mean of d - r g is told from 0 where (d - r g)^2 > t^2 var(d - r g), a parabola in r.
     factor = _student_t(len(gains) - 1) ** 2 / len(gains)

@@ -130,6 +130,23 @@ def test_all_methods_have_the_trials_of_the_one_that_needs_most() -> None:
     assert values["better"] == {1.0, 2.0, 4.0, 8.0, 16.0, 32.0}
 
 
+def test_a_search_beside_another_has_as_many_trials() -> None:
+    one = [replace(methods()[0], axes=(Axis("lr", (1.0, 2.0, 4.0), 2.0),))]
+    assert len(tune(one, go)[ALONE].runs) == 8
+    assert len(tune(one, go, trials=11)[ALONE].runs) == 12
+    first = replace(one[0], axes=(Axis("weight", (1.0, 2.0), 2.0), *one[0].axes))
+    assert len(tune([first], go, trials=14)[ALONE].runs) == 14  # the last axis makes up for it
+
+
+def test_methods_that_cannot_be_tuned_alike() -> None:
+    assert collect([], 2, go) == {"runs": [], "chosen": {}}
+    with pytest.raises(ValueError, match=r"'methods' must have as many axes each \(got \[1, 2\]\)"):
+        tune([methods()[0], replace(methods()[1], axes=methods()[1].axes[:1])], go)
+    for values in ((1.0,), (2.0, 1.0), (1.0, 1.0)):
+        with pytest.raises(ValueError, match=r"'values' must be two or more that rise \(got "):
+            Axis("lr", values, 2.0)
+
+
 def test_a_search_that_never_ends_is_given_up_and_told() -> None:
     found = tune(methods(), lambda run: go(run) | {"val": run.config["lr"]})
     assert not any(trials.inside for trials in found.values())
@@ -153,6 +170,9 @@ def test_what_validation_won_late_is_of_the_last_tenth() -> None:
     assert late_gain(epochs, 10) == 0  # best at the 9th step of 10
     assert late_gain(epochs, 9) == 0.5  # 7.0 at the 7th of 9
     assert late_gain(epochs, 5) == 2.5  # before the last tenth nothing is known but the first
+    broken = replace(epochs[0], metric=math.nan)
+    assert late_gain([broken, *epochs[1:]], 9) == 0.5
+    assert math.isnan(late_gain([broken], 9))
 
 
 def test_a_table_tells_what_was_won_late_if_all_runs_do() -> None:

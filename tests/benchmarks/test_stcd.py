@@ -167,7 +167,7 @@ def told_of(found: dict[str, Any]) -> dict[str, str]:
      ([1.0, 4.0, 2.0], ": not told from 3 %")],
     ids=["within", "not", "open"],
 )  # fmt: skip
-def test_the_verdict_is_what_the_interval_says(excess: list[float], words: str) -> None:
+def test_the_verdict_is_what_the_numbers_say(excess: list[float], words: str) -> None:
     told = told_of(found_of(excess))
     assert set(told) == {n for k, n in stcd_pruning.NAMES_SHOWN.items() if k != "teacher"}
     assert told[stcd_pruning.NAMES_SHOWN[ALONE]].endswith(words)
@@ -346,14 +346,16 @@ def agreements(**values: list[float]) -> dict[str, Any]:
 
 def test_what_cannot_be_compared_is_left_out_and_told() -> None:
     nan = float("nan")
-    rows = stcd_interpretation.table(
-        agreements(alone=[0.1, 0.2, 0.3], distilled=[0.5, nan, 0.71], pruned=[nan, nan, nan])
-    )
-    cells = [row["edges"] for row in rows]
-    assert cells[0] == "0.20 ± 0.10"
-    assert cells[1].startswith("0.60 ± 0.15, +0.41")
-    assert cells[1].endswith(", 2 seeds")
+    some = agreements(
+        alone=[0.1, 0.2, nan, 0.3], distilled=[0.5, 0.7, 0.6, nan], pruned=[nan] * 4,
+        **{stcd_pruning.BOTH: [nan, nan, 0.4, 0.6], "widths distilled": [0.5, nan, nan, nan]},
+    )  # fmt: skip
+    cells = [row["edges"] for row in stcd_interpretation.table(some)]
+    assert cells[0] == "0.20 ± 0.10 of 3 seeds"
+    assert cells[1] == "0.60 ± 0.10 of 3 seeds, +0.45 of 2 seeds (not sure)"
     assert cells[2] == ""
+    assert cells[3] == "0.50 ± 0.14 of 2 seeds"  # one pair has no interval
+    assert cells[4] == "0.50 of 1 seeds"
 
 
 def test_agreements_are_corrected_for_their_number() -> None:

@@ -79,6 +79,13 @@ def test_what_is_said_follows_the_numbers(folder: Path, monkeypatch: pytest.Monk
     assert "5.0 (3.8 to 6.2) points, 50% (38% to 62%) of the" in in_words(results(0.05, 0.005))
     assert "cannot tell from 0" not in in_words(results(0.05, 0.005))
     assert "cannot tell from 0" in in_words(results(0.01, 0.05))
+    near = results(0.05, 0.005)
+    for run in near:
+        if run["method"] == "student":
+            run["f1"] = 0.80 + 0.15 * float(str(run["seed"]))  # 10 points below, 5 and 20 above
+    told = in_words(near)
+    assert "points, of a lead of the teacher's that these seeds cannot tell from 0" in told
+    assert "inf" not in told
     size = "The student has 1/18 of the teacher's parameters and answers 6.0 times as fast."
     assert size in in_words(results(0.05, 0.005))
 

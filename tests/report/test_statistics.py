@@ -71,6 +71,9 @@ def test_a_share_of_a_gap_that_is_the_same_for_all_seeds() -> None:
     assert (found.closed.low, found.closed.high) == pytest.approx((half.low / 2, half.high / 2))
     sure = gap([2.0, 4.0], [0.0, 0.0], [1.0, 2.0])  # half of it, whatever it is
     assert (sure.closed.mean, sure.closed.low, sure.closed.high) == (0.5, -math.inf, math.inf)
+    for scale in (1e-170, 1e170):  # whose squares are no numbers
+        large = gap([2 * scale] * 3, [0.0] * 3, [scale, 1.5 * scale, 0.5 * scale]).closed
+        assert (large.low, large.high) == pytest.approx((half.low / 2, half.high / 2))
     sure = gap([2.0, 2.1], [0.0, 0.0], [1.0, 1.05])
     assert (sure.closed.low, sure.closed.high) == pytest.approx((0.5, 0.5))
 

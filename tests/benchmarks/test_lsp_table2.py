@@ -1,0 +1,99 @@
+"""What the table of the LSP paper on proteins is made of, in small."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+sys.path += [
+    str(Path(__file__).parents[2] / folder)
+    for folder in ("benchmarks/reproduce", "examples", "examples/papers")
+]
+pytest.importorskip("matplotlib")
+pytest.importorskip("tabulate")
+pytest.importorskip("tqdm")
+import lsp_table2
+from experiment import Run, Store
+from protocol import ALONE
+
+from pyg_stkd.distill import LSPLoss, OutputLoss
+from pyg_stkd.graph import Graph
+from pyg_stkd.nn import GAT
+
+
+@pytest.mark.parametrize("kind", ["logits", "KD", "FitNet", "AT", "LSP"])
+def test_a_loss_of_weight_0_is_none(kind: str) -> None:
+    assert lsp_table2.losses_of({"kind": kind, "weight": 0.0}, 2) == []
+    (loss,) = lsp_table2.losses_of({"kind": kind, "weight": 0.5}, 2)
+    assert loss.weight == 0.5
+
+
+def test_logits_stay_where_local_structures_have_no_weight() -> None:
+    (left,) = lsp_table2.losses_of({"kind": "logits+LSP", "weight": 0.0}, 2)
+    assert (type(left), left.weight) == (OutputLoss, 1.0)
+    both = lsp_table2.losses_of({"kind": "logits+LSP", "weight": 0.1}, 2)
+    assert [type(loss) for loss in both] == [OutputLoss, LSPLoss]
+    assert both[1].weight == 0.1
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two small graphs for each split, in place of the generated ones."""
+    torch.manual_seed(0)
+    graphs = []
+    for _ in range(2):
+        labels = (torch.rand(12, 121) > 0.5).float()
+        graphs.append((torch.randn(12, 50), Graph(torch.randint(12, (2, 40)), 12), labels))
+    splits = SimpleNamespace(train=graphs, val=graphs, test=graphs, extra=graphs)
+    monkeypatch.setattr(lsp_table2, "Data", SimpleNamespace(of=lambda scale: splits))
+    return splits
+
+
+def test_at_weight_0_a_student_learns_as_it_does_alone(data: Any, tmp_path: Path) -> None:
+    fixed = {"scale": 0.1, "steps": 4, "student": "shallow", "regime": "labels", "lr": 0.01}
+    store, teacher = Store(tmp_path), GAT.teacher(50, 121)
+    alone = lsp_table2.train(Run(ALONE, 0, fixed), store, None)
+    given = fixed | {"kind": "LSP", "unlabelled": True}
+    off = lsp_table2.train(Run("LSP", 0, given | {"weight": 0.0}), store, teacher)
+    assert (off["f1"], off["val"]) == (alone["f1"], alone["val"])
+    assert off["late_gain"] >= 0
+    on = lsp_table2.train(Run("LSP", 0, given | {"weight": 1e4}), store, teacher)
+    assert on["val"] != alone["val"]
+
+
+def test_sizes_are_of_reported_runs_and_told_once() -> None:
+    found = {
+        "teachers": [{"parameters": 1000}, {"parameters": 1000}],
+        "runs": [
+            {"method": ALONE, "parameters": 50}, {"method": "KD", "parameters": 50},
+            {"method": "pruned", "parameters": 80, "trial": True},
+            {"method": "pruned", "parameters": 60}, {"method": "pruned", "parameters": 64},
+        ],
+    }  # fmt: skip
+    names = {"teacher": "T", ALONE: "A", "KD": "K", "pruned": "P"}
+    assert lsp_table2.sizes(found, names) == [
+        {"model": "T", "parameters": "1,000", "share": "100.0 %"},
+        {"model": "A", "parameters": "50", "share": "5.0 %"},
+        {"model": "P", "parameters": "62", "share": "6.2 %"},
+    ]
+
+
+def test_rates_of_another_table_leave_one_axis(tmp_path: Path) -> None:
+    methods = lsp_table2.methods_of("labels")
+    path = tmp_path / "table.json"
+    chosen = {method.name: {"config": {"lr": 0.03}} for method in methods}
+    path.write_text(json.dumps({"chosen": chosen}))
+    for method in lsp_table2.with_rates(methods, path):
+        assert method.start["lr"] == 0.03
+        assert [axis.name for axis in method.axes] == [
+            "decay" if method.name == ALONE else "weight"
+        ]
+    path.write_text(json.dumps({"chosen": {ALONE: chosen[ALONE]}}))
+    with pytest.raises(SystemExit, match=r"--rates must have what was chosen for KD, FitNet"):
+        lsp_table2.with_rates(methods, path)
