@@ -133,9 +133,17 @@ PARTS = [
 
 
 def train(run: Run, store: Store, teacher: nn.Module | None) -> dict[str, Any]:
-    """Return the result of a run, from the store if it is there."""
+    """Return the result of a run, from the store if it is there.
+
+    What is tuned to a loss of no weight is the student alone, and not trained again.
+    """
     if (result := store.result(run)) is not None:
         return result
+    if "kind" in run.config and not losses_of(run.config, 0) and not run.config.get("pruned"):
+        given = {"kind", "weight", "unlabelled"}
+        config = {key: value for key, value in run.config.items() if key not in given}
+        same = train(Run(ALONE, run.seed, config | {"decay": 0.0}), store, None)
+        return same | {"method": run.method, "config": run.config}
     torch.manual_seed(run.seed)
     config, data, start = run.config, Data.of(run.config["scale"]), time.process_time()
     few = config.get("regime") == "few" and config.get("labels") is None

@@ -56,13 +56,18 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_at_weight_0_a_student_learns_as_it_does_alone(data: Any, tmp_path: Path) -> None:
-    fixed = {"scale": 0.1, "steps": 4, "student": "shallow", "regime": "labels", "lr": 0.01}
+    fixed: dict[str, Any] = {"scale": 0.1, "steps": 4, "student": "shallow", "regime": "labels"}
+    fixed |= {"lr": 0.01, "decay": 0.0}
     store, teacher = Store(tmp_path), GAT.teacher(50, 121)
     alone = lsp_table2.train(Run(ALONE, 0, fixed), store, None)
     given = fixed | {"kind": "LSP", "unlabelled": True}
-    off = lsp_table2.train(Run("LSP", 0, given | {"weight": 0.0}), store, teacher)
-    assert (off["f1"], off["val"]) == (alone["f1"], alone["val"])
+    none = given | {"weight": 0.0}
+    off = lsp_table2.train(Run("LSP", 0, none), store, teacher)
+    assert off == alone | {"method": "LSP", "config": none}  # the seconds too: no other training
     assert off["late_gain"] >= 0
+    pruned = none | {"pruned": True}
+    start = lsp_table2.train(Run("pruned", 0, pruned), store, teacher)
+    assert start["parameters"] != alone["parameters"]  # with no loss, but another start
     on = lsp_table2.train(Run("LSP", 0, given | {"weight": 1e4}), store, teacher)
     assert on["val"] != alone["val"]
 
