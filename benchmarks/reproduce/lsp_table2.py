@@ -19,13 +19,25 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import ALONE, TUNING, Axis, Method, collect, commit, differences, late_gain, rows
+from protocol import (
+    ALONE,
+    TUNING,
+    Axis,
+    Method,
+    collect,
+    commit,
+    differences,
+    late_gain,
+    rows,
+    settled,
+)
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -111,6 +123,22 @@ def with_rates(methods: list[Method], stored: Path | None) -> list[Method]:
         )
         for method in methods
     ]
+
+
+def at_other_rates(
+    found: dict[str, Any], seeds: int, go: Callable[[Run], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return results with the student alone at each rate that distilled students have.
+
+    Where rates are those of another table, what a rate brings here is not what a method does.
+    """
+    own = found["chosen"][ALONE]["config"]["lr"]
+    rates = sorted({told["config"]["lr"] for told in found["chosen"].values()} - {own})
+    fixed = methods_of("labels")[0].fixed
+    more = [Method(f"{ALONE}, rate {lr:g}", fixed, {"lr": lr, "decay": 0.0}, ()) for lr in rates]
+    given = {method.name: {"config": method.start, "inside": True} for method in more}
+    again = settled(more, given, seeds, go)
+    return {"runs": found["runs"] + again["runs"], "chosen": found["chosen"] | again["chosen"]}
 
 
 NAMES = {
@@ -212,6 +240,8 @@ def experiment(args: argparse.Namespace, store: Store) -> dict[str, Any]:
         return train(run, store, teachers[run.seed][0])
 
     found = collect(with_rates(methods_of(args.regime), args.rates), args.seeds, go)
+    if args.rates is not None and args.regime == "labels":
+        found = at_other_rates(found, args.seeds, go)
     note = (f"Micro-F1 (%) on generated protein graphs of {args.scale:g} times the nodes of PPI's, "
             f"regime '{args.regime}', mean ± standard deviation over {args.seeds} seeds with a "
             f"teacher each. Students take {args.steps} steps, teachers {args.teacher_steps}."
@@ -226,7 +256,7 @@ def sizes(found: dict[str, Any], names: dict[str, str]) -> Rows:
     """Return the parameters of the teacher, and of students where they are others."""
     counts: dict[str, list[int]] = {"teacher": [run["parameters"] for run in found["teachers"]]}
     for run in found["runs"]:
-        if "trial" not in run:
+        if "trial" not in run and run["method"] in names:
             counts.setdefault(run["method"], []).append(run["parameters"])
     known: dict[str, float] = {}
     for name, sizes in counts.items():
@@ -244,6 +274,11 @@ def show(found: dict[str, Any], path: Path) -> str:
     shown = ["teacher", *(method.name for method in methods_of(found["regime"]))]
     names = {name: NAMES.get(name, name) for name in shown}
     tables = {"Scores": rows(found, found["teachers"], names, "f1")}
+    for beside in (name for name in found["chosen"] if name.startswith(f"{ALONE}, rate ")):
+        rate = found["chosen"][beside]["config"]["lr"]
+        alike = [name for name in shown[2:] if found["chosen"][name]["config"]["lr"] == rate]
+        same = {name: names[name] for name in ("teacher", *alike)} | {beside: f"student {beside}"}
+        tables[f"Of the rate {rate:g}"] = rows(found, found["teachers"], same, "f1", alone=beside)
     if found["regime"] == "few":
         tables["What the parts of the recipe add"] = differences(found, PARTS, names, "f1")
     tables["Sizes"] = sizes(found, names)

@@ -102,3 +102,24 @@ def test_rates_of_another_table_leave_one_axis(tmp_path: Path) -> None:
     path.write_text(json.dumps({"chosen": {ALONE: chosen[ALONE]}}))
     with pytest.raises(SystemExit, match=r"--rates must have what was chosen for KD, FitNet"):
         lsp_table2.with_rates(methods, path)
+
+
+def test_the_student_alone_is_there_at_the_rates_of_others() -> None:
+    chosen = {name: {"config": {"lr": lr}, "inside": True, "trials": 8} for name, lr in
+              ((ALONE, 0.002), ("KD", 0.002), ("FitNet", 0.005), ("AT", 0.005))}  # fmt: skip
+
+    def go(run: Run) -> dict[str, Any]:
+        f1 = 0.8 + 10 * run.config["lr"] + 0.001 * run.seed + 0.002 * (run.method == "FitNet")
+        return {"method": run.method, "seed": run.seed, "val": f1, "f1": f1, "best_share": 0.9,
+                "parameters": 5, "config": run.config}  # fmt: skip
+
+    runs = [go(Run(name, seed, told["config"])) for name, told in chosen.items() for seed in (0, 1)]
+    found = lsp_table2.at_other_rates({"runs": runs, "chosen": chosen}, 2, go)
+    beside = "alone, rate 0.005"
+    assert list(found["chosen"]) == [*chosen, beside]
+    assert found["chosen"][beside]["trials"] == 0
+    added = found["runs"][len(runs) :]
+    assert [(run["seed"], run["config"]["lr"], run["config"]["decay"]) for run in added] == [
+        (0, 0.005, 0.0), (1, 0.005, 0.0)
+    ]  # fmt: skip
+    assert all("kind" not in run["config"] for run in added)
