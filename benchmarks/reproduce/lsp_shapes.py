@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import ALONE, TUNING, Axis, Method, collect, commit, rows, settled
+from protocol import ALONE, TUNING, Axis, Method, collect, commit, differences, rows, settled
 from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
@@ -222,6 +222,18 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def larger(parts: dict[str, Any]) -> Rows:
+    """Return what larger students, alone, are above the one of the first part, paired by seed."""
+    first, *others = parts
+    found = {
+        title: [{**run, "method": title} for run in parts[title]["runs"] if run["method"] == ALONE]
+        for title in parts
+    }
+    names = {title: f"student alone, {title}" for title in others} | {first: "student alone"}
+    runs = [run for some in found.values() for run in some]
+    return differences({"runs": runs}, [(title, first) for title in others], names, "acc")
+
+
 def experiment(args: argparse.Namespace) -> dict[str, Any]:
     """Train teachers and students of a table; return all results."""
     task, store = load(args), Store(args.out / args.dataset)
@@ -248,6 +260,8 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
 def show(found: dict[str, Any], path: Path) -> str:
     """Write the page of a table; return its text."""
     tables = scores(found["parts"], found["teachers"])
+    if found["table"] == 6:
+        tables["What larger students bring"] = larger(found["parts"])
     if "figure_4" in found:
         tables["Figure 4: rank correlation with the teacher's distances"] = figure_4(
             found["figure_4"]

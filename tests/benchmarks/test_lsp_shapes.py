@@ -88,6 +88,22 @@ def test_a_student_that_is_tuned_to_a_dropout_is_there_without_too() -> None:
     assert all(row["gain over alone"].startswith("2.00") for row in without[2:])
 
 
+def test_larger_students_are_compared_with_the_first_one_seed_by_seed() -> None:
+    scores = {"the student": [0.5, 0.6, 0.55], "more layers": [0.7, 0.81, 0.74]}
+    parts = {
+        title: {"runs": [
+            {"method": ALONE, "seed": 7, "acc": 0.0, "trial": True},
+            {"method": "LSP", "seed": 0, "acc": 0.1},
+            *({"method": ALONE, "seed": seed, "acc": acc} for seed, acc in enumerate(values)),
+        ]}
+        for title, values in scores.items()
+    }  # fmt: skip
+    (row,) = lsp_shapes.larger(parts)
+    assert (row["model"], row["above"]) == ("student alone, more layers", "student alone")
+    assert row["by"].startswith("20.00 (")
+    assert "not sure" not in row["p (Holm)"]
+
+
 def test_one_that_is_tuned_to_none_is_there_once() -> None:
     def dry(run: Any) -> dict[str, Any]:
         return go(run) | {"val": -run.config["dropout"]}
