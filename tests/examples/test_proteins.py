@@ -17,7 +17,6 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is blind here")
-@pytest.mark.filterwarnings("ignore:No weights of this training")  # of so few steps
 @pytest.mark.parametrize("student", ["shallow", pytest.param("paper", marks=pytest.mark.full)])
 def test_every_method_runs_resumes_and_is_drawn(
     student: str,

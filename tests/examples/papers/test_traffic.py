@@ -82,7 +82,6 @@ def test_runs_resumes_and_redraws(
 
 
 @pytest.mark.full
-@pytest.mark.filterwarnings("ignore:No weights of this training")  # of so few steps
 def test_astgcn_and_tuning(traffic: ModuleType, tmp_path: Path) -> None:
     traffic.main([*OPTIONS, "--model", "astgcn", "--trials", "2", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "synthetic-astgcn" / "results.json").read_text())
