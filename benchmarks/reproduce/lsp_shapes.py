@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import ALONE, TUNING, Axis, Method, collect, commit, differences, rows, settled
+from protocol import (
+    ALONE,
+    TUNING,
+    Axis,
+    Method,
+    collect,
+    commit,
+    differences,
+    rows,
+    settled,
+    together,
+)
 from scipy.stats import spearmanr
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "papers"))
@@ -157,11 +168,11 @@ def gather(
     Where the student alone is tuned to a dropout, it is also there without: no distilled one has
     any, and what dropout brings is not what a teacher does.
     """
-    more = [bare(methods[0].fixed["variant"])]
+    without = bare(methods[0].fixed["variant"])
     if args.settings is not None:
         given = json.loads(args.settings.read_text())["parts"]["Scores"]["chosen"]
         if given.get(ALONE, {"config": {}})["config"].get("dropout"):
-            methods = [*methods, *more]
+            methods = [*methods, without]
         if lacking := [method.name for method in methods if method.name not in given]:
             raise SystemExit(
                 f"--settings must have what was chosen for {', '.join(lacking)} "
@@ -170,13 +181,9 @@ def gather(
         return settled(methods, given, args.seeds, go)
     found = collect(methods, args.seeds, go)
     if found["chosen"][ALONE]["config"]["dropout"]:
-        again = collect(more, args.seeds, go, found["chosen"][ALONE]["trials"])
-        found = {key: _both(found[key], again[key]) for key in found}
+        again = collect([without], args.seeds, go, found["chosen"][ALONE]["trials"])
+        found = together(found, again)
     return found
-
-
-def _both(first: Any, second: Any) -> Any:
-    return first | second if isinstance(first, dict) else first + second
 
 
 def scores(parts: dict[str, Any], teachers: list[dict[str, Any]]) -> dict[str, Rows]:

@@ -37,6 +37,7 @@ from protocol import (
     late_gain,
     rows,
     settled,
+    together,
 )
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -137,8 +138,7 @@ def at_other_rates(
     fixed = methods_of("labels")[0].fixed
     more = [Method(f"{ALONE}, rate {lr:g}", fixed, {"lr": lr, "decay": 0.0}, ()) for lr in rates]
     given = {method.name: {"config": method.start, "inside": True} for method in more}
-    again = settled(more, given, seeds, go)
-    return {"runs": found["runs"] + again["runs"], "chosen": found["chosen"] | again["chosen"]}
+    return together(found, settled(more, given, seeds, go))
 
 
 NAMES = {

@@ -191,6 +191,19 @@ def settled(
     }
 
 
+def together(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results of two searches as those of one table.
+
+    Example:
+        >>> together({"runs": [1], "chosen": {"a": 2}}, {"runs": [3], "chosen": {"b": 4}})
+        {'runs': [1, 3], 'chosen': {'a': 2, 'b': 4}}
+    """
+    return {
+        "runs": first["runs"] + second["runs"],
+        "chosen": first["chosen"] | second["chosen"],
+    }
+
+
 @lru_cache
 def commit() -> str:
     """Return the commit that runs, marked if files differ from it."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import ALONE, TUNING, Axis, Method, rows
+from protocol import ALONE, TUNING, Axis, Method, rows, together
 from stcd_task import (
     NAMES,
     RESULTS,
@@ -128,8 +128,7 @@ def experiment(args: argparse.Namespace, task: Task, store: Store) -> dict[str, 
         | {"settings": args.settings and args.settings.name},
         "persistence": task.baselines()["persistence"]["mae/mean"],
         "teachers": [teachers[seed][1] for seed in range(args.seeds)],
-        "runs": found["runs"] + more["runs"],
-        "chosen": found["chosen"] | more["chosen"],
+        **together(found, more),
     }
 
 

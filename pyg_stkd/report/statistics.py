@@ -130,19 +130,13 @@ def _ratio(gains: Sequence[float], leads: Sequence[float]) -> Interval:
     # The mean of d - r g is told from 0 where (d - r g)^2 > t^2 var(d - r g), a parabola in r.
     factor = _student_t(len(gains) - 1) ** 2 / len(gains)
     square, mixed, rest = (
-        statistics.fmean(a) * statistics.fmean(b) - factor * _covariance(a, b)
+        statistics.fmean(a) * statistics.fmean(b) - factor * statistics.covariance(a, b)
         for a, b in ((leads, leads), (gains, leads), (gains, gains))
     )
     if square <= 0:
         return Interval(share, -math.inf, math.inf)
     root = math.sqrt(max(mixed**2 - square * rest, 0.0))
     return Interval(share, (mixed - root) / square, (mixed + root) / square)
-
-
-def _covariance(a: Sequence[float], b: Sequence[float]) -> float:
-    means = statistics.fmean(a), statistics.fmean(b)
-    products = [(x - means[0]) * (y - means[1]) for x, y in zip(a, b, strict=True)]
-    return math.fsum(products) / (len(products) - 1)
 
 
 def p_value(values: Sequence[float]) -> float:
